@@ -1,0 +1,1 @@
+"""From a Table to a Batch: reading, cache, sampling, transforms, doctor."""

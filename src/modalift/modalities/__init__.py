@@ -1,0 +1,7 @@
+"""What a sensor says: modalities, tables of clips, batches."""
+
+from modalift.modalities.batch import Batch
+from modalift.modalities.modality import MODALITIES, Modality, modality
+from modalift.modalities.table import SPLITS, Row, Table, Track, build_table
+
+__all__ = ["MODALITIES", "SPLITS", "Batch", "Modality", "Row", "Table", "Track", "build_table", "modality"]

@@ -1,0 +1,53 @@
+"""The Batch: what a scheme sees of several clips at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """Clips of several views with what is known about them.
+
+    Attributes:
+        clips: view -> ``(B, C, T, H, W)`` in the sensor's unit (grey levels, millimetres, metres); zeros in the rows
+            where the sensor was absent.
+        valid: view -> bool ``(B, 1, T, H, W)``, False where the sensor had no reading (depth holes); views without
+            such a mark are missing here.
+        present: view -> bool ``(B,)``, False where the clip lacks the sensor.
+        labels: ``(B,)`` class indices; -1 where nobody labelled the clip.
+        labelled: bool ``(B,)``.
+        index: ``(B,)`` row of each clip in the training table (memory banks are indexed by it).
+    """
+
+    clips: dict[str, Tensor]
+    valid: dict[str, Tensor]
+    present: dict[str, Tensor]
+    labels: Tensor
+    labelled: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        return self._each(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        return self._each(lambda t: t.pin_memory())
+
+    def take(self, rows: Tensor) -> Batch:
+        """The batch of some rows, by index or by mask."""
+        return self._each(lambda t: t[rows])
+
+    def _each(self, change: Any) -> Batch:
+        return Batch(
+            {k: change(v) for k, v in self.clips.items()},
+            {k: change(v) for k, v in self.valid.items()},
+            {k: change(v) for k, v in self.present.items()},
+            change(self.labels), change(self.labelled), change(self.index),
+        )

@@ -1,0 +1,89 @@
+"""What a sensor says: the physical meaning of the numbers in a clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from modalift.registry import Registry
+
+#: What a mirror image of a reading is: still the same kind of reading (`same`), one whose x components change sign
+#: (`negate_x`: flow vectors), or something that must not be mirrored at all (`never`: accelerations, anonymous joints).
+Mirror = Literal["same", "negate_x", "never"]
+#: Photometric changes that a sensor could really produce (see :mod:`modalift.loading.transforms`).
+Photometric = Literal["brightness", "contrast", "saturation", "noise", "range"]
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One kind of sensor reading.
+
+    Attributes:
+        name: what recipes and tables call it.
+        kind: ``video`` (clips ``(C, T, H, W)``) or ``signal`` (clips ``(C, T, 1, 1)``: joints, accelerations).
+        channels: numbers a pixel (or a sample); 0 means *as many as the recording has*, fixed when a table is opened.
+        unit: the unit of a number, e.g. ``grey level``, ``mm``, ``°C``, ``m``, ``pixel/frame``.
+        low, high: range of valid readings, in that unit.
+        dtype: how a reading is stored: ``uint8``, ``uint16`` or ``float32``.
+        invalid: the reading that means *no reading* (0 for depth), or None.
+        mean, std: default constants with which a network normalises (one a channel, or one for all channels).
+        photometric: changes that augmentation may make.
+        mirror: what a mirror image of the reading is.
+        derived_from: the modality that it is computed from, for derived ones (flow from rgb).
+
+    Example:
+        >>> modality("depth").unit, modality("depth").invalid
+        ('mm', 0.0)
+    """
+
+    name: str
+    kind: Literal["video", "signal"]
+    channels: int
+    unit: str
+    low: float
+    high: float
+    dtype: Literal["uint8", "uint16", "float32"]
+    invalid: float | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    photometric: tuple[Photometric, ...] = ()
+    mirror: Mirror = "same"
+    derived_from: str | None = None
+
+    def with_channels(self, channels: int) -> Modality:
+        """The same modality with its number of channels fixed (joints: three a joint)."""
+        return replace(self, channels=channels)
+
+
+MODALITIES: Registry[Modality] = Registry("modality")
+
+
+def modality(name: str, channels: int | None = None) -> Modality:
+    """The registered modality of that name, with its channels fixed where they are given."""
+    found = MODALITIES[name]
+    return found if channels is None else found.with_channels(channels)
+
+
+# Mean and deviation of ImageNet's photographs, in grey levels: what pretrained RGB weights expect.
+_IMAGENET_MEAN = (123.675, 116.28, 103.53)
+_IMAGENET_STD = (58.395, 57.12, 57.375)
+_INFRARED = {"kind": "video", "channels": 1, "unit": "grey level", "low": 0.0, "high": 255.0, "dtype": "uint8",
+             "mean": (100.0,), "std": (50.0,), "photometric": ("brightness", "contrast", "noise")}
+
+for _m in (
+    Modality("rgb", "video", 3, "grey level", 0.0, 255.0, "uint8", mean=_IMAGENET_MEAN, std=_IMAGENET_STD,
+             photometric=("brightness", "contrast", "saturation", "noise")),
+    Modality("grey", **_INFRARED),  # type: ignore[arg-type]
+    Modality("depth", "video", 1, "mm", 1.0, 10000.0, "uint16", invalid=0.0, mean=(2500.0,), std=(800.0,),
+             photometric=("range",)),
+    Modality("nir", **_INFRARED),  # type: ignore[arg-type]
+    Modality("thermal", **_INFRARED),  # type: ignore[arg-type]
+    Modality("pseudo_ir", **_INFRARED, derived_from="rgb"),  # type: ignore[arg-type]
+    Modality("flow", "video", 2, "pixel/frame", -64.0, 64.0, "float32", std=(4.0,), mirror="negate_x",
+             derived_from="rgb"),
+    Modality("pose", "signal", 0, "m", -20.0, 20.0, "float32", mirror="never"),
+    Modality("pose_map", "video", 0, "grey level", 0.0, 255.0, "uint8", mean=(8.0,), std=(32.0,), mirror="never",
+             derived_from="pose"),
+    Modality("imu", "signal", 0, "g and °/s", -4000.0, 4000.0, "float32", mirror="never"),
+):
+    MODALITIES.add(_m.name, _m)

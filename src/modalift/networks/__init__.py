@@ -1,0 +1,87 @@
+"""Who learns: recognisers of one sensor, one family a file."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from modalift.errors import ModaliftError, nearest
+from modalift.modalities import MODALITIES, modality
+from modalift.networks.recognizer import Backbone, Motion, Observation, Prepare, Recognizer, Stage
+from modalift.registry import Registry
+
+#: Family name -> function ``(prepare, *, classes, frames, size, **options) -> Recognizer``.
+NETWORKS: Registry[Callable[..., Recognizer]] = Registry("network")
+network = NETWORKS.register
+
+_COMMON = ("name", "classes", "view", "modality", "channels", "frames", "size", "mean", "std", "motion", "motion_gain")
+
+
+def options_of(name: str) -> dict[str, inspect.Parameter]:
+    """The options that a family takes beside the common ones (width, backbone, dropout, ...)."""
+    given = inspect.signature(NETWORKS[name]).parameters
+    return {k: p for k, p in given.items() if k not in ("prepare", "classes", "frames", "size")}
+
+
+def build(name: str, *, classes: int, view: str = "", modality_name: str = "", channels: int | None = None,
+          frames: int = 8, size: int = 224, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+          motion: Motion = "none", motion_gain: float = 2.0, **options: Any) -> Recognizer:
+    """A Recognizer of a registered family, with random weights.
+
+    Args:
+        name: family, e.g. ``tsm``, ``small``, ``signal``.
+        classes: number of classes K.
+        view: the view of a table that it reads; by default the modality's name.
+        modality_name: the view's modality; by default the view's name where that is a modality, else ``rgb``.
+        channels: channels of its clips; by default the modality's.
+        frames, size: frames and pixels of its clips (``size`` is 1 for signals).
+        mean, std: normalising constants in the sensor's unit; by default the modality's.
+        motion, motion_gain: see :class:`Prepare`.
+        **options: the family's own options.
+
+    Raises:
+        ModaliftError: an unknown family or option, or a number that makes no sense.
+
+    Example:
+        >>> net = build("small", classes=10, view="depth", frames=8, size=48)
+        >>> net.channels, net.classes
+        (1, 10)
+    """
+    family = NETWORKS[name]
+    known = options_of(name)
+    for key in options:
+        if key not in known:
+            raise ModaliftError(f"network '{name}' has no option '{key}' - {nearest(key, [*known, *_COMMON])}")
+    if classes < 1 or frames < 1 or size < 1:
+        raise ModaliftError(f"network '{name}': classes={classes}, frames={frames}, size={size} - each must be 1 or more")
+    kind = modality_name or (view if view in MODALITIES else "rgb")
+    sensor = modality(kind)
+    channels = channels or sensor.channels
+    if not channels:
+        raise ModaliftError(f"network '{name}': modality '{kind}' has no fixed number of channels - give channels=...")
+    if sensor.kind == "signal":
+        size = 1
+
+    def fitting(values: Sequence[float]) -> Sequence[float]:
+        # ImageNet's three constants on another number of channels: their mean serves them all.
+        return values if len(values) in (1, channels) else (sum(values) / len(values),)
+
+    mean = tuple(mean) if mean is not None else fitting(sensor.mean)
+    std = tuple(std) if std is not None else fitting(sensor.std)
+    prepare = Prepare(channels, mean, std, sensor.invalid, motion, motion_gain)
+    net = family(prepare, classes=classes, frames=frames, size=size, **options)
+    net.view, net.modality = view or kind, kind
+    net.classes, net.channels, net.frames, net.size = classes, channels, frames, size
+    net.config = {"name": name, "classes": classes, "view": net.view, "modality_name": kind, "channels": channels,
+                  "frames": frames, "size": size, "mean": list(mean), "std": list(std), "motion": motion,
+                  "motion_gain": motion_gain, **options}
+    return net
+
+
+from modalift.networks import signal, small, tsm  # noqa: E402  (families register themselves)
+from modalift.networks.cost import Cost, cost  # noqa: E402
+from modalift.networks.weights import load_weights  # noqa: E402
+
+__all__ = ["NETWORKS", "Backbone", "Cost", "Observation", "Prepare", "Recognizer", "Stage", "build", "cost",
+           "load_weights", "network", "options_of", "signal", "small", "tsm"]

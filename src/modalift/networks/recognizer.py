@@ -1,0 +1,199 @@
+"""The Recognizer: preprocessing + backbone (+ neck) + head. One sensor in, logits out: the product."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from modalift.errors import ModaliftError, nearest
+
+#: Whether the network also sees each pixel's departure from its mean over time: not at all, from the mean of the
+#: whole clip, or from the running mean up to the frame (the only one that can stream).
+Motion = Literal["none", "clip", "running"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one named feature map looks like: its channels, and how much coarser it is than the clip.
+
+    Attributes:
+        channels: channels of the map.
+        stride: input pixels a map pixel, in height and width.
+        time_stride: input frames a map frame.
+    """
+
+    channels: int
+    stride: int
+    time_stride: int = 1
+
+
+@dataclass
+class Observation:
+    """What a network made of some clips.
+
+    Attributes:
+        logits: ``(B, K)``.
+        maps: stage name -> ``(B, C, T, H, W)``.
+        rows: which clips of a batch these are, ``(B,)`` indices; None for all of them, in order.
+    """
+
+    logits: Tensor
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    rows: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.logits.shape[0])
+
+    def take(self, keep: Tensor) -> Observation:
+        """The observation of some of its clips, by position or mask."""
+        rows = torch.arange(len(self), device=self.logits.device) if self.rows is None else self.rows
+        return Observation(self.logits[keep], {k: v[keep] for k, v in self.maps.items()}, rows[keep])
+
+
+class Prepare(nn.Module):
+    r"""From a sensor's physical units to what a backbone likes; saved with the weights.
+
+    .. math:: x = (u - \mu) / \sigma, \qquad x = 0 \text{ where } u \text{ is no reading}
+
+    With ``motion`` the channels are doubled by :math:`g\,(x_t - \bar x)`, where :math:`\bar x` is the mean over the clip
+    (``clip``) or over the frames up to ``t`` (``running``), and ``motion_gain`` is :math:`g`. Normalising the two
+    apart speeds learning greatly.
+
+    Args:
+        channels: channels of the clip.
+        mean, std: constants in the sensor's unit, one a channel or one for all.
+        invalid: the reading that means *no reading*, or None.
+        motion: see above.
+        motion_gain: factor on the motion channels.
+
+    Shapes: ``(B, C, T, H, W)`` of any real dtype -> ``(B, C or 2C, T, H, W)`` floating point.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,),
+                 invalid: float | None = None, motion: Motion = "none", motion_gain: float = 2.0) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, channels):
+                raise ModaliftError(f"{name} has {len(values)} values for {channels} channels - give one, or one each")
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).expand(channels).reshape(1, -1, 1, 1, 1).clone())
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).expand(channels).reshape(1, -1, 1, 1, 1).clone())
+        self.invalid = invalid
+        self.motion = motion
+        self.motion_gain = motion_gain
+        self.out_channels = channels * (1 if motion == "none" else 2)
+
+    def normalise(self, clip: Tensor) -> Tensor:
+        x = (clip.to(self.mean.dtype) - self.mean) / self.std
+        if self.invalid is not None:
+            x = x * (clip != self.invalid).to(x.dtype)
+        return x
+
+    def forward(self, clip: Tensor) -> Tensor:
+        x = self.normalise(clip)
+        if self.motion == "none":
+            return x
+        if self.motion == "clip":
+            mean = x.mean(2, keepdim=True)
+        else:
+            count = torch.arange(1, x.shape[2] + 1, device=x.device, dtype=x.dtype).reshape(1, 1, -1, 1, 1)
+            mean = x.cumsum(2) / count
+        return torch.cat([x, self.motion_gain * (x - mean)], 1)
+
+
+class Backbone(nn.Module):
+    """Base of the trunks: a clip ``(B, C, T, H, W)`` to its last feature map, with named maps on the way.
+
+    A subclass sets ``stages`` (name -> Stage, from the input to the last; the last one is what the head reads) and
+    implements :meth:`features`.
+    """
+
+    stages: dict[str, Stage]
+
+    def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """The last feature map and the maps of the stages in ``keep``, all ``(B, C, T, H, W)``."""
+        raise NotImplementedError  # every family implements it
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x)[0]
+
+
+class Recognizer(nn.Module):
+    """A network of one sensor: ``net(clip) -> logits``, ``net.observe(clip, stages) -> Observation``.
+
+    Clips are in the sensor's unit (8-bit grey values, millimetres, metres) because the network itself normalises:
+    nothing changes under a trained file.
+
+    Attributes:
+        view: the view of a table that it reads.
+        modality: the modality of that view.
+        classes, channels, frames, size: what it was built for (``size`` in pixels; 1 for signals).
+        config: the arguments of :func:`modalift.networks.build` that rebuild it.
+        streams: whether it can take one frame at a time (:meth:`step`).
+    """
+
+    streams: bool = False
+
+    def __init__(self, prepare: Prepare, backbone: Backbone, head: nn.Module, neck: nn.Module | None = None) -> None:
+        super().__init__()
+        self.prepare = prepare
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+        # Set by networks.build; the defaults serve networks that are put together by hand.
+        self.view = ""
+        self.modality = ""
+        self.classes = 0
+        self.channels = int(prepare.mean.shape[1])
+        self.frames = 0
+        self.size = 0
+        self.config: dict[str, Any] = {}
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        """Name -> channels and strides of every map that :meth:`observe` can return, without a forward pass."""
+        stages = dict(self.backbone.stages)
+        if self.neck is not None:
+            stages["neck"] = list(self.backbone.stages.values())[-1]
+        return stages
+
+    @property
+    def last_stage(self) -> str:
+        """The deepest map: what the head reads."""
+        return list(self.stages)[-1]
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Logits ``(B, K)`` of clips ``(B, C, T, H, W)`` in the sensor's unit."""
+        return self.observe(clip).logits
+
+    def observe(self, clip: Tensor, stages: Collection[str] = ()) -> Observation:
+        """Logits, and the feature maps of the named stages.
+
+        Raises:
+            ModaliftError: a stage that the network does not have, or a clip of the wrong shape.
+        """
+        for name in stages:
+            if name not in self.stages:
+                raise ModaliftError(f"network '{self.view}' has no stage '{name}' - {nearest(name, self.stages)}")
+        if clip.dim() != 5 or clip.shape[1] != self.channels:
+            raise ModaliftError(f"network '{self.view or type(self.backbone).__name__}' reads clips (B, {self.channels}, T, H, W),"
+                                f" not {tuple(clip.shape)}")
+        x, maps = self.backbone.features(self.prepare(clip), [s for s in stages if s != "neck"])
+        if self.neck is not None:
+            x = self.neck(x)
+            if "neck" in stages:
+                maps["neck"] = x
+        return Observation(self.head(x), maps)
+
+    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Logits after one more frame ``(B, C, 1, H, W)``, and the state to hand in with the next one.
+
+        Only for networks with ``streams``; after the last frame of a clip the logits equal ``net(clip)``.
+        """
+        raise ModaliftError(f"network '{self.config.get('name', '?')}' cannot stream - build `small` with causal=true")

@@ -1,0 +1,52 @@
+"""Names for things that one file adds: modalities, networks, schemes, datasets, derived views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from modalift.errors import ModaliftError, nearest
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A dictionary that says what it holds and suggests the right name for a wrong one.
+
+    Example:
+        >>> colours: Registry[int] = Registry("colour")
+        >>> colours.add("red", 1)
+        1
+        >>> colours["redd"]
+        Traceback (most recent call last):
+        modalift.errors.ModaliftError: unknown colour 'redd' - did you mean 'red'?
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def add(self, name: str, entry: T) -> T:
+        if name in self._entries and self._entries[name] is not entry:
+            raise ModaliftError(f"{self.kind} '{name}' is registered twice - rename one of them")
+        self._entries[name] = entry
+        return entry
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator form of :meth:`add`."""
+        return lambda entry: self.add(name, entry)
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise ModaliftError(f"unknown {self.kind} '{name}' - {nearest(name, self._entries)}") from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)

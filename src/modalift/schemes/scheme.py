@@ -1,0 +1,185 @@
+"""The Scheme: networks that learn together, and the words in which a scheme is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modalift.errors import ModaliftError
+from modalift.modalities import Batch, Table
+from modalift.networks import Observation, Recognizer
+from modalift.registry import Registry
+
+#: Term name -> (weight, raw scalar). ``sum(weight * raw)`` is the loss, the raw values are the log. A name says what
+#: is compared and who teaches whom: ``graph/teacher>student``; ``recognise/student`` for a term of labels.
+Terms = dict[str, tuple[float, Tensor]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: ``epoch`` of ``epochs``, ``step`` of ``steps`` (all steps of the run), and which update."""
+
+    epoch: int = 0
+    epochs: int = 1
+    step: int = 0
+    steps: int = 1
+    update: str = "all"
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser's share of a step: its name and the roles whose parameters it moves."""
+
+    name: str
+    roles: tuple[str, ...]
+
+
+class Scheme(nn.Module):
+    """Networks that learn together; ``forward(batch, progress)`` holds the paper's equations.
+
+    A subclass takes its networks (arguments annotated ``Recognizer``, or ``Mapping[str, Recognizer]`` for any number)
+    and its settings (keyword arguments with defaults) in its constructor: that signature *is* its part of a recipe.
+    """
+
+    #: Roles whose networks must come trained (their ``init`` names a run) and never move.
+    frozen_roles: tuple[str, ...] = ()
+    #: Why gradient accumulation would change the loss (relations over the batch), or empty where it would not.
+    batch_relational: str = ""
+
+    def forward(self, batch: Batch, progress: Progress) -> Terms:
+        raise NotImplementedError  # every scheme implements it
+
+    @property
+    def roles(self) -> dict[str, Recognizer]:
+        """Role -> network, for every network of the scheme."""
+        found: dict[str, Recognizer] = {}
+        for name, child in self.named_children():
+            if isinstance(child, Recognizer):
+                found[name] = child
+            elif isinstance(child, nn.ModuleDict):
+                found.update({k: m for k, m in child.items() if isinstance(m, Recognizer)})
+        return found
+
+    @property
+    def students(self) -> dict[str, Recognizer]:
+        """Role -> network, for the networks that may ship: by default every one that learns."""
+        return {k: n for k, n in self.roles.items() if k not in self.frozen_roles}
+
+    def frozen(self) -> list[nn.Module]:
+        """Networks that never move: no gradient, no drifting statistics."""
+        return [n for k, n in self.roles.items() if k in self.frozen_roles]
+
+    def needs(self) -> set[str]:
+        """The views that training reads."""
+        return {n.view for n in self.roles.values()}
+
+    def updates(self) -> list[Update]:
+        """The ordered updates of one step; by default one that moves everything that learns."""
+        return [Update("all", tuple(k for k in self.roles if k not in self.frozen_roles))]
+
+    def setup(self, table: Table) -> None:
+        """Called once before training, with the training table (memory banks, class counts)."""
+
+    def after_step(self, batch: Batch) -> None:
+        """Called after each optimiser step (momentum, banks)."""
+
+    def train(self, mode: bool = True) -> Scheme:
+        super().train(mode)
+        for network in self.frozen():
+            network.eval().requires_grad_(False)
+        return self
+
+
+SCHEMES: Registry[type[Scheme]] = Registry("scheme")
+S = TypeVar("S", bound=type[Scheme])
+
+
+def scheme(name: str) -> Callable[[S], S]:
+    """Class decorator: registers a scheme under the name that recipes use."""
+
+    def decorate(cls: S) -> S:
+        SCHEMES.add(name, cls)
+        return cls
+
+    return decorate
+
+
+# ---- the words of a scheme ------------------------------------------------------------------------------------------
+
+
+def watch(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observation:
+    """What ``net`` makes of the clips whose sensor was present; ``.rows`` says which clips these are.
+
+    Absent rows never reach the network, so its batch statistics are those of real clips. Where no clip has the
+    sensor, logits are ``(0, K)`` and carry zero times every parameter, so that a distributed step stays in step.
+    """
+    if net.view not in batch.clips:
+        raise ModaliftError(f"the batch has no view '{net.view}' - its views: {', '.join(batch.clips) or 'none'}")
+    clip, present = batch.clips[net.view], batch.present[net.view]
+    names = tuple(stages)
+    if bool(present.all()):
+        return net.observe(clip, names)
+    rows = present.nonzero().squeeze(1)
+    if len(rows) == 0:
+        nothing = torch.stack([p.sum() * 0.0 for p in net.parameters() if p.requires_grad] or [clip.new_zeros(())])
+        maps = {s: clip.new_zeros((0, net.stages[s].channels, 1, 1, 1), dtype=torch.float32) for s in names}
+        return Observation(clip.new_zeros((0, net.classes), dtype=torch.float32) + nothing.sum(), maps, rows)
+    seen = net.observe(clip[rows], names)
+    return Observation(seen.logits, seen.maps, rows)
+
+
+def look(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observation:
+    """:func:`watch` without gradients: for a teacher that only shows."""
+    with torch.no_grad():
+        return watch(net, batch, stages)
+
+
+def common(one: Observation, other: Observation) -> tuple[Observation, Observation]:
+    """The two observations on the clips that both networks saw, in the same order."""
+    if one.rows is None and other.rows is None:
+        return one, other
+    a = torch.arange(len(one), device=one.logits.device) if one.rows is None else one.rows
+    b = torch.arange(len(other), device=other.logits.device) if other.rows is None else other.rows
+    both = a.unsqueeze(1) == b.unsqueeze(0)
+    return one.take(both.any(1)), other.take(both.any(0))
+
+
+def labels_of(seen: Observation, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Labels and the labelled mask of the clips that an observation holds."""
+    if seen.rows is None:
+        return batch.labels, batch.labelled
+    return batch.labels[seen.rows], batch.labelled[seen.rows]
+
+
+def average(values: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Mean of per-sample values ``(B,)`` over the kept ones; zero (with a gradient of zero) where none is kept.
+
+    Under distributed training the count is that of all processes, so that the mean of the processes' gradients is
+    the gradient of the joint batch however unevenly labels and sensors fall.
+    """
+    if keep is None:
+        keep = torch.ones_like(values, dtype=torch.bool)
+    count = keep.sum().to(torch.float32)
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(count)
+        count = count / dist.get_world_size()
+    # where(), not a product: 0 * inf is NaN, and what is left out must not matter.
+    return torch.where(keep, values, torch.zeros_like(values)).sum() / count.clamp_min(1e-12)
+
+
+def label_loss(seen: Observation, batch: Batch, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of the labelled clips that the network saw, averaged over them."""
+    labels, labelled = labels_of(seen, batch)
+    each = F.cross_entropy(seen.logits.float(), labels.clamp_min(0), reduction="none", label_smoothing=smoothing)
+    return average(each, labelled)
+
+
+def total(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
+    """The loss: the weighted sum of the terms."""
+    return torch.stack([weight * raw for weight, raw in terms.values()]).sum()
