@@ -49,6 +49,8 @@ class Scheme(nn.Module):
 
     #: Roles whose networks must come trained (their ``init`` names a run) and never move.
     frozen_roles: tuple[str, ...] = ()
+    #: Whether clips without a label teach anything here; where not, they are left out of training.
+    uses_unlabelled: bool = True
     #: Why gradient accumulation would change the loss (relations over the batch), or empty where it would not.
     batch_relational: str = ""
 

@@ -1,0 +1,86 @@
+"""How sensors teach: one paper, one file. Start reading here."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from modalift.errors import ModaliftError, nearest
+from modalift.networks import Recognizer
+from modalift.schemes.scheme import (
+    SCHEMES, Progress, Scheme, Terms, Update, average, common, label_loss, labels_of, look, scheme, total, watch,
+)
+
+
+def _parameters(name: str) -> dict[str, tuple[Any, Any]]:
+    """Constructor argument -> (resolved annotation, default)."""
+    cls = SCHEMES[name]
+    hints = typing.get_type_hints(cls.__init__)
+    given = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return {p.name: (hints[p.name], p.default) for p in given}
+
+
+def roles_of(name: str) -> tuple[tuple[str, ...], bool]:
+    """Roles that a scheme takes by name, and whether it takes any number of further networks."""
+    found = _parameters(name)
+    named = tuple(k for k, (hint, _) in found.items() if hint is Recognizer)
+    return named, any(typing.get_origin(hint) is Mapping for hint, _ in found.values())
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Setting -> default, read off the constructor: a scheme's part of a recipe."""
+    return {k: d for k, (hint, d) in _parameters(name).items()
+            if hint is not Recognizer and typing.get_origin(hint) is not Mapping}
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with their types checked against the constructor.
+
+    Raises:
+        ModaliftError: an unknown setting (with the nearest one) or a value of the wrong type.
+    """
+    known = settings_of(name)
+    for key in settings:
+        if key not in known:
+            raise ModaliftError(f"unknown key 'scheme.{key}' for scheme '{name}' - {nearest(key, known)}")
+    hints = {k: h for k, (h, _) in _parameters(name).items()}
+    model = create_model(name, __config__=ConfigDict(extra="forbid"),
+                         **{k: (hints[k], d) for k, d in known.items()})  # type: ignore[call-overload]
+    try:
+        return dict(model(**settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModaliftError(f"scheme.{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
+
+
+def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, Any] | None = None) -> Scheme:
+    """A scheme over networks by role.
+
+    Raises:
+        ModaliftError: a role without a network, a network without a role, or a wrong setting.
+    """
+    named, more = roles_of(name)
+    missing = [r for r in named if r not in networks]
+    if missing:
+        raise ModaliftError(f"scheme '{name}' needs a network in the role '{missing[0]}' - add networks.{missing[0]}")
+    rest = {k: n for k, n in networks.items() if k not in named}
+    if rest and not more:
+        extra = sorted(rest)[0]
+        raise ModaliftError(f"scheme '{name}' has no role '{extra}' - {nearest(extra, named)}")
+    arguments: dict[str, Any] = {k: networks[k] for k in named}
+    if more:
+        slot = next(k for k, (hint, _) in _parameters(name).items() if typing.get_origin(hint) is Mapping)
+        arguments[slot] = rest
+    return SCHEMES[name](**arguments, **check_settings(name, settings or {}))
+
+
+from modalift.schemes import distill, mtut, single  # noqa: E402  (schemes register themselves)
+
+__all__ = [
+    "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "distill",
+    "label_loss", "labels_of", "look", "mtut", "roles_of", "scheme", "settings_of", "single", "total", "watch",
+]

@@ -1,0 +1,78 @@
+"""MTUT: networks of all sensors learn together; at each moment the better one teaches the worse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modalift.losses import focal_weight, semantic_alignment
+from modalift.modalities import Batch
+from modalift.networks import Observation, Recognizer
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, labels_of, scheme, watch
+
+
+@scheme("mtut")
+class MTUT(Scheme):
+    r"""Multimodal training, unimodal testing.
+
+    .. math::
+        L = \sum_m \Big[ \ell^m_{cls} + \lambda \sum_{n \ne m} \ell^{m,n}_{SSA} \Big], \qquad
+        \ell^{m,n}_{SSA} = \rho_{m,n}\, \|\mathrm{corr}(F_m) - \mathrm{corr}(F_n)\|_F^2
+
+    where :math:`\rho_{m,n} = \max(e^{\beta(\ell^m - \ell^n)} - 1, 0)` is detached, as is everything of network n in the
+    term of network m: :math:`\ell^m` trains network m alone.
+
+    Args:
+        learners: one network a sensor; each may ship.
+        weight: :math:`\lambda`.
+        focus: :math:`\beta`.
+        limit: largest focal weight; the exponential runs away on hard clips.
+        focal: False sets every :math:`\rho` to 1 (the paper's ablation).
+        alone: share of training with labels only, before alignment begins (the paper: 60 of 75 epochs).
+        stage: name of the aligned map; empty for each network's deepest.
+        reduction, reference: see :func:`~modalift.losses.semantic_alignment`.
+
+    Source: Abavisani, Joze, Patel, CVPR 2019, equations 1-4. Where a clip has no label its losses are unknown; its
+    focal weight is then that of the batch: from the mean losses of the labelled clips that both networks saw.
+    """
+
+    def __init__(self, learners: Mapping[str, Recognizer], *, weight: float = 0.05, focus: float = 2.0,
+                 limit: float = 10.0, focal: bool = True, alone: float = 0.8, stage: str = "",
+                 reduction: Literal["sum", "mean"] = "sum", reference: int = 392) -> None:
+        super().__init__()
+        self.learners = nn.ModuleDict(learners)
+        self.weight, self.focus, self.limit, self.focal, self.alone = weight, focus, limit, focal, alone
+        self.stage, self.reduction, self.reference = stage, reduction, reference
+
+    def forward(self, batch: Batch, progress: Progress) -> Terms:
+        stages = {k: self.stage or net.last_stage for k, net in self.roles.items()}
+        seen = {k: watch(net, batch, [stages[k]]) for k, net in self.roles.items()}
+        terms: Terms = {f"recognise/{k}": (1.0, label_loss(o, batch)) for k, o in seen.items()}
+        weight = self.weight if progress.epoch >= self.alone * progress.epochs else 0.0
+        for m in seen:
+            for n in seen:
+                if n == m:
+                    continue
+                own, other = common(seen[m], seen[n])
+                distance = semantic_alignment(own.maps[stages[m]], other.maps[stages[n]], self.reduction,
+                                              reference=self.reference, eps=1e-5, per_sample=True)
+                rho = self.focal_weights(own, other, batch)
+                terms[f"align/{n}>{m}"] = (weight, average(rho * distance))
+                terms[f"distance/{n}>{m}"] = (0.0, average(distance.detach()))
+                terms[f"focus/{n}>{m}"] = (0.0, average(rho))
+        return terms
+
+    def focal_weights(self, own: Observation, other: Observation, batch: Batch) -> Tensor:
+        """Equation 3 for each clip ``(B,)``; see the class for clips without a label."""
+        if not self.focal:
+            return torch.ones(len(own), device=own.logits.device)
+        labels, labelled = labels_of(own, batch)
+        mine, theirs = (F.cross_entropy(o.logits.detach().float(), labels.clamp_min(0), reduction="none")
+                        for o in (own, other))
+        each = focal_weight(mine, theirs, self.focus, limit=self.limit)
+        joint = focal_weight(average(mine, labelled), average(theirs, labelled), self.focus, limit=self.limit)
+        return torch.where(labelled, each, joint)
