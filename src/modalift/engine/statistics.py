@@ -1,0 +1,279 @@
+"""Whether one run is better than another: paired tests on the same clips, over clips, subjects and seeds."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modalift.engine.metrics import LEVEL, RESAMPLES, percentile
+from modalift.errors import ModaliftError
+
+_FACT = "fact_"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one network answered on one split.
+
+    Attributes:
+        ids: ``(N,)`` clip ids, each once.
+        labels: ``(N,)`` class indices, -1 where nobody labelled the clip.
+        subjects: ``(N,)`` who was recorded.
+        probabilities: ``(N, K)`` float32.
+        facts: name -> ``(N,)`` numbers (lux), NaN where unknown.
+        name: what messages call it (its file).
+    """
+
+    ids: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    subjects: NDArray[np.str_]
+    probabilities: NDArray[np.float32]
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    name: str = "predictions"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", np.asarray(self.ids, dtype=np.str_))
+        object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
+        object.__setattr__(self, "subjects", np.asarray(self.subjects, dtype=np.str_))
+        object.__setattr__(self, "probabilities", np.asarray(self.probabilities, dtype=np.float32))
+        object.__setattr__(self, "facts", {k: np.asarray(v) for k, v in self.facts.items()})
+        n = len(self.ids)
+        columns = {"labels": self.labels, "subjects": self.subjects, **self.facts}
+        for key, column in columns.items():
+            if column.shape != (n,):
+                raise ModaliftError(f"{self.name}: '{key}' has shape {column.shape} for {n} clips -"
+                                    " write the file again")
+        if self.probabilities.ndim != 2 or len(self.probabilities) != n:
+            raise ModaliftError(f"{self.name}: 'probabilities' has shape {self.probabilities.shape} for {n} clips -"
+                                " they must be (clips, classes)")
+        names, first = np.unique(self.ids, return_index=True)
+        if len(names) < n:
+            twice = self.ids[np.setdiff1d(np.arange(n), first)[0]]
+            raise ModaliftError(f"{self.name}: clip '{twice}' appears twice - ids must be unique")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the most probable class is the label, ``(N,)``; False for unlabelled clips."""
+        return self.probabilities.argmax(1) == self.labels if len(self) else np.zeros(0, bool)
+
+    def take(self, rows: NDArray[Any]) -> Predictions:
+        """The predictions of some clips, by index or mask."""
+        return Predictions(self.ids[rows], self.labels[rows], self.subjects[rows], self.probabilities[rows],
+                           {k: v[rows] for k, v in self.facts.items()}, self.name)
+
+    @staticmethod
+    def join(parts: Sequence[Predictions], name: str = "joined predictions") -> Predictions:
+        """The predictions of several disjoint splits (the folds of a cross-validation) as one."""
+        if not parts:
+            raise ModaliftError(f"{name}: there is nothing to join - give at least one")
+        shared = set.intersection(*(set(p.facts) for p in parts))
+        return Predictions(
+            np.concatenate([p.ids for p in parts]), np.concatenate([p.labels for p in parts]),
+            np.concatenate([p.subjects for p in parts]), np.concatenate([p.probabilities for p in parts]),
+            {k: np.concatenate([p.facts[k] for p in parts]) for k in sorted(shared)}, name)
+
+    def save(self, path: str | Path) -> Path:
+        """Write an ``.npz`` (``ids, labels, subjects, probabilities, fact_*``), beside and renamed."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with beside.open("wb") as out:
+                arrays: dict[str, Any] = {_FACT + k: v for k, v in self.facts.items()}
+                np.savez_compressed(out, ids=self.ids, labels=self.labels, subjects=self.subjects,
+                                    probabilities=self.probabilities, **arrays)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        return path
+
+    @staticmethod
+    def load(path: str | Path) -> Predictions:
+        """Read what :meth:`save` wrote; nothing in the file is ever executed.
+
+        Raises:
+            ModaliftError: no such file, a file of another kind, a missing array, arrays that do not fit.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ModaliftError(f"{path}: no such predictions - run `modalift eval` on the run first")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if not isinstance(file, np.lib.npyio.NpzFile):
+                    raise ValueError("one bare array")
+                arrays = {k: file[k] for k in file.files}
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+            raise ModaliftError(f"{path}: not a file of predictions ({str(error).splitlines()[0]}) -"
+                                " write it again with `modalift eval`") from None
+        for key in ("ids", "labels", "subjects", "probabilities"):
+            if key not in arrays:
+                raise ModaliftError(f"{path}: the array '{key}' is missing - write it again with `modalift eval`")
+        facts = {k[len(_FACT):]: v for k, v in arrays.items() if k.startswith(_FACT)}
+        return Predictions(arrays["ids"], arrays["labels"], arrays["subjects"], arrays["probabilities"], facts,
+                           str(path))
+
+
+def aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
+    """The labelled clips of two predictions in one order.
+
+    Raises:
+        ModaliftError: naming the first clip that only one of them has, or that they label differently.
+    """
+    for one, other in ((a, b), (b, a)):
+        missing = np.setdiff1d(one.ids, other.ids)
+        if len(missing):
+            first = one.ids[np.isin(one.ids, missing)][0]
+            raise ModaliftError(f"clip '{first}' of {one.name} is missing in {other.name} ({len(missing)} in all) -"
+                                " compare runs on the same split")
+    place = {x: i for i, x in enumerate(b.ids)}
+    b = b.take(np.array([place[x] for x in a.ids], dtype=np.int64))
+    if (differ := a.labels != b.labels).any():
+        k = int(differ.argmax())
+        raise ModaliftError(f"clip '{a.ids[k]}' has label {a.labels[k]} in {a.name} and {b.labels[k]} in {b.name} -"
+                            " compare runs on the same table")
+    known = a.labels >= 0
+    if not known.any():
+        raise ModaliftError(f"{a.name} and {b.name} have no labelled clip in common - nothing can be compared")
+    return a.take(known), b.take(known)
+
+
+def paired(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
+    r"""Two networks on the same clips: what B gains over A, and whether that could be chance.
+
+    The exact McNemar test looks at the :math:`d` clips that only one of the two got right: were both equally good,
+    the number that B got right would be binomial,
+
+    .. math:: p = \min\Big(1,\; 2 \sum_{i=0}^{\min(n_A, n_B)} \binom{d}{i} 2^{-d}\Big), \qquad d = n_A + n_B
+
+    where :math:`n_A` (:math:`n_B`) clips were right by A (B) alone. It treats clips as independent; the bootstrap over
+    subjects does not, and says what to expect of other people.
+
+    Returns:
+        ``n``, ``subjects`` (how many), ``a`` and ``b`` (top-1), ``difference`` = b - a, ``only_a``, ``only_b``,
+        ``mcnemar_p``, ``intervals`` (of the difference: ``clips`` and ``subjects``; None over one subject or clip).
+
+    Raises:
+        ModaliftError: the clips or the labels are not the same.
+    """
+    a, b = aligned(a, b)
+    gain = b.right.astype(np.int64) - a.right
+    only_a, only_b, n = int((gain < 0).sum()), int((gain > 0).sum()), len(gain)
+    rng = np.random.default_rng(seed)
+    over_clips = over_subjects = None
+    if n > 1:
+        cells = rng.multinomial(n, [only_a / n, only_b / n, (n - only_a - only_b) / n], size=resamples)
+        over_clips = percentile((cells[:, 1] - cells[:, 0]) / n)
+    sums, counts = _per_subject(gain[None], a.subjects)
+    if len(counts) > 1:
+        drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples)
+        over_subjects = percentile((drawn @ sums[0]) / (drawn @ counts))
+    return {"n": n, "subjects": len(counts), "a": float(a.right.mean()), "b": float(b.right.mean()),
+            "difference": float(gain.mean()), "only_a": only_a, "only_b": only_b,
+            "mcnemar_p": mcnemar(only_a, only_b), "level": LEVEL,
+            "intervals": {"clips": over_clips, "subjects": over_subjects}}
+
+
+def paired_seeds(a: Sequence[Predictions], b: Sequence[Predictions], *, seed: int = 0,
+                 resamples: int = RESAMPLES) -> dict[str, Any]:
+    """Two ways of training, each with the same seeds, on the same clips: the mean gain of B over A.
+
+    Two intervals of the mean difference answer two questions. The t interval over seeds: *would other seeds agree, on
+    these very clips?* The bootstrap over subjects x seeds (both drawn anew in each resample): *would other seeds and
+    other people agree?*
+
+    Args:
+        a, b: one prediction a seed; ``a[i]`` and ``b[i]`` belong together.
+
+    Returns:
+        ``seeds``, ``n``, ``subjects``, ``a`` and ``b`` (mean top-1) with ``a_std`` and ``b_std`` over seeds,
+        ``difference`` (mean of b - a), ``differences`` (one a seed), ``t_interval``, ``t_p`` (two-sided), and
+        ``subjects_seeds`` (None over one subject).
+
+    Raises:
+        ModaliftError: fewer than two pairs, unequal numbers of them, or clips that are not the same.
+    """
+    if len(a) != len(b) or len(a) < 2:
+        raise ModaliftError(f"paired seeds: {len(a)} runs against {len(b)} - give at least two of each, in pairs")
+    first, _ = aligned(a[0], a[0])
+    pairs = [(aligned(first, x)[1], aligned(first, y)[1]) for x, y in zip(a, b, strict=True)]
+    scores = np.array([[x.right.mean(), y.right.mean()] for x, y in pairs])
+    gain = np.array([y.right.astype(np.int64) - x.right for x, y in pairs])
+    each = gain.mean(1)
+    over = None
+    sums, counts = _per_subject(gain, first.subjects)
+    if len(counts) > 1:
+        rng = np.random.default_rng(seed)
+        people = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples)
+        seeds = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=resamples)
+        over = percentile(np.einsum("br,rs,bs->b", seeds, sums, people) / (len(pairs) * (people @ counts)))
+    interval, p = t_interval(each)
+    return {"seeds": len(pairs), "n": len(first), "subjects": len(counts),
+            "a": float(scores[:, 0].mean()), "b": float(scores[:, 1].mean()),
+            "a_std": float(scores[:, 0].std(ddof=1)), "b_std": float(scores[:, 1].std(ddof=1)),
+            "difference": float(each.mean()), "differences": each.tolist(), "t_interval": interval, "t_p": p,
+            "subjects_seeds": over, "level": LEVEL}
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided exact McNemar test: probability of so lopsided a count of disagreements, were both equally good.
+
+    Example:
+        >>> mcnemar(1, 9)
+        0.021484375
+    """
+    d, few = only_a + only_b, min(only_a, only_b)
+    ways, term = 0, 1
+    for i in range(few + 1):
+        ways += term
+        term = term * (d - i) // (i + 1)
+    return min(1.0, 2 * ways / 2**d)
+
+
+def t_interval(values: NDArray[Any], level: float = LEVEL) -> tuple[list[float], float]:
+    """Student's interval of the mean of two or more values, and the two-sided probability that the mean is zero."""
+    n, mean = len(values), float(np.mean(values))
+    error = float(np.std(values, ddof=1)) / math.sqrt(n)
+    if error == 0.0:
+        return [mean, mean], 1.0 if mean == 0 else 0.0
+    low, high = 0.0, 1e6
+    for _ in range(200):  # bisection: the distribution function has no closed inverse
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_within(middle, n - 1) < level else (low, middle)
+    return [mean - high * error, mean + high * error], 1 - t_within(abs(mean) / error, n - 1)
+
+
+def t_within(t: float, dof: int) -> float:
+    """Probability that a Student variable lies within -t..t (Abramowitz and Stegun 26.7.3 and 26.7.4).
+
+    Example:
+        >>> round(t_within(2.776, 4), 3)
+        0.95
+    """
+    angle = math.atan(t / math.sqrt(dof))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = dof % 2
+    term = total = cosine if odd else 1.0
+    if dof == 1:
+        return 2 * angle / math.pi
+    for k in range(3 if odd else 2, dof - 1, 2):
+        term *= cosine**2 * (k - 1) / k
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+
+
+def _per_subject(gain: NDArray[np.int64], subjects: NDArray[np.str_]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Sums over each subject's clips of values ``(R, N)`` -> ``(R, S)``, and the numbers of clips ``(S,)``."""
+    names, which = np.unique(subjects, return_inverse=True)
+    member = (which[:, None] == np.arange(len(names))[None]).astype(np.float64)
+    return gain @ member, member.sum(0)
