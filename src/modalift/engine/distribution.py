@@ -1,0 +1,58 @@
+"""One process or many: what `torchrun` or SLURM says, and nothing more."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from modalift.errors import ModaliftError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its fellows."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process writes logs and checkpoints."""
+        return self.rank == 0
+
+
+def join(device: str = "auto") -> World:
+    """The world that the environment describes (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`, as `torchrun` sets them).
+
+    Raises:
+        ModaliftError: a device that is not there.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModaliftError(f"run.device = '{device}', but PyTorch sees no GPU - use run.device=cpu")
+    where = torch.device(f"cuda:{local}" if device == "cuda" else device)
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    return World(rank, size, where)
+
+
+def leave() -> None:
+    """Ends the process group, if one was joined."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def spread(scheme: nn.Module, world: World) -> nn.Module:
+    """The scheme as every process runs it: gradients are averaged over processes."""
+    if world.size == 1:
+        return scheme
+    ids = [world.device.index] if world.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(scheme, device_ids=ids)

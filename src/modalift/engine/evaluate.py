@@ -1,0 +1,119 @@
+"""What a network answers on a split, by the recipe's protocol."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modalift.engine.experiment import Experiment, assemble
+from modalift.engine.files import write_beside
+from modalift.engine.metrics import score
+from modalift.engine.run import Run, read_network
+from modalift.engine.statistics import Predictions
+from modalift.errors import ModaliftError
+from modalift.loading.clips import ClipSet, collate
+from modalift.modalities import Table
+from modalift.networks import Recognizer
+from modalift.recipe import load_recipe
+
+
+@torch.no_grad()
+def answer(net: Recognizer, clips: ClipSet, *, time_views: int = 1, crops: int = 1, batch: int = 32, workers: int = 0,
+           device: torch.device | str = "cpu") -> np.ndarray:
+    """Class probabilities ``(N, K)`` of every clip: the mean over its views in time and its crops.
+
+    The last batch is as large as it comes: a split is never padded.
+    """
+    net.eval()
+    keys = [(0, i, v, c) for i in range(len(clips)) for v in range(time_views) for c in range(crops)]
+    each = time_views * crops
+    per_batch = max(1, batch // each) * each
+    batches = [keys[i:i + per_batch] for i in range(0, len(keys), per_batch)]
+    load = torch.utils.data.DataLoader(clips, batch_sampler=batches, collate_fn=collate, num_workers=workers,
+                                       generator=torch.Generator().manual_seed(0))
+    found = []
+    for part in load:
+        logits = net(part.clips[net.view].to(device)).float()
+        found.append(torch.softmax(logits, 1).reshape(-1, each, logits.shape[1]).mean(1).cpu().numpy())
+    return np.concatenate(found)
+
+
+def seen_by(table: Table, view: str) -> Table:
+    """The clips that a sensor recorded."""
+    return table.where(lambda r: view in r.tracks)
+
+
+def predictions(net: Recognizer, experiment: Experiment, split: str, device: torch.device | str = "cpu") -> Predictions:
+    """What a network answers on a split, with whose clips they are and their numeric facts."""
+    protocol, settings = experiment.recipe.protocol, experiment.recipe.run
+    table = seen_by(experiment.table.split(split), net.view).where(lambda r: r.id not in experiment.skip)
+    if not len(table):
+        raise ModaliftError(f"{experiment.table.name}: no clip of the split '{split}' has the view '{net.view}'")
+    clips = experiment.clips(table, {net.view}, augment=False)
+    probabilities = answer(net.to(device), clips, time_views=protocol.time_views, crops=protocol.crops,
+                           workers=settings.workers, device=device)
+    names = {k for r in table for k, v in r.facts.items() if isinstance(v, float)}
+    facts = {n: np.array([r.facts.get(n, np.nan) for r in table], float) for n in sorted(names)}
+    return Predictions(np.array([r.id for r in table]), np.array([-1 if r.label is None else r.label for r in table]),
+                       np.array([r.subject for r in table]), probabilities.astype(np.float32), facts)
+
+
+def quick_look(experiment: Experiment, split: str, device: torch.device | str) -> dict[str, dict[str, float]]:
+    """Accuracy and loss of every student on a split, during training; the scheme goes back to training."""
+    looks = {}
+    for role, net in experiment.scheme.students.items():
+        found = predictions(net, experiment, split, device)
+        known = found.take(found.labels >= 0)
+        chosen = known.probabilities[np.arange(len(known)), known.labels]
+        recalls = [known.right[known.labels == c].mean() for c in np.unique(known.labels)]
+        looks[role] = {"top1": float(known.right.mean()), "mean_class": float(np.mean(recalls)),
+                       "loss": float(-np.log(np.clip(chosen, 1e-12, None)).mean())}
+    experiment.scheme.train()
+    return looks
+
+
+def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Evaluates a run's networks on a split by the recipe's protocol, and writes predictions and results.
+
+    An evaluation on the test split is appended to the run's ledger, which its report shows: a figure that was looked
+    at ten times is worth less than one that was looked at once.
+
+    Returns:
+        ``{role: metrics}``, see :func:`modalift.engine.metrics.score`.
+    """
+    recipe = load_recipe(run.folder, overrides)
+    experiment = assemble(recipe, train=False)
+    results: dict[str, Any] = {}
+    for role in roles or run.roles():
+        trained = read_network(run.network_file(run.role(role)))
+        if trained.classes != experiment.table.classes:
+            raise ModaliftError(f"{run.folder}: '{role}' knows {len(trained.classes)} classes, the table has"
+                                f" {len(experiment.table.classes)} - evaluate it on the table that it was trained on")
+        experiment.framings[trained.net.view] = trained.framing
+        found = predictions(trained.net, experiment, split)
+        found.save(run.predictions(role, split))
+        results[role] = score(found.probabilities, found.labels, trained.classes, subjects=found.subjects,
+                              facts=dict(found.facts))
+    _record(run, split, results, experiment.table.fingerprint())
+    return results
+
+
+def _record(run: Run, split: str, results: dict[str, Any], fingerprint: str) -> None:
+    held = json.loads(run.results.read_text()) if run.results.is_file() else {}
+    for role, metrics in results.items():
+        held.setdefault(role, {})[split] = metrics
+    write_beside(run.results, lambda p: Path(p).write_text(json.dumps(held)))
+    if split == "test":
+        when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        with (run.folder / "test_ledger.jsonl").open("a") as ledger:
+            for role, metrics in results.items():
+                ledger.write(json.dumps({"when": when, "role": role, "table": fingerprint, "clips": metrics["n"],
+                                         "top1": metrics["top1"]}) + "\n")
+
+

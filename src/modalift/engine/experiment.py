@@ -1,0 +1,213 @@
+"""From a recipe to the things that it names: table, networks, scheme."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from modalift import datasets, networks, schemes
+from modalift.engine.run import Run, read_network
+from modalift.errors import ModaliftError, nearest
+from modalift.loading.clips import ClipSet, Memory
+from modalift.loading.framing import Framing
+from modalift.loading.transforms import Augment
+from modalift.modalities import Table
+from modalift.networks import Recognizer
+from modalift.recipe import NetworkSection, Recipe
+from modalift.schemes import SCHEMES, Scheme
+
+
+@dataclass
+class Experiment:
+    """Everything that a recipe names, ready to train or to evaluate."""
+
+    recipe: Recipe
+    table: Table
+    scheme: Scheme
+    framings: dict[str, Framing]
+    skip: dict[str, str] = field(default_factory=dict)
+    _store: object = None
+
+    @property
+    def train(self) -> Table:
+        """Training clips with the labels that the scheme may use, in a fixed order."""
+        scheme, views = self.scheme, self.scheme.needs()
+        shown = _hide_labels(self.table.split("train"), self.recipe.data.labelled, self.recipe.data.label_seed)
+        kept = shown.where(lambda r: r.id not in self.skip and bool(views & set(r.tracks))
+                           and (scheme.uses_unlabelled or r.label is not None))
+        if not len(kept):
+            raise ModaliftError(f"{self.table.name}: no training clip has any of the views {', '.join(sorted(views))}"
+                                " and what the scheme needs - look at `modalift check`")
+        return kept
+
+    def clips(self, table: Table, views: set[str], *, augment: bool) -> ClipSet:
+        """Clips of a table as networks receive them."""
+        data = self.recipe.data
+        return ClipSet(table, {v: self.framings[v] for v in sorted(views)},
+                       augment=Augment(**data.augment) if augment and data.augment else None,
+                       seed=self.recipe.run.seed, cache=self.store(views))  # type: ignore[arg-type]
+
+    def store(self, views: set[str]) -> object | None:
+        """Where decoded frames are kept: memory, a cache folder, or nowhere."""
+        place = self.recipe.data.cache
+        if not place:
+            return None
+        if self._store is None:
+            if place == "memory":
+                self._store = Memory()
+            else:
+                from modalift.loading.cache import build_cache, open_cache
+
+                folder = Path(place)
+                cache = open_cache(folder) if folder.is_dir() else build_cache(self.table, folder, sorted(views))
+                if not cache.covers(self.table, sorted(views)):
+                    raise ModaliftError(f"{folder}: this cache was made from other clips or views - remove the folder"
+                                        " or give data.cache another one")
+                self._store = cache
+        return self._store
+
+
+def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
+    """Table, networks and scheme of a recipe; fails before any training where something is missing.
+
+    Args:
+        recipe: the experiment.
+        train: False builds the networks without looking for the teachers' checkpoints (`explain`).
+
+    Raises:
+        ModaliftError: a view that the table lacks, a teacher without a checkpoint (with the command that makes it), ...
+    """
+    table = open_table(recipe)
+    framings: dict[str, Framing] = {}
+    nets = {role: _network(recipe, role, section, table, framings, train)
+            for role, section in recipe.networks.items()}
+    scheme = schemes.build(recipe.scheme.name, nets, recipe.scheme.model_extra)
+    allowed = recipe.data.modalities
+    for view in scheme.needs():
+        table.modality(view)
+        if allowed and view not in allowed:
+            raise ModaliftError(f"the scheme reads the view '{view}', which data.modalities leaves out"
+                                f" ({', '.join(allowed)})")
+        framings.setdefault(view, _framing(recipe, view, table))
+    scheme.train()  # freezes what must be frozen
+    return Experiment(recipe, table, scheme, framings)
+
+
+def open_table(recipe: Recipe) -> Table:
+    """The recipe's table, with its validation subjects and folds."""
+    data, protocol = recipe.data, recipe.protocol
+    table = datasets.open(data.dataset, data.root, **data.options)
+    if protocol.folds:
+        table = _fold(table, protocol.folds, protocol.fold)
+    for subject in protocol.val_subjects:
+        if subject not in table.split("train").subjects:
+            raise ModaliftError(f"protocol.val_subjects: no training clip of subject '{subject}'"
+                                f" - {nearest(subject, table.split('train').subjects)}")
+    held = set(protocol.val_subjects)
+    if held:
+        table = table.map(lambda r: dataclasses.replace(r, split="val")
+                          if r.split == "train" and r.subject in held else r)
+    if data.limit:
+        table = _limit(table, data.limit)
+    return table
+
+
+def _fold(table: Table, folds: int, fold: int) -> Table:
+    """Subjects dealt round into ``folds`` groups; group ``fold`` is the test split, the others train."""
+    if not 0 <= fold < folds <= len(table.subjects):
+        raise ModaliftError(f"protocol.fold={fold} of folds={folds}: {table.name} has {len(table.subjects)} subjects"
+                            " - use 0 <= fold < folds <= subjects")
+    held = set(table.subjects[fold::folds])
+    return table.map(lambda r: dataclasses.replace(r, split="test" if r.subject in held else "train"))
+
+
+def _limit(table: Table, limit: int) -> Table:
+    """At most ``limit`` clips of each split, spread over it."""
+    keep: set[str] = set()
+    for split in ("train", "val", "test"):
+        rows = table.split(split).rows
+        step = max(1, len(rows) // limit)
+        keep |= {r.id for r in rows[::step][:limit]}
+    return table.where(lambda r: r.id in keep)
+
+
+def _hide_labels(table: Table, share: float, seed: int) -> Table:
+    """Keeps the labels of a share of the clips, the same share of each class (at least one of each)."""
+    if share >= 1:
+        return table
+    kept: set[str] = set()
+    for label in range(len(table.classes)):
+        ids = sorted(r.id for r in table if r.label == label)
+        random.Random(f"{seed}/{label}").shuffle(ids)
+        kept |= set(ids[: max(1, round(share * len(ids)))]) if ids else set()
+    return table.map(lambda r: r if r.id in kept else dataclasses.replace(r, label=None))
+
+
+def _framing(recipe: Recipe, view: str, table: Table) -> Framing:
+    data = recipe.data
+    base = {f.name: getattr(data, f.name) for f in dataclasses.fields(Framing)}
+    own = data.per_view.get(view, {})
+    for key in own:
+        if key not in base:
+            raise ModaliftError(f"unknown key 'data.per_view.{view}.{key}' - {nearest(key, base)}")
+    merged = {**base, **own}
+    if table.modality(view).kind == "signal":
+        merged["size"] = 1
+    return Framing(**merged)
+
+
+def _network(recipe: Recipe, role: str, section: NetworkSection, table: Table, framings: dict[str, Framing],
+             train: bool) -> Recognizer:
+    """One role's network: built by name, started from ``init`` where there is one, or taken whole from a run."""
+    frozen = role in SCHEMES[recipe.scheme.name].frozen_roles
+    if frozen and not section.init:
+        raise ModaliftError(f"networks.{role}: scheme '{recipe.scheme.name}' needs it trained - give networks.{role}.init"
+                            " (a run folder)")
+    there = not section.init or _exists(section.init)
+    if not there and (train or not section.name):
+        how = section.recipe or f"RECIPE run.dir={section.init}"
+        raise ModaliftError(f"networks.{role}.init: no trained network at '{section.init}' - make it with"
+                            f" `modalift train {how}" + (f" run.dir={section.init}`" if section.recipe else "`"))
+    if section.init and there and Path(section.init).is_dir() and not section.name:
+        return _from_run(Path(section.init), section, role, table, framings)
+    view = section.view or (next(iter(table.views)) if len(table.views) == 1 else "")
+    if not view:
+        raise ModaliftError(f"networks.{role}.view is missing - one of {', '.join(table.views)}")
+    sensor = table.modality(view)
+    framing = framings.setdefault(view, _framing(recipe, view, table))
+    options = {"frames": framing.frames, "size": framing.size, "channels": sensor.channels, **(section.model_extra or {})}
+    # The student starts alike whatever stands beside it: its first weights depend on the seed and the role alone.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(f"{recipe.run.seed}/{role}".encode()))
+        net = networks.build(section.name, classes=len(table.classes), view=view, modality_name=sensor.name, **options)
+    if section.init and there:
+        path = Path(section.init)
+        networks.load_weights(net, Run(path).network_file(Run(path).role(section.role)) if path.is_dir() else path)
+    return net
+
+
+def _exists(init: str) -> bool:
+    path = Path(init)
+    return path.is_file() or Run(path).finished
+
+
+def _from_run(path: Path, section: NetworkSection, role: str, table: Table, framings: dict[str, Framing]) -> Recognizer:
+    run = Run(path)
+    trained = read_network(run.network_file(run.role(section.role)))
+    if trained.classes != table.classes:
+        raise ModaliftError(f"networks.{role}.init: {path} knows {len(trained.classes)} classes"
+                            f" ({', '.join(trained.classes[:3])}, ...), the table has {len(table.classes)}"
+                            f" ({', '.join(table.classes[:3])}, ...) - train it on the same classes")
+    view = trained.net.view
+    held = framings.setdefault(view, trained.framing)
+    if held != trained.framing:
+        raise ModaliftError(f"networks.{role}: {path} reads '{view}' as {trained.framing}, another network as {held}"
+                            " - give both the same data.per_view")
+    return trained.net
+
+

@@ -1,0 +1,49 @@
+"""Writing so that a crash, a kill or a full disk never leaves half a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modalift.errors import ModaliftError
+
+
+def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
+    """Calls ``write`` with a name beside ``path``, forces it to disk and renames it over ``path``.
+
+    Raises:
+        ModaliftError: where the disk is full or the folder cannot be written; what stood at ``path`` stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with disk_errors(path):
+        try:
+            write(beside)
+            handle = os.open(beside, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns the operating system's words about ``path`` into one line with what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "the disk is full: free some space and run the same command again" if full else str(error)
+        raise ModaliftError(f"{path}: cannot be written - {advice}; what was there before is kept") from error
+    except RuntimeError as error:  # torch's zip writer reports a failed write so
+        if "write" not in str(error) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise ModaliftError(f"{path}: cannot be written (is the disk full?) - free some space and run the same command"
+                            " again; what was there before is kept") from error

@@ -1,0 +1,143 @@
+"""The training loop, to be read in one sitting."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from modalift.engine.distribution import join, leave, spread
+from modalift.engine.evaluate import quick_look
+from modalift.engine.experiment import Experiment
+from modalift.engine.logs import Logs, add, means, progress_bar, say
+from modalift.engine.optim import MovingAverage, Plateau, clip_each, factor, optimiser, set_rate
+from modalift.engine.run import Run
+from modalift.engine.state import Saver, State
+from modalift.errors import ModaliftError
+from modalift.loading.clips import loader
+from modalift.schemes import Progress, Terms, total
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def fit(experiment: Experiment, run: Run, console: Console | None = None) -> State:
+    """Trains a scheme; goes on from the run's last checkpoint where there is one.
+
+    On the CPU a run that was killed at any moment ends with the same weights, bit for bit, as one that was not:
+    augmentation depends on (seed, epoch, clip) alone, the order of clips on (seed, epoch), the learning rate on the
+    place in training, and everything else is in the checkpoint. With another number of processes the order of samples
+    is kept, the last bits are not.
+    """
+    recipe, console = experiment.recipe, console or Console(stderr=True)
+    optim, settings = recipe.optim, recipe.run
+    world = join(settings.device)
+    scheme, train = experiment.scheme.to(world.device), experiment.train
+    if scheme.batch_relational and optim.accumulate > 1:
+        raise ModaliftError(f"optim.accumulate={optim.accumulate}: scheme '{recipe.scheme.name}' {scheme.batch_relational}"
+                            " - use accumulate=1 and a larger batch")
+    clips = experiment.clips(train, scheme.needs(), augment=True)
+    torch.manual_seed(settings.seed + 7919 * world.rank)  # dropout
+    scheme.setup(train)
+    updates = {u.name: u for u in scheme.updates()}
+    optimizers = {name: optimiser(optim, scheme, u) for name, u in updates.items()}
+    students = scheme.students
+    state = State(scheme, optimizers, Plateau(optim), MovingAverage(students, optim.ema) if optim.ema else None,
+                  torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16"),
+                  fingerprint(experiment, train.fingerprint()))
+    if run.last.is_file():
+        state.load(run.last)
+    logs = Logs(run.folder, state.marks, tensorboard=settings.tensorboard, writes=world.chief)
+    model, per_step = spread(scheme.train(), world), optim.batch * optim.accumulate * world.size
+    steps = max(1, len(train) // per_step if len(train) >= per_step else 1)
+    saver = Saver(run, state, logs, world, settings.save_s)
+
+    def step(batch: Any, name: str, last: bool) -> Terms:
+        """One update's forward and backward; ``last`` closes the accumulation."""
+        place = Progress(state.epoch, optim.epochs, state.step, steps * optim.epochs, name)
+        half = HALF.get(settings.precision)
+        with torch.autocast(world.device.type, half) if half else nullcontext():
+            terms: Terms = model(batch, place)
+        loss = total(terms)
+        check(loss, terms, state, run)
+        state.scaler.scale(loss / optim.accumulate).backward()
+        if last:
+            state.scaler.unscale_(optimizers[name])
+            if optim.clip:
+                clip_each(optimizers[name], optim.clip)
+            state.scaler.step(optimizers[name])
+            state.scaler.update()
+            optimizers[name].zero_grad(set_to_none=True)
+        return terms
+
+    with progress_bar(console, world.chief) as bar:
+        task = bar.add_task("training", total=steps * optim.epochs, completed=state.step, says="")
+        while state.epoch < optim.epochs:
+            started, batches, rate = time.perf_counter(), 0, 0.0
+            for batch in loader(clips, batch=optim.batch, shuffle=True, seed=settings.seed, epoch=state.epoch,
+                                start=state.sample, workers=settings.workers, drop_last=len(train) >= per_step,
+                                rank=world.rank, world=world.size):
+                if state.sample >= steps * per_step:  # what does not fill a step is left for another epoch's order
+                    break
+                batch, batches = batch.to(world.device), batches + 1
+                closes = batches % optim.accumulate == 0
+                rate = optim.lr * factor(optim, state.step / steps, state.plateau.scale)
+                set_rate(optimizers.values(), rate)
+                terms: Terms = {}
+                for name in updates:
+                    terms |= step(batch, name, closes)
+                add(state.sums, terms)
+                if not closes:
+                    continue
+                state.step += 1
+                state.sample += per_step
+                scheme.after_step(batch)
+                if state.average:
+                    state.average.update(students)
+                if state.step % max(1, steps // 20) == 0:
+                    logs.write({"kind": "step", "epoch": state.epoch, "step": state.step, "lr": rate,
+                                "loss": float(total(terms)), **say(terms)})
+                bar.update(task, completed=state.step)
+                saver.maybe()
+            state.seconds += time.perf_counter() - started
+            entry = {"kind": "epoch", "epoch": state.epoch, "step": state.step, "lr": rate,
+                     "seconds": round(state.seconds, 3), **means(state.sums)}
+            state.epoch, state.sample, state.sums = state.epoch + 1, 0, {}
+            if len(experiment.table.split("val")) and state.epoch % recipe.protocol.eval_every == 0:
+                entry["val"] = quick_look(experiment, "val", world.device)
+                best = max(v["top1"] for v in entry["val"].values())
+                state.plateau.look(min(v["loss"] for v in entry["val"].values()))
+                if best > state.best:
+                    state.best = best
+                    saver.write(run.best)
+                bar.update(task, says=f"val {best:.3f}")
+            logs.write(entry)
+        saver.write(run.last)
+    logs.close()
+    leave()
+    return state
+
+
+def check(loss: Tensor, terms: Terms, state: State, run: Run) -> None:
+    """Stops a training whose loss is no number, and names the term."""
+    if torch.isfinite(loss):
+        return
+    bad = next((k for k, (_, raw) in terms.items() if not torch.isfinite(raw)), "the sum")
+    kept = f"the last good checkpoint is {run.last}" if run.last.is_file() else "no checkpoint had been written yet"
+    raise ModaliftError(f"the loss is not finite in epoch {state.epoch + 1}, step {state.step + 1}: term '{bad}'"
+                        f" - {kept}; lower optim.lr, or set optim.clip=1")
+
+
+def fingerprint(experiment: Experiment, clips: str) -> str:
+    """What must not change between a run and its resumption: everything but where and how it is computed."""
+    tree = experiment.recipe.model_dump(mode="json")
+    tree["run"] = {"seed": tree["run"]["seed"], "precision": tree["run"]["precision"]}
+    tree.pop("paper")
+    tree["data"].pop("cache")
+    tree["data"].pop("root")
+    return hashlib.sha256((json.dumps(tree, sort_keys=True) + clips).encode()).hexdigest()[:16]

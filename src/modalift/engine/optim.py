@@ -1,0 +1,117 @@
+"""Optimisers, schedules, clipping and the moving average, as a recipe states them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from modalift.recipe import OptimSection
+from modalift.schemes import Scheme, Update
+
+
+def optimiser(section: OptimSection, scheme: Scheme, update: Update) -> torch.optim.Optimizer:
+    """The optimiser of one update: one parameter group a role, so that each network is clipped by itself.
+
+    Biases and normalisation are decayed like everything else: that is what the four papers' SGD did.
+    """
+    groups = [{"params": [p for p in scheme.roles[role].parameters() if p.requires_grad], "name": role}
+              for role in update.roles]
+    extra = [p for name, child in scheme.named_children() if not _holds_roles(child)
+             for p in child.parameters() if p.requires_grad]
+    if extra and update.name == scheme.updates()[0].name:  # decoders, projections, memory: the first update's
+        groups.append({"params": extra, "name": "extra"})
+    if section.name == "sgd":
+        return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum, weight_decay=section.weight_decay)
+    return torch.optim.AdamW(groups, lr=section.lr, weight_decay=section.weight_decay)
+
+
+def _holds_roles(child: nn.Module) -> bool:
+    from modalift.networks import Recognizer
+
+    return isinstance(child, Recognizer) or (
+        isinstance(child, nn.ModuleDict) and all(isinstance(m, Recognizer) for m in child.values()))
+
+
+def factor(section: OptimSection, epoch: float, scale: float = 1.0) -> float:
+    """What the learning rate is multiplied by at a fractional epoch.
+
+    A function of time alone, so that a resumed run needs no scheduler state; ``plateau``, which depends on the
+    validation split, hands in its ``scale``.
+
+    ``onecycle`` rises from 1/25 to 1 in the first 30 % of training and falls to 1e-4 by half cosines.
+
+    Example:
+        >>> factor(OptimSection(schedule="cosine", epochs=10), 5.0)
+        0.5
+    """
+    total = float(section.epochs)
+    warm = min(1.0, (epoch + 1e-9) / section.warmup) if section.warmup else 1.0
+    if section.schedule == "step":
+        return warm * section.gamma ** sum(epoch >= m for m in section.milestones)
+    if section.schedule == "cosine":
+        share = max(0.0, epoch - section.warmup) / max(total - section.warmup, 1e-9)
+        return warm * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    if section.schedule == "onecycle":
+        rise = 0.3 * total
+        start, low, share = (1 / 25, 1.0, epoch / rise) if epoch < rise else (1.0, 1e-4, (epoch - rise) / (total - rise))
+        return low + (start - low) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    return warm * scale
+
+
+class Plateau:
+    """Multiplies by gamma when the watched loss has not fallen for ``patience`` epochs."""
+
+    def __init__(self, section: OptimSection) -> None:
+        self.section = section
+        self.best, self.waited, self.scale = math.inf, 0, 1.0
+
+    def look(self, loss: float) -> None:
+        if loss < self.best * (1 - 1e-4):
+            self.best, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.waited > self.section.patience:
+            self.scale, self.waited = self.scale * self.section.gamma, 0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self.best, "waited": self.waited, "scale": self.scale}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.best, self.waited, self.scale = state["best"], int(state["waited"]), state["scale"]
+
+
+def clip_each(optimizer: torch.optim.Optimizer, limit: float) -> dict[str, float]:
+    """Scales each network's gradient to a norm of at most ``limit``; returns the norms before."""
+    return {g["name"]: float(nn.utils.clip_grad_norm_(g["params"], limit)) for g in optimizer.param_groups}
+
+
+class MovingAverage:
+    """Exponential moving average of the students' weights: what ships where a recipe asks for it."""
+
+    def __init__(self, students: Mapping[str, nn.Module], decay: float) -> None:
+        self.decay = decay
+        self.average = {f"{role}.{k}": v.detach().clone() for role, net in students.items()
+                        for k, v in net.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, students: Mapping[str, nn.Module]) -> None:
+        for role, net in students.items():
+            for k, v in net.state_dict().items():
+                held = self.average[f"{role}.{k}"]
+                if v.is_floating_point():
+                    held.lerp_(v, 1 - self.decay)
+                else:
+                    held.copy_(v)
+
+    def of(self, role: str) -> dict[str, Tensor]:
+        start = f"{role}."
+        return {k[len(start):]: v for k, v in self.average.items() if k.startswith(start)}
+
+
+def set_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate

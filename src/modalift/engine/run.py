@@ -1,0 +1,152 @@
+"""The run folder: what an experiment leaves, and how later ones read it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+import modalift
+from modalift import networks
+from modalift.engine.files import write_beside
+from modalift.errors import ModaliftError, nearest
+from modalift.loading.framing import Framing
+from modalift.networks import Recognizer
+
+FORMAT = "modalift-network/1"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network of a run with what belongs to it."""
+
+    net: Recognizer
+    framing: Framing
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder: ``recipe.yaml``, ``log.jsonl``, ``metrics.csv``, ``checkpoints/``, ``networks/``, ``predictions/``,
+    ``results.json``, ``test_ledger.jsonl``, ``environment.json``, ``report.html``."""
+
+    folder: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.folder / "recipe.yaml"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "checkpoints" / "best.pt"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results.json"
+
+    def network_file(self, role: str) -> Path:
+        return self.folder / "networks" / f"{role}.safetensors"
+
+    def predictions(self, role: str, split: str) -> Path:
+        return self.folder / "predictions" / f"{role}-{split}.npz"
+
+    @property
+    def finished(self) -> bool:
+        return any((self.folder / "networks").glob("*.safetensors"))
+
+    def roles(self) -> list[str]:
+        return sorted(p.stem for p in (self.folder / "networks").glob("*.safetensors"))
+
+    def role(self, wanted: str = "") -> str:
+        """The role asked for, or the only one (or ``student``) where none is.
+
+        Raises:
+            ModaliftError: the run is not finished, or the role is not there or not unique.
+        """
+        roles = self.roles()
+        if not roles:
+            raise ModaliftError(f"{self.folder}: no trained network - finish it with `modalift train {self.folder}`")
+        if wanted:
+            if wanted not in roles:
+                raise ModaliftError(f"{self.folder}: no network in the role '{wanted}' - {nearest(wanted, roles)}")
+            return wanted
+        if len(roles) == 1 or "student" in roles:
+            return "student" if "student" in roles else roles[0]
+        raise ModaliftError(f"{self.folder} trained {', '.join(roles)} - say which, e.g. --student {roles[0]}")
+
+    def trained(self, role: str = "") -> Trained:
+        return read_network(self.network_file(self.role(role)))
+
+    def compute(self) -> dict[str, float]:
+        path = self.folder / "compute.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def open_run(folder: str | Path) -> Run:
+    """An existing run folder."""
+    run = Run(Path(folder))
+    if not run.recipe.is_file():
+        raise ModaliftError(f"{folder}: not a run folder (it has no recipe.yaml) - give the run.dir of a training")
+    return run
+
+
+def write_network(path: Path, net: Recognizer, framing: Framing, classes: Sequence[str],
+                  state: Mapping[str, torch.Tensor] | None = None, recipe: str = "") -> Path:
+    """A network as safetensors, with what rebuilds it in the header: weights and JSON, no code."""
+    meta = {"format": FORMAT, "config": json.dumps(net.config), "framing": json.dumps(asdict(framing)),
+            "classes": json.dumps(list(classes)), "run": recipe}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in (state or net.state_dict()).items()}
+    return write_beside(path, lambda p: safetensors.torch.save_file(tensors, p, metadata=meta))
+
+
+def read_network(path: Path) -> Trained:
+    """The network that :func:`write_network` wrote, in evaluation mode.
+
+    Raises:
+        ModaliftError: no such file, or not such a file.
+    """
+    if not path.is_file():
+        raise ModaliftError(f"{path}: no such network file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModaliftError(f"{path}: not a readable safetensors file ({error}) - train or copy it again") from None
+    if meta.get("format") != FORMAT:
+        raise ModaliftError(f"{path}: not a network that Modalift wrote (format {meta.get('format')!r})")
+    net = networks.build(**json.loads(meta["config"]))
+    net.load_state_dict(tensors)
+    return Trained(net.eval(), Framing(**json.loads(meta["framing"])), tuple(json.loads(meta["classes"])))
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for whoever wants to reproduce a run."""
+    import numpy
+
+    return {
+        "modalift": modalift.__version__, "python": sys.version.split()[0], "torch": torch.__version__,
+        "numpy": numpy.__version__, "system": platform.platform(), "processor": _processor(),
+        "cores": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,114 @@
+"""The state of a training: all that must survive a kill for the run to end as if nothing had happened."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modalift.engine.distribution import World
+from modalift.engine.files import write_beside
+from modalift.engine.logs import Logs
+from modalift.engine.optim import MovingAverage, Plateau
+from modalift.engine.run import Run
+from modalift.errors import ModaliftError
+from modalift.schemes import Scheme
+
+
+class State:
+    """Weights, optimisers, averages, random states and the place in the data.
+
+    Attributes:
+        epoch, sample: how far training has come: whole epochs, and samples of the next one already used.
+        step: optimiser steps so far.
+        sums: running sums of this epoch's terms, for its log line.
+        marks: byte lengths of the log files at the last checkpoint; what was written after it is cut on resume.
+        best: best validation accuracy so far.
+    """
+
+    def __init__(self, scheme: Scheme, optimizers: dict[str, torch.optim.Optimizer], plateau: Plateau,
+                 average: MovingAverage | None, scaler: torch.amp.GradScaler, fingerprint: str) -> None:
+        self.scheme, self.optimizers, self.plateau = scheme, optimizers, plateau
+        self.average, self.scaler, self.fingerprint = average, scaler, fingerprint
+        self.epoch = self.sample = self.step = 0
+        self.seconds = 0.0
+        self.sums: dict[str, float] = {}
+        self.marks: dict[str, int] = {}
+        self.best = -1.0
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint beside ``path`` and renames it."""
+        content = {
+            "scheme": self.scheme.state_dict(),
+            "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
+            "plateau": self.plateau.state_dict(),
+            "average": self.average.average if self.average else {},
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_gpu": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "place": {"epoch": self.epoch, "sample": self.sample, "step": self.step, "seconds": self.seconds,
+                      "best": self.best},
+            "sums": self.sums, "marks": self.marks, "fingerprint": self.fingerprint,
+        }
+        write_beside(path, lambda p: torch.save(content, p))
+
+    def load(self, path: Path) -> None:
+        """Continues from a checkpoint.
+
+        Raises:
+            ModaliftError: a damaged file, or one of another experiment.
+        """
+        content = read_checkpoint(path)
+        if content["fingerprint"] != self.fingerprint:
+            raise ModaliftError(f"{path.parent.parent}: this run was started with another recipe or other clips"
+                                " - give run.dir another folder, or remove this one")
+        self.scheme.load_state_dict(content["scheme"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(content["optimizers"][name])
+        self.plateau.load_state_dict(content["plateau"])
+        if self.average:
+            self.average.average = content["average"]
+        self.scaler.load_state_dict(content["scaler"])
+        torch.set_rng_state(content["random"])
+        if torch.cuda.is_available() and len(content["random_gpu"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(content["random_gpu"])
+        place = content["place"]
+        self.epoch, self.sample, self.step = place["epoch"], place["sample"], place["step"]
+        self.seconds, self.best = place["seconds"], place["best"]
+        self.sums, self.marks = content["sums"], content["marks"]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content; tensors and plain values only, so that a stranger's file cannot run code."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModaliftError(f"{path}: no such checkpoint") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        raise ModaliftError(f"{path}: not a checkpoint of Modalift or damaged ({str(error).splitlines()[0][:80]})"
+                            " - remove it to start again") from None
+    if not isinstance(content, dict) or "fingerprint" not in content:
+        raise ModaliftError(f"{path}: not a checkpoint of Modalift - remove it to start again")
+    return content
+
+
+class Saver:
+    """Writes checkpoints when they are due; only the first process does."""
+
+    def __init__(self, run: Run, state: State, logs: Logs, world: World, every: float) -> None:
+        self.run, self.state, self.logs, self.world, self.every = run, state, logs, world, every
+        self.since = time.perf_counter()
+
+    def maybe(self) -> None:
+        if time.perf_counter() - self.since >= self.every:
+            self.write(self.run.last)
+
+    def write(self, path: Path) -> None:
+        if self.world.chief:
+            self.state.marks = self.logs.marks()
+            self.state.save(path)
+        self.since = time.perf_counter()

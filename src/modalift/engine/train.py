@@ -1,0 +1,122 @@
+"""`modalift train`: a recipe becomes a run folder; the same command goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from modalift.engine.distribution import join
+from modalift.engine.experiment import Experiment, assemble
+from modalift.engine.files import write_beside
+from modalift.engine.fit import fit, fingerprint
+from modalift.engine.run import Run, environment, write_network
+from modalift.engine.state import State, read_checkpoint
+from modalift.errors import ModaliftError
+from modalift.networks import Recognizer, cost
+from modalift.recipe import Recipe, load_recipe
+
+
+def train(recipe: Recipe, console: Console | None = None) -> Run:
+    """Trains a recipe to its end, from wherever its run folder stands; a finished run is left as it is.
+
+    Raises:
+        ModaliftError: anything missing (before training), a folder of another experiment, a loss that is no number.
+    """
+    console = console or Console(stderr=True)
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
+    run = Run(recipe.run.dir)
+    experiment = assemble(recipe)
+    if run.finished:
+        same = json.loads((run.folder / "compute.json").read_text())["fingerprint"]
+        if same != fingerprint(experiment, experiment.train.fingerprint()):
+            raise ModaliftError(f"{run.folder}: holds the finished run of another recipe - give run.dir another folder")
+        console.print(f"{run.folder} is finished; `modalift eval {run.folder}` evaluates it")
+        return run
+    leave_out_bad(experiment, console)
+    chief = join(recipe.run.device).chief
+    if chief:
+        write_beside(run.recipe, lambda p: Path(p).write_text(recipe.to_yaml(), encoding="utf-8"))
+        write_beside(run.folder / "environment.json", lambda p: Path(p).write_text(json.dumps(environment(), indent=1)))
+    state = fit(experiment, run, console)
+    if chief:
+        finish(experiment, run, state)
+    return run
+
+
+def leave_out_bad(experiment: Experiment, console: Console) -> None:
+    """Names corrupt clips and leaves them out; stops where they are too many."""
+    views = experiment.scheme.needs()
+    table = experiment.table.where(lambda r: bool(views & set(r.tracks)))
+    clips = experiment.clips(table, views, augment=False)
+    experiment.skip = dict(clips.probe())
+    for clip, reason in list(experiment.skip.items())[:10]:
+        console.print(f"[yellow]left out[/] {clip}: {reason}")
+    share = len(experiment.skip) / max(1, len(table))
+    if share > experiment.recipe.data.max_bad:
+        first, reason = next(iter(experiment.skip.items()))
+        raise ModaliftError(f"{len(experiment.skip)} of {len(table)} clips cannot be read ({share:.0%}, more than"
+                            f" data.max_bad = {experiment.recipe.data.max_bad:.0%}); the first: {first}: {reason}")
+
+
+def finish(experiment: Experiment, run: Run, state: State) -> None:
+    """Writes the networks that may ship, and what the training cost."""
+    recipe, scheme = experiment.recipe, experiment.scheme
+    if recipe.protocol.select == "best":
+        if not run.best.is_file():
+            raise ModaliftError("protocol.select=best, but there was no validation clip - set protocol.val_subjects, or"
+                                " select=last (never the test split)")
+        held = read_checkpoint(run.best)
+        scheme.load_state_dict(held["scheme"])
+        if state.average:
+            state.average.average = held["average"]
+    text = recipe.to_yaml()
+    used = training_macs(experiment)
+    content = {"training_macs": used, "own_macs": own_macs(experiment), "seconds": round(state.seconds, 2),
+               "clips": len(experiment.train), "epochs": recipe.optim.epochs, "left_out": experiment.skip,
+               "fingerprint": fingerprint(experiment, experiment.train.fingerprint())}
+    write_beside(run.folder / "compute.json", lambda p: Path(p).write_text(json.dumps(content, indent=1)))
+    for role, net in scheme.students.items():
+        weights = state.average.of(role) if state.average else None
+        write_network(run.network_file(role), net, experiment.framings[net.view], experiment.table.classes, weights, text)
+
+
+def clip_macs(net: Recognizer) -> int:
+    """Multiply-accumulates of one clip through a network."""
+    return cost(net, frames=net.frames, size=net.size).macs
+
+
+def epoch_macs(experiment: Experiment) -> float:
+    """Multiply-accumulates of one epoch: a backward pass counts as two forward ones, a frozen network has none."""
+    frozen = {id(n) for n in experiment.scheme.frozen()}
+    per_clip = sum(clip_macs(n) * (1 if id(n) in frozen else 3) for n in experiment.scheme.roles.values())
+    return float(per_clip * len(experiment.train))
+
+
+def own_macs(experiment: Experiment) -> float:
+    return epoch_macs(experiment) * experiment.recipe.optim.epochs
+
+
+def training_macs(experiment: Experiment) -> float:
+    """Multiply-accumulates of a training, those of its teachers' trainings included."""
+    teachers = {s.init for s in experiment.recipe.networks.values() if s.init and Path(s.init).is_dir()}
+    return own_macs(experiment) + sum(Run(Path(t)).compute().get("training_macs", 0.0) for t in sorted(teachers))
+
+
+def match_compute(recipe: Recipe, other: Run) -> Recipe:
+    """The recipe with as many epochs as spend what another run spent in all, its teachers included (at least that)."""
+    spent = other.compute().get("training_macs")
+    if not spent:
+        raise ModaliftError(f"{other.folder}: its compute is unknown - it must be a finished run")
+    epochs = math.ceil(spent / epoch_macs(assemble(recipe)))
+    return recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"epochs": epochs})})
+
+
+def continue_run(folder: Path) -> Recipe:
+    """The recipe of a run folder, to go on with it."""
+    recipe = load_recipe(folder)
+    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"dir": folder})})

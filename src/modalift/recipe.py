@@ -1,0 +1,259 @@
+"""The Recipe: what an experiment is, typed; a wrong key is answered with the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from modalift.errors import ModaliftError, nearest
+
+#: How far a recipe's claim to its paper has been shown.
+Level = Literal["builds", "equals the reference's forward pass", "trained on real data",
+                "the paper's protocol reproduced"]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class DataSection(Section):
+    """Which clips, and how they become a network's input."""
+
+    dataset: str = "folder"
+    root: Path
+    options: dict[str, Any] = Field(default_factory=dict, description="the dataset's own options")
+    modalities: list[str] = Field(default_factory=list, description="views that training may read; empty: all")
+    frames: int = Field(16, ge=1)
+    size: int = Field(112, ge=1)
+    sampler: Literal["segments", "dense", "whole"] = "segments"
+    stride: int = Field(1, ge=1)
+    pad: Literal["edge", "zeros", "loop"] = "edge"
+    region: Literal["whole", "valid"] = "whole"
+    margin: float = Field(0.1, ge=0)
+    fit: Literal["stretch", "short"] = "short"
+    per_view: dict[str, dict[str, Any]] = Field(default_factory=dict, description="other framing for a view")
+    augment: dict[str, Any] = Field(default_factory=dict, description="see modalift.loading.transforms.Augment")
+    labelled: float = Field(1.0, gt=0, le=1, description="share of the training clips whose labels are used")
+    label_seed: int = 0
+    cache: str = Field("memory", description="'memory', a folder, or '' to decode each time")
+    max_bad: float = Field(0.05, ge=0, le=1, description="largest share of corrupt clips before a run stops")
+    limit: int = Field(0, ge=0, description="at most so many clips of each split (0: all)")
+
+
+class NetworkSection(BaseModel):
+    """One role: a family with its options, or the network of an earlier run."""
+
+    model_config = ConfigDict(extra="allow")  # a family's own options; checked against its signature
+    name: str = ""
+    view: str = ""
+    init: str = Field("", description="a run folder or a weights file to start from")
+    role: str = Field("", description="the role in that run, where it trained several")
+    recipe: str = Field("", description="the recipe that makes `init`")
+
+
+class SchemeSection(BaseModel):
+    """Which scheme; its other keys are its constructor's arguments."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str = "single"
+
+
+class OptimSection(Section):
+    """How weights move."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(16, ge=1)
+    accumulate: int = Field(1, ge=1, description="batches a step")
+    schedule: Literal["constant", "step", "cosine", "onecycle", "plateau"] = "cosine"
+    warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up")
+    milestones: list[float] = Field(default_factory=list, description="epochs at which `step` multiplies by gamma")
+    gamma: float = Field(0.1, gt=0, le=1)
+    patience: int = Field(5, ge=1, description="epochs without progress before `plateau` multiplies by gamma")
+    clip: float = Field(0.0, ge=0, description="largest gradient norm of each network; 0: none")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the students' moving average; 0: none")
+
+
+class ProtocolSection(Section):
+    """How it is evaluated, and what may be looked at on the way."""
+
+    time_views: int = Field(1, ge=1)
+    crops: Literal[1, 3] = 1
+    select: Literal["last", "best"] = Field("last", description="which checkpoint ships; best: on validation")
+    val_subjects: list[str] = Field(default_factory=list, description="training subjects held out for validation")
+    folds: int = Field(0, ge=0, description="cross-validation: subject-disjoint folds of all clips")
+    fold: int = Field(0, ge=0)
+    eval_every: int = Field(1, ge=1, description="epochs between looks at the validation split")
+
+
+class RunSection(Section):
+    """Where and on what it runs."""
+
+    dir: Path = Path("runs/run")
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    workers: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, description="CPU threads; 0: as torch decides")
+    save_s: float = Field(30.0, gt=0, description="seconds between checkpoints")
+    tensorboard: bool = False
+
+
+class PaperSection(Section):
+    """The row of a paper's table that a recipe aims at."""
+
+    title: str = ""
+    table: str = ""
+    row: str = ""
+    metric: str = ""
+    value: float | None = None
+    level: Level = "builds"
+
+
+class Recipe(Section):
+    """One experiment. See README for the file form; overrides on the command line are ``section.key=value``."""
+
+    data: DataSection
+    networks: dict[str, NetworkSection]
+    scheme: SchemeSection = Field(default_factory=SchemeSection)
+    optim: OptimSection = Field(default_factory=OptimSection)
+    protocol: ProtocolSection = Field(default_factory=ProtocolSection)
+    run: RunSection = Field(default_factory=RunSection)
+    paper: PaperSection = Field(default_factory=PaperSection)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+#: Overrides that shrink any recipe to seconds, for tests of its wiring.
+TINY = ("optim.epochs=1", "optim.batch=4", "data.limit=8", "data.size=32", "data.frames=4", "run.workers=0")
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a YAML file (or a run folder), its ``base`` file first, then overrides ``a.b=value``.
+
+    Raises:
+        ModaliftError: no such file, not YAML, an unknown key (with the nearest known one), or a wrong type.
+    """
+    tree = _read(Path(path))
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ModaliftError(f"override '{text}' is not of the form section.key=value")
+        try:
+            _set(tree, key.split("."), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise ModaliftError(f"override '{text}': the value is not YAML - quote it") from None
+    return parse_recipe(tree, str(path))
+
+
+def parse_recipe(tree: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    """A checked Recipe from nested dictionaries."""
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise ModaliftError(f"{source}: {_explain(error)}") from None
+    try:
+        _check_names(recipe)
+    except ModaliftError as error:
+        raise ModaliftError(f"{source}: {error}") from None
+    return recipe
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.is_dir():
+        path = path / "recipe.yaml"
+    if not path.is_file():
+        raise ModaliftError(f"{path}: no such recipe - `modalift list recipes` shows those that come with Modalift")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModaliftError(f"{path}: not YAML - {str(error).splitlines()[0]}") from None
+    if not isinstance(tree, dict):
+        raise ModaliftError(f"{path}: a recipe is a mapping with the sections data, networks, scheme, optim, ...")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if path in seen:
+        raise ModaliftError(f"{path}: its base leads back to itself")
+    return _merge(_read(path.parent / str(base), (*seen, path)), tree)
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    for key in keys[:-1]:
+        below = tree.get(key)
+        if not isinstance(below, dict):
+            below = tree[key] = {}
+        tree = below
+    tree[keys[-1]] = value
+
+
+def _known_keys() -> list[str]:
+    keys: list[str] = []
+    for name, field in Recipe.model_fields.items():
+        keys.append(name)
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            keys += [f"{name}.{k}" for k in section.model_fields]
+    return keys
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{where}' - {nearest(where, _known_keys())}"
+    if first["type"] == "missing":
+        return f"'{where}' is missing - add it to the recipe or give {where}=... on the command line"
+    return f"{where} = {first['input']!r}: {first['msg']}"
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Names and options that only the registries know."""
+    from modalift import networks, schemes
+    from modalift.datasets import DATASETS
+
+    DATASETS[recipe.data.dataset]
+    common = set(networks.COMMON_OPTIONS)
+    for role, section in recipe.networks.items():
+        if not section.name and not section.init:
+            raise ModaliftError(f"networks.{role} has neither a name nor an init - add networks.{role}.name")
+        known = set(common)
+        if section.name:
+            known |= set(networks.options_of(section.name))
+        for key in section.model_extra or {}:
+            if section.name and key not in known:
+                raise ModaliftError(f"unknown key 'networks.{role}.{key}' for network '{section.name}'"
+                                    f" - {nearest(key, [*known, *NetworkSection.model_fields])}")
+    schemes.check_settings(recipe.scheme.name, recipe.scheme.model_extra or {})
+    named, more = schemes.roles_of(recipe.scheme.name)
+    for role in named:
+        if role not in recipe.networks:
+            raise ModaliftError(f"scheme '{recipe.scheme.name}' needs a network in the role '{role}'"
+                                f" - add networks.{role}")
+    extra = set(recipe.networks) - set(named)
+    if extra and not more:
+        raise ModaliftError(f"scheme '{recipe.scheme.name}' has no role '{sorted(extra)[0]}'"
+                            f" - {nearest(sorted(extra)[0], named)}")
+
+
+def find_recipes(folders: Iterable[Path]) -> list[Path]:
+    """Recipe files below the folders, those that start with ``_`` (bases of others) left out."""
+    return sorted(p for f in folders for p in Path(f).rglob("*.yaml") if not p.name.startswith("_"))
