@@ -11,17 +11,19 @@ from modalift.modalities import MODALITIES, modality
 from modalift.networks.recognizer import Backbone, Motion, Observation, Prepare, Recognizer, Stage
 from modalift.registry import Registry
 
-#: Family name -> function ``(prepare, *, classes, frames, size, **options) -> Recognizer``.
+#: Family name -> function ``(prepare, *, classes, frames, size, **options) -> Recognizer``. A family whose function has
+#: an argument ``sensor`` gets the Modality that it will read.
 NETWORKS: Registry[Callable[..., Recognizer]] = Registry("network")
 network = NETWORKS.register
 
-_COMMON = ("name", "classes", "view", "modality", "channels", "frames", "size", "mean", "std", "motion", "motion_gain")
+#: Options of :func:`build` that every family takes.
+COMMON_OPTIONS = ("channels", "frames", "size", "mean", "std", "motion", "motion_gain")
 
 
 def options_of(name: str) -> dict[str, inspect.Parameter]:
     """The options that a family takes beside the common ones (width, backbone, dropout, ...)."""
     given = inspect.signature(NETWORKS[name]).parameters
-    return {k: p for k, p in given.items() if k not in ("prepare", "classes", "frames", "size")}
+    return {k: p for k, p in given.items() if k not in ("prepare", "classes", "frames", "size", "sensor")}
 
 
 def build(name: str, *, classes: int, view: str = "", modality_name: str = "", channels: int | None = None,
@@ -52,9 +54,10 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
     known = options_of(name)
     for key in options:
         if key not in known:
-            raise ModaliftError(f"network '{name}' has no option '{key}' - {nearest(key, [*known, *_COMMON])}")
+            raise ModaliftError(f"network '{name}' has no option '{key}' - {nearest(key, [*known, *COMMON_OPTIONS])}")
     if classes < 1 or frames < 1 or size < 1:
-        raise ModaliftError(f"network '{name}': classes={classes}, frames={frames}, size={size} - each must be 1 or more")
+        raise ModaliftError(f"network '{name}': classes={classes}, frames={frames}, size={size} - "
+                            "each must be 1 or more")
     kind = modality_name or (view if view in MODALITIES else "rgb")
     sensor = modality(kind)
     channels = channels or sensor.channels
@@ -70,7 +73,8 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
     mean = tuple(mean) if mean is not None else fitting(sensor.mean)
     std = tuple(std) if std is not None else fitting(sensor.std)
     prepare = Prepare(channels, mean, std, sensor.invalid, motion, motion_gain)
-    net = family(prepare, classes=classes, frames=frames, size=size, **options)
+    asked = {"sensor": sensor} if "sensor" in inspect.signature(family).parameters else {}
+    net = family(prepare, classes=classes, frames=frames, size=size, **asked, **options)
     net.view, net.modality = view or kind, kind
     net.classes, net.channels, net.frames, net.size = classes, channels, frames, size
     net.config = {"name": name, "classes": classes, "view": net.view, "modality_name": kind, "channels": channels,
@@ -83,5 +87,5 @@ from modalift.networks import signal, small, tsm  # noqa: E402  (families regist
 from modalift.networks.cost import Cost, cost  # noqa: E402
 from modalift.networks.weights import load_weights  # noqa: E402
 
-__all__ = ["NETWORKS", "Backbone", "Cost", "Observation", "Prepare", "Recognizer", "Stage", "build", "cost",
-           "load_weights", "network", "options_of", "signal", "small", "tsm"]
+__all__ = ["COMMON_OPTIONS", "NETWORKS", "Backbone", "Cost", "Observation", "Prepare", "Recognizer", "Stage", "build",
+           "cost", "load_weights", "network", "options_of", "signal", "small", "tsm"]

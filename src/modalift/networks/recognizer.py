@@ -59,8 +59,8 @@ class Prepare(nn.Module):
 
     .. math:: x = (u - \mu) / \sigma, \qquad x = 0 \text{ where } u \text{ is no reading}
 
-    With ``motion`` the channels are doubled by :math:`g\,(x_t - \bar x)`, where :math:`\bar x` is the mean over the clip
-    (``clip``) or over the frames up to ``t`` (``running``), and ``motion_gain`` is :math:`g`. Normalising the two
+    With ``motion`` the channels are doubled by :math:`g\,(x_t - \bar x)`, where :math:`\bar x` is the mean over the
+    clip (``clip``) or over the frames up to ``t`` (``running``), and ``motion_gain`` is :math:`g`. Normalising the two
     apart speeds learning greatly.
 
     Args:
@@ -82,8 +82,8 @@ class Prepare(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
                 raise ModaliftError(f"{name} has {len(values)} values for {channels} channels - give one, or one each")
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).expand(channels).reshape(1, -1, 1, 1, 1).clone())
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).expand(channels).reshape(1, -1, 1, 1, 1).clone())
+            each = torch.tensor(values, dtype=torch.float32).expand(channels).reshape(1, -1, 1, 1, 1)
+            self.register_buffer(name, each.clone())
         self.invalid = invalid
         self.motion = motion
         self.motion_gain = motion_gain
@@ -96,15 +96,33 @@ class Prepare(nn.Module):
         return x
 
     def forward(self, clip: Tensor) -> Tensor:
+        if self.motion == "clip":
+            x = self.normalise(clip)
+            return torch.cat([x, self.motion_gain * (x - x.mean(2, keepdim=True))], 1)
+        return self.piece(clip)[0]
+
+    @property
+    def remembers(self) -> int:
+        """How many tensors :meth:`piece` carries from one piece of a clip to the next."""
+        return 2 if self.motion == "running" else 0
+
+    def piece(self, clip: Tensor, before: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As :meth:`forward`, for a piece of a longer clip that comes after the pieces of ``before``.
+
+        The memory is ``(frames so far (1,), their mean (B, C, 1, H, W))``, or nothing without motion; zeros are the
+        start.
+        """
+        if self.motion == "clip":
+            raise ModaliftError("motion='clip' needs the whole clip - build with motion='running' to stream")
         x = self.normalise(clip)
         if self.motion == "none":
-            return x
-        if self.motion == "clip":
-            mean = x.mean(2, keepdim=True)
-        else:
-            count = torch.arange(1, x.shape[2] + 1, device=x.device, dtype=x.dtype).reshape(1, 1, -1, 1, 1)
-            mean = x.cumsum(2) / count
-        return torch.cat([x, self.motion_gain * (x - mean)], 1)
+            return x, ()
+        count = torch.arange(1, x.shape[2] + 1, device=x.device, dtype=x.dtype)
+        total = x.cumsum(2)
+        if before is not None:
+            count, total = count + before[0], total + before[0] * before[1]
+        mean = total / count.reshape(1, 1, -1, 1, 1)
+        return torch.cat([x, self.motion_gain * (x - mean)], 1), (count[-1:], mean[:, :, -1:])
 
 
 class Backbone(nn.Module):
@@ -182,8 +200,8 @@ class Recognizer(nn.Module):
             if name not in self.stages:
                 raise ModaliftError(f"network '{self.view}' has no stage '{name}' - {nearest(name, self.stages)}")
         if clip.dim() != 5 or clip.shape[1] != self.channels:
-            raise ModaliftError(f"network '{self.view or type(self.backbone).__name__}' reads clips (B, {self.channels}, T, H, W),"
-                                f" not {tuple(clip.shape)}")
+            raise ModaliftError(f"network '{self.view or type(self.backbone).__name__}' reads clips "
+                                f"(B, {self.channels}, T, H, W), not {tuple(clip.shape)}")
         x, maps = self.backbone.features(self.prepare(clip), [s for s in stages if s != "neck"])
         if self.neck is not None:
             x = self.neck(x)

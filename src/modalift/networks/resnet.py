@@ -1,0 +1,222 @@
+"""2D residual networks over the frames of a clip, with temporal shift: the trunk of ``tsm`` and ``small``.
+
+Names of layers are those of the usual ImageNet files (``conv1``, ``bn1``, ``layer1.0.conv1``, ...), so that weights
+load by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from modalift.errors import ModaliftError, nearest
+from modalift.networks.recognizer import Backbone, Stage
+
+#: Where frames are mixed: nowhere (TSN), in front of each block's first convolution with the skip path left alone, or
+#: in front of the whole block, skip path included (the "in-place" shift of the paper, which loses spatial detail).
+Placement = Literal["none", "residual", "block"]
+
+
+def shift(x: Tensor, frames: int, part: int = 8, causal: bool = False, before: Tensor | None = None) -> Tensor:
+    r"""Temporal shift: some channels of each frame are those of its neighbours, at no multiplication.
+
+    .. math:: y_{t,c} = x_{t+1,c}\ (c < f), \qquad y_{t,c} = x_{t-1,c}\ (f \le c < 2f), \qquad y_{t,c} = x_{t,c}
+
+    where ``f = C // part`` and frames outside the clip are zero. A causal shift looks at the past only:
+    ``y[t, :f] = x[t-1, :f]``.
+
+    Args:
+        x: frames folded into the batch, ``(B*T, C, H, W)``.
+        frames: T.
+        part: the inverse of the share of channels that is moved each way.
+        causal: one way, from the past.
+        before: the ``f`` channels of the frame before the first, ``(B, 1, f, H, W)``; zero if None. Causal only.
+
+    Source: Lin, Gan, Han, "TSM", ICCV 2019, section 3; causal: section 3.3.
+    """
+    f = x.shape[1] // part
+    if f == 0:
+        return x
+    # Channels-last frames are cut in their own memory order, so that the one copy made here keeps that order.
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    clip = (x.permute(0, 2, 3, 1) if last else x).unflatten(0, (-1, frames))  # (B, T, H, W, C) or (B, T, C, H, W)
+    axis = 4 if last else 2
+    if causal:
+        past, rest = clip.split([f, clip.shape[axis] - f], axis)
+        if before is None:
+            first = torch.zeros_like(past[:, :1])
+        else:
+            first = before.permute(0, 1, 3, 4, 2) if last else before
+        pieces = [torch.cat([first, past[:, :-1]], 1), rest]
+    else:
+        ahead, past, rest = clip.split([f, f, clip.shape[axis] - 2 * f], axis)
+        pieces = [torch.cat([ahead[:, 1:], torch.zeros_like(ahead[:, :1])], 1),
+                  torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], 1), rest]
+    y = torch.cat(pieces, axis).flatten(0, 1)
+    return y.permute(0, 3, 1, 2) if last else y
+
+
+class Block(nn.Module):
+    """A residual block, basic or bottleneck, whose input may be shifted in time.
+
+    Args:
+        channels_in, width: channels of its input, and of its convolutions.
+        stride: spatial stride.
+        bottleneck: 1x1, 3x3, 1x1 to ``4 * width`` channels, in place of two 3x3.
+        placement, part, causal: see :func:`shift` and :data:`Placement`.
+    """
+
+    def __init__(self, channels_in: int, width: int, stride: int, bottleneck: bool, placement: Placement,
+                 part: int, causal: bool) -> None:
+        super().__init__()
+        self.placement, self.part, self.causal, self.bottleneck = placement, part, causal, bottleneck
+        out = width * 4 if bottleneck else width
+        if bottleneck:
+            self.conv1 = nn.Conv2d(channels_in, width, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(width)
+            self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(width)
+            self.conv3 = nn.Conv2d(width, out, 1, bias=False)
+            self.bn3 = nn.BatchNorm2d(out)
+        else:
+            self.conv1 = nn.Conv2d(channels_in, width, 3, stride, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(width)
+            self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or channels_in != out:
+            self.downsample = nn.Sequential(nn.Conv2d(channels_in, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor, frames: int, before: Tensor | None = None) -> Tensor:
+        """Frames ``(B*T, C, H, W)`` to frames; ``before`` as in :func:`shift`."""
+        y = x
+        if self.placement != "none":
+            y = shift(x, frames, self.part, self.causal, before)
+            if self.placement == "block":
+                x = y
+        y = self.relu(self.bn1(self.conv1(y)))
+        y = self.bn2(self.conv2(y))
+        if self.bottleneck:
+            y = self.bn3(self.conv3(self.relu(y)))
+        skip = x if self.downsample is None else self.downsample(x)
+        return self.relu(y + skip)
+
+    def remembers(self, x: Tensor, frames: int) -> Tensor:
+        """What the next frame's causal shift needs of the last of these: ``(B, 1, f, H, W)``."""
+        return x.unflatten(0, (-1, frames))[:, -1:, : x.shape[1] // self.part]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The blocks of a ResNet: how many in each stage, of which kind, and which stem."""
+
+    blocks: tuple[int, ...]
+    bottleneck: bool = False
+    small_stem: bool = False
+
+
+#: ``resnet8`` is for small pictures (48 to 64 pixels): three stages of one basic block, a 3x3 stem of stride 2.
+LAYOUTS = {
+    "resnet8": Layout((1, 1, 1), small_stem=True),
+    "resnet18": Layout((2, 2, 2, 2)),
+    "resnet34": Layout((3, 4, 6, 3)),
+    "resnet50": Layout((3, 4, 6, 3), bottleneck=True),
+}
+
+
+class ResNet(Backbone):
+    """A ResNet over every frame of a clip, with temporal shift in its blocks.
+
+    Stages are ``stem`` (after the max-pooling, where there is one) and ``layer1``, ``layer2``, ...; time keeps its
+    length.
+
+    Args:
+        channels: channels of the prepared clip.
+        layout: a name of :data:`LAYOUTS`, or a Layout.
+        width: channels of the stem; stage ``i`` has ``width * 2**i`` (four times that with bottlenecks).
+        placement: where frames are mixed.
+        part: one ``part``-th of the channels moves each way.
+        causal: frames look at the past only.
+
+    Raises:
+        ModaliftError: an unknown layout or placement, or a width below 1.
+
+    Shapes: ``(B, C, T, H, W)`` -> ``(B, C', T, H', W')``, for any T, H and W of at least 1.
+
+    Source: He et al., "Deep residual learning", CVPR 2016, with the stride on the 3x3 convolution of a bottleneck as
+    in the files that people have; Lin et al., "TSM", ICCV 2019.
+    """
+
+    def __init__(self, channels: int, layout: str | Layout = "resnet18", width: int = 64,
+                 placement: Placement = "residual", part: int = 8, causal: bool = False) -> None:
+        super().__init__()
+        if isinstance(layout, str):
+            if layout not in LAYOUTS:
+                raise ModaliftError(f"unknown backbone '{layout}' - {nearest(layout, LAYOUTS)}")
+            layout = LAYOUTS[layout]
+        if placement not in (known := ("none", "residual", "block")):
+            raise ModaliftError(f"unknown placement '{placement}' of the shift - {nearest(placement, known)}")
+        if width < 1 or part < 2:
+            raise ModaliftError(f"a trunk of width={width}, part={part} - width must be 1 or more and part 2 or more")
+        self.placement, self.causal = placement, causal
+        kernel = 3 if layout.small_stem else 7
+        self.conv1 = nn.Conv2d(channels, width, kernel, 2, kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = None if layout.small_stem else nn.MaxPool2d(3, 2, 1)
+        stride = 2 if layout.small_stem else 4
+        self.stages = {"stem": Stage(width, stride)}
+        inside = width
+        for i, count in enumerate(layout.blocks):
+            wide = width * 2**i
+            blocks = []
+            for j in range(count):
+                step = 2 if i > 0 and j == 0 else 1
+                blocks.append(Block(inside, wide, step, layout.bottleneck, placement, part, causal))
+                inside = wide * (4 if layout.bottleneck else 1)
+                stride *= step
+            self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
+            self.stages[f"layer{i + 1}"] = Stage(inside, stride)
+        self.channels = inside
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        x, maps, _ = self.run(x, keep)
+        return x, maps
+
+    def run(self, x: Tensor, keep: Collection[str] = (), before: Sequence[Tensor] | None = None,
+            remember: bool = False) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
+        """As :meth:`features`, for a piece of a longer clip: takes and gives what the blocks remember of the past.
+
+        Args:
+            before: one tensor a block, as the last call gave; None at the start of a clip.
+            remember: whether to give them. Both are for causal trunks only.
+        """
+        frames = x.shape[2]
+        maps: dict[str, Tensor] = {}
+        memory: list[Tensor] = []
+
+        def unfolded(y: Tensor) -> Tensor:
+            return y.unflatten(0, (-1, frames)).transpose(1, 2)  # (B*T, C, H, W) -> (B, C, T, H, W), no copy
+
+        y = self.relu(self.bn1(self.conv1(x.transpose(1, 2).flatten(0, 1))))
+        if self.maxpool is not None:
+            y = self.maxpool(y)
+        if "stem" in keep:
+            maps["stem"] = unfolded(y)
+        for name in list(self.stages)[1:]:
+            for block in getattr(self, name):
+                past = None if before is None else before[len(memory)]
+                if remember:
+                    memory.append(block.remembers(y, frames))
+                y = block(y, frames, past)
+            if name in keep:
+                maps[name] = unfolded(y)
+        return unfolded(y), maps, memory

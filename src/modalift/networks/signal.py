@@ -1,0 +1,138 @@
+"""``signal``: dilated temporal convolutions for joints and inertial sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from modalift.errors import ModaliftError
+from modalift.modalities import Modality
+from modalift.networks import network
+from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage
+
+
+class Dilated(nn.Module):
+    """Two temporal convolutions of three samples, ``dilation`` apart, around a skip path: ``(B, C, T)`` to the same."""
+
+    def __init__(self, channels: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
+        self.bn1 = nn.BatchNorm1d(channels)
+        self.drop = nn.Dropout(dropout)
+        self.conv2 = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = nn.BatchNorm1d(channels)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.drop(self.relu(self.bn1(self.conv1(x))))
+        return self.relu(x + self.bn2(self.conv2(y)))
+
+
+class TemporalConvolutions(Backbone):
+    """A trunk over samples: features of the signal, a pointwise stem, then residual blocks of dilation 1, 2, 4, ...
+
+    With ``centre`` the channels are joints, three a joint (x, y, z, x, ...): each is taken relative to the mean of the
+    joints of its own sample, and that mean relative to its mean over the clip is kept as three channels of its own,
+    so that where the person stands does not matter but how they move does. With ``velocity`` the difference of each
+    sample from the one before is added. Both are features of the clip; nothing is learned there.
+
+    Args:
+        channels: channels of the prepared signal.
+        width: channels of the trunk.
+        blocks: number of residual blocks; block ``i`` has dilation ``2**i``.
+        centre, velocity: see above.
+        velocity_gain: factor on velocities, which are far smaller than positions.
+        dropout: inside the blocks.
+
+    Shapes: ``(B, C, T, 1, 1)`` -> ``(B, width, T, 1, 1)``, any T.
+    """
+
+    def __init__(self, channels: int, width: int = 128, blocks: int = 3, centre: bool = False, velocity: bool = True,
+                 velocity_gain: float = 4.0, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.centre, self.velocity, self.velocity_gain = centre, velocity, velocity_gain
+        inside = (channels + 3 * centre) * (2 if velocity else 1)
+        self.bn0 = nn.BatchNorm1d(inside)
+        self.stem = nn.Conv1d(inside, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm1d(width)
+        self.relu = nn.ReLU()
+        self.blocks = nn.ModuleList(Dilated(width, 2**i, dropout) for i in range(blocks))
+        self.stages = {"stem": Stage(width, 1)} | {f"block{i + 1}": Stage(width, 1) for i in range(blocks)}
+        self.channels = width
+        for m in self.modules():
+            if isinstance(m, nn.Conv1d):
+                nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+
+    def describe(self, x: Tensor) -> Tensor:
+        """The features ``(B, C', T)`` of a signal ``(B, C, T)``."""
+        if self.centre:
+            joints = x.unflatten(1, (-1, 3))  # (B, J, 3, T)
+            middle = joints.mean(1)
+            x = torch.cat([(joints - middle.unsqueeze(1)).flatten(1, 2), middle - middle.mean(2, keepdim=True)], 1)
+        if self.velocity:
+            step = torch.cat([torch.zeros_like(x[..., :1]), x[..., 1:] - x[..., :-1]], 2)
+            x = torch.cat([x, self.velocity_gain * step], 1)
+        return x
+
+    def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        if x.shape[3] != 1 or x.shape[4] != 1:
+            raise ModaliftError(f"network 'signal' reads signals (B, C, T, 1, 1), not {tuple(x.shape)} - "
+                                "build 'small' or 'tsm' for video")
+        maps: dict[str, Tensor] = {}
+        y = self.relu(self.bn1(self.stem(self.bn0(self.describe(x.flatten(2))))))
+        for name, block in zip(self.stages, [None, *self.blocks], strict=True):
+            y = y if block is None else block(y)
+            if name in keep:
+                maps[name] = y[..., None, None]
+        return y[..., None, None], maps
+
+
+class MeanAndMax(nn.Module):
+    """Logits from the mean and the maximum of each channel over time: ``(B, C, T, 1, 1)`` to ``(B, K)``."""
+
+    def __init__(self, channels: int, classes: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(dropout)
+        self.fc = nn.Linear(2 * channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        return self.fc(self.drop(torch.cat([x.mean(2), x.amax(2)], 1)))
+
+
+@network("signal")
+def signal(prepare: Prepare, *, classes: int, frames: int, size: int, sensor: Modality, width: int = 128,
+           blocks: int = 3, centre: bool | None = None, velocity: bool = True, dropout: float = 0.4) -> Recognizer:
+    """A temporal convolution network for joints and inertial sensors: clips ``(B, C, T, 1, 1)``.
+
+    Args:
+        width: channels of the trunk.
+        blocks: residual blocks; with three, an output sample sees 29 samples of the signal.
+        centre: whether channels are joints, three a joint, to be taken relative to their mean; by default for ``pose``
+            with a multiple of three channels.
+        velocity: whether the network also sees the difference of each sample from the one before.
+        dropout: before the classifier; half of it inside the blocks.
+
+    Raises:
+        ModaliftError: ``centre`` with a number of channels that is no multiple of three.
+
+    Source: the trunk is that of Bai, Kolter, Koltun, "An empirical evaluation of generic convolutional and recurrent
+    networks for sequence modeling", 2018, section 3, here not causal.
+
+    Example:
+        >>> import modalift.networks as networks
+        >>> networks.build("signal", classes=27, view="pose", channels=60, frames=32).last_stage
+        'block3'
+    """
+    channels = prepare.out_channels
+    if centre is None:
+        centre = sensor.name == "pose" and channels % 3 == 0
+    if centre and channels % 3:
+        raise ModaliftError(f"network 'signal': centre=true needs three channels a joint, not {channels} - "
+                            "set centre=false")
+    if width < 1 or blocks < 1:
+        raise ModaliftError(f"network 'signal': width={width}, blocks={blocks} - each must be 1 or more")
+    trunk = TemporalConvolutions(channels, width, blocks, centre, velocity, dropout=dropout / 2)
+    return Recognizer(prepare, trunk, MeanAndMax(width, classes, dropout))

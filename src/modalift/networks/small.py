@@ -1,0 +1,87 @@
+"""``small``: for a CPU or a camera. A narrow temporal-shift ResNet-8 that knows early from late, and can stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from modalift.errors import ModaliftError
+from modalift.networks import network
+from modalift.networks.heads import CausalHead, OrderedHead
+from modalift.networks.recognizer import Prepare, Recognizer
+from modalift.networks.resnet import Layout, ResNet
+
+
+class Streaming(Recognizer):
+    """A causal Recognizer: also takes a clip frame by frame.
+
+    Example:
+        >>> import torch, modalift.networks as networks
+        >>> net = networks.build("small", classes=4, view="depth", size=16, causal=True).eval()
+        >>> clip, state = torch.randint(0, 4000, (1, 1, 5, 16, 16)), None
+        >>> for frame in clip.split(1, dim=2):
+        ...     logits, state = net.step(frame, state)
+        >>> torch.allclose(logits, net(clip), atol=1e-5)
+        True
+    """
+
+    streams = True
+
+    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits after one more frame ``(B, C, 1, H, W)`` (or several), and the state for the next.
+
+        The state is a flat tuple of tensors of fixed shapes; zeros of those shapes are the state before the first
+        frame, so an exported step can start from zeros.
+        """
+        if frame.dim() != 5 or frame.shape[1] != self.channels:
+            raise ModaliftError(f"network '{self.view}' takes frames (B, {self.channels}, 1, H, W), "
+                                f"not {tuple(frame.shape)}")
+        assert isinstance(self.backbone, ResNet)
+        assert isinstance(self.head, CausalHead)
+        own = self.prepare.remembers
+        seen, trunk, head = (None, None, None) if state is None else (state[:own], state[own:-3], state[-3:])
+        x, seen = self.prepare.piece(frame, seen)
+        x, _, trunk = self.backbone.run(x, before=trunk, remember=True)
+        if self.neck is not None:
+            x = self.neck(x)
+        logits, head = self.head.run(x, head)
+        return logits, (*seen, *trunk, *head)
+
+
+@network("small")
+def small(prepare: Prepare, *, classes: int, frames: int, size: int, width: int = 16, blocks: int = 1,
+          dropout: float = 0.3, bins: int = 4, part: int = 8, causal: bool = False) -> Recognizer:
+    """A temporal-shift ResNet-8 of 16, 32 and 64 channels with an order-aware head, for clips of 48 to 64 pixels.
+
+    Recommended with ``motion="clip"`` (``motion="running"`` where it streams): seeing each pixel's departure from its
+    mean over time as channels of their own speeds learning greatly.
+
+    Args:
+        width: channels of the stem; stages have 1, 2 and 4 times that.
+        blocks: residual blocks in each stage (1 is a ResNet-8, 2 a ResNet-14).
+        dropout: before the classifier.
+        bins: spans of the clip that the head tells apart; with ``causal``, speeds of forgetting.
+        part: one ``part``-th of the channels is moved from a neighbouring frame.
+        causal: every frame sees the past only, so that :meth:`Recognizer.step` takes one frame at a time.
+
+    Raises:
+        ModaliftError: ``causal`` with ``motion="clip"``, which needs the frames to come.
+
+    Example:
+        >>> import modalift.networks as networks
+        >>> net = networks.build("small", classes=10, view="thermal", size=48, motion="running", causal=True)
+        >>> net.streams, net.last_stage
+        (True, 'layer3')
+    """
+    if causal and prepare.motion == "clip":
+        raise ModaliftError("network 'small': causal=true with motion='clip' needs frames to come - "
+                            "set motion='running'")
+    for key, value in (("width", width), ("blocks", blocks), ("bins", bins)):
+        if value < 1:
+            raise ModaliftError(f"network 'small': {key}={value} - must be 1 or more")
+    layout = Layout((blocks,) * 3, small_stem=True)
+    trunk = ResNet(prepare.out_channels, layout, width, "residual", part, causal)
+    if causal:
+        return Streaming(prepare, trunk, CausalHead(trunk.channels, classes, bins, dropout))
+    return Recognizer(prepare, trunk, OrderedHead(trunk.channels, classes, bins, dropout))
