@@ -1,0 +1,191 @@
+"""What names mean: splits, modalities, columns and label numbers, as people write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from modalift.errors import ModaliftError, nearest
+from modalift.loading import reading
+from modalift.modalities import MODALITIES, Modality, Row, Track
+
+_SPLITS = {"train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val",
+           "dev": "val", "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
+_ALIASES = {"color": "rgb", "colour": "rgb", "gray": "grey", "ir": "nir", "infrared": "nir", "skeleton": "pose",
+            "joints": "pose", "inertial": "imu", "optical_flow": "flow"}
+_SUBJECT = re.compile(r"^(?:s|subj|subject|p|person)[-]?\d+$", re.IGNORECASE)
+
+
+def split_of(word: str, who: str) -> str:
+    """``train``, ``val`` or ``test``, also from other spellings (``training``, ``valid``, ``dev``, ``testing``, ...).
+
+    Example:
+        >>> split_of("Validation", "clip 7")
+        'val'
+    """
+    try:
+        return _SPLITS[word.strip().lower()]
+    except KeyError:
+        raise ModaliftError(f"{who} has split '{word}' - use train, val or test (also understood:"
+                            f" {', '.join(k for k, v in _SPLITS.items() if k != v)})") from None
+
+
+def is_split(word: str) -> bool:
+    return word.strip().lower() in _SPLITS
+
+
+def modality_of(view: str) -> str | None:
+    """The modality that a view's name tells: ``rgb_day`` is rgb, ``ir_left`` nir, ``crop_depth`` depth; or None.
+
+    Example:
+        >>> modality_of("crop_depth"), modality_of("ir_left"), modality_of("masks")
+        ('depth', 'nir', None)
+    """
+    words = "_" + re.sub(r"[^a-z0-9]+", "_", view.lower()).strip("_") + "_"
+    names = {**{m: m for m in MODALITIES}, **_ALIASES}
+    for name in sorted(names, key=len, reverse=True):  # `pose_map` before `pose`
+        if re.search(rf"_{re.escape(name)}\d*_", words):
+            return names[name]
+    return None
+
+
+def view_modality(view: str, named: str | None, channels: int | None = None) -> Modality:
+    """The Modality of a view, by what the options name or else by its own name."""
+    name = named or modality_of(view)
+    if name is None:
+        raise ModaliftError(f"view '{view}': its name tells no modality - give views.{view}.modality"
+                            f" ({', '.join(MODALITIES)})")
+    found = MODALITIES[_ALIASES.get(name, name) if name not in MODALITIES else name]
+    return found if channels is None else found.with_channels(channels)
+
+
+def with_channels(view: str, kind: Modality, tracks: Iterable[Track]) -> Modality:
+    """The modality with its channels taken from the first recording of the view that can be read."""
+    if kind.channels:
+        return kind
+    problem: ModaliftError | None = None
+    for track in tracks:
+        try:
+            return kind.with_channels(reading.channels(track, kind))
+        except ModaliftError as error:  # a broken clip is the doctor's business, as long as another one is whole
+            problem = error
+    raise ModaliftError(f"view '{view}': no recording tells how many channels {kind.name} has"
+                        + (f" ({problem})" if problem else "") + f" - give views.{view}.channels")
+
+
+def subject_of(clip: str) -> str:
+    """The subject that a clip's name begins with (``s03_wave_2`` is by ``s03``), or an empty string.
+
+    Example:
+        >>> subject_of("s03_wave_2"), subject_of("stop_1"), subject_of("Subject12_a")
+        ('s03', '', 'Subject12')
+    """
+    head = clip.split("_")[0]
+    return head if _SUBJECT.match(head) else ""
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Class names, and the class of each clip."""
+
+    classes: tuple[str, ...]
+    labels: tuple[int | None, ...]
+
+
+def number_labels(where: str, ids: Sequence[str], labels: Sequence[str], names: Sequence[str],
+                  classes: Sequence[str] | None, close_gaps: bool) -> Labelling:
+    """Class indices from label cells, which may be numbers or names; an empty cell is an unlabelled clip.
+
+    Numbers that begin at 0 are class indices as they stand, numbers that begin at 1 are taken less 1. Where a number
+    is missing in between, its class is kept without a clip, under the name ``class N``, so that index and number stay
+    together; ``close_gaps`` renumbers instead. Without numbers, classes are the names in natural order, or the
+    given ``classes``.
+    """
+    filled = [x for x in labels if x]
+    if filled and all(re.fullmatch(r"\d+(\.0+)?", x) for x in filled):
+        return _by_number(where, ids, labels, names, classes, close_gaps)
+    texts = [x or n for x, n in zip(labels, names, strict=True)]
+    order = list(classes) if classes else sorted({x for x in texts if x}, key=reading.natural)
+    index = {name: i for i, name in enumerate(order)}
+    for clip, text in zip(ids, texts, strict=True):
+        if text and text not in index:
+            raise ModaliftError(f"{where}: clip '{clip}' has label '{text}', which `classes` lacks -"
+                                f" {nearest(text, index)}")
+    return Labelling(tuple(order), tuple(index[x] if x else None for x in texts))
+
+
+def _by_number(where: str, ids: Sequence[str], labels: Sequence[str], names: Sequence[str],
+               classes: Sequence[str] | None, close_gaps: bool) -> Labelling:
+    numbers = [int(float(x)) if x else None for x in labels]
+    called: dict[int, str] = {}
+    for clip, number, name in zip(ids, numbers, names, strict=True):
+        if number is not None and name and called.setdefault(number, name) != name:
+            raise ModaliftError(f"{where}: label {number} is called '{called[number]}' and, at clip '{clip}', '{name}'"
+                                " - give each label one name")
+    by_name = {name: number for number, name in called.items()}
+    if len(by_name) < len(called):
+        twice = next(n for k, n in called.items() if by_name[n] != k)
+        raise ModaliftError(f"{where}: two label numbers are called '{twice}' - give each label its own name")
+    # A clip that only has a name belongs to the number of that name.
+    numbers = [by_name.get(name) if number is None and name else number
+               for number, name in zip(numbers, names, strict=True)]
+    used = sorted({n for n in numbers if n is not None})
+    base = 0 if used[0] == 0 else 1
+    if close_gaps:
+        place = {n: i for i, n in enumerate(used)}
+    else:
+        if used[-1] - base + 1 > 10 * len(used) + 10:
+            raise ModaliftError(f"{where}: labels go up to {used[-1]}, but only {len(used)} numbers are in use"
+                                " - set close_gaps to renumber them")
+        place = {n: n - base for n in range(base, used[-1] + 1)}
+    found = [called.get(n, f"class {n}" if called else str(n)) for n in place]
+    if not called and not close_gaps:
+        found = [str(n) if n in used else f"class {n}" for n in place]
+    if classes is not None:
+        if len(classes) < len(found):
+            raise ModaliftError(f"{where}: `classes` has {len(classes)} names, but labels need {len(found)}"
+                                " - name every class")
+        found = list(classes)
+    return Labelling(tuple(found), tuple(place[n] if n is not None else None for n in numbers))
+
+
+def mirror_map(classes: Sequence[str], mirrored: Mapping[str, str] | None) -> dict[int, int]:
+    """Label pairs from class-name pairs, both ways; ``others: same`` lets every other class survive a mirror."""
+    index = {name: i for i, name in enumerate(classes)}
+    pairs: dict[int, int] = {}
+    others = False
+    for left, right in (mirrored or {}).items():
+        if left == "others" and right == "same" and "others" not in index:
+            others = True
+            continue
+        for name in (left, right):
+            if name not in index:
+                raise ModaliftError(f"mirrored: there is no class '{name}' - {nearest(name, index)}")
+        pairs[index[left]] = index[right]
+        pairs.setdefault(index[right], index[left])
+    if others:
+        pairs = {**{i: i for i in index.values()}, **pairs}
+    return pairs
+
+
+def assign_subjects(where: str, rows: Sequence[Row], test_subjects: Collection[str] | None,
+                    val_subjects: Collection[str] | None) -> list[Row]:
+    """Splits by subject: the test subjects' clips, the validation subjects', and the rest for training.
+
+    Without ``test_subjects`` only training clips move (to ``val``); with it, splits are drawn anew.
+    """
+    known = {r.subject for r in rows}
+    tested, held = ([str(s) for s in group or ()] for group in (test_subjects, val_subjects))
+    for subject in (*tested, *held):
+        if subject not in known:
+            raise ModaliftError(f"{where}: there is no subject '{subject}' - {nearest(subject, known)}")
+    if both := sorted(set(tested) & set(held)):
+        raise ModaliftError(f"{where}: subject '{both[0]}' is in test_subjects and in val_subjects - leave it in one")
+
+    def place(row: Row) -> Row:
+        if tested:
+            return replace(row, split="test" if row.subject in tested else "val" if row.subject in held else "train")
+        return replace(row, split="val") if row.split == "train" and row.subject in held else row
+
+    return [place(r) for r in rows]

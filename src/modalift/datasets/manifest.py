@@ -1,0 +1,256 @@
+"""The dataset ``csv``: any table of clips in a text file, one row a clip."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modalift.datasets import dataset
+from modalift.datasets.guess import (
+    assign_subjects,
+    mirror_map,
+    modality_of,
+    number_labels,
+    split_of,
+    view_modality,
+    with_channels,
+)
+from modalift.errors import ModaliftError, nearest
+from modalift.loading import reading
+from modalift.modalities import Modality, Row, Table, Track, build_table
+
+_USUAL = {
+    "id": ("clip_id", "id", "clip", "sample", "name"),
+    "label": ("label", "class", "gesture", "action", "label_id", "class_id"),
+    "label_name": ("label_name", "class_name", "gesture_name", "action_name"),
+    "subject": ("subject", "person", "participant", "performer", "subject_id"),
+    "split": ("split", "subset", "partition"),
+}
+_VIEW_KEYS = ("modality", "column", "path", "file", "key_column", "start", "end", "last", "base", "rate", "offset_ms",
+              "space", "affine", "channels")
+
+
+@dataset("csv")
+def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None = None, label: str | None = None,
+                  label_name: str | None = None, subject: str | None = None, split: str | None = None,
+                  views: Mapping[str, Any] | None = None, facts: Sequence[str] | None = None,
+                  mirrored: Mapping[str, str] | None = None, classes: Sequence[str] | None = None,
+                  close_gaps: bool = False, test_subjects: Sequence[str] | None = None,
+                  val_subjects: Sequence[str] | None = None, name: str | None = None) -> Table:
+    """A table of clips from a manifest with a header line (comma, semicolon or tab; UTF-8).
+
+    Args:
+        root: the folder that the manifest's paths are relative to, or the manifest itself.
+        manifest: the file, relative to the root.
+        id, label, label_name, subject, split: names of columns. By default those that people usually use
+            (``clip_id`` or ``id``; ``label``; ``label_name``; ``subject``; ``split``). A label is a number or a name;
+            an empty cell is an unlabelled clip. A split is train, val or test in any usual spelling.
+        views: view -> what it is, see below. By default every column whose name tells a modality (``rgb``,
+            ``rgb_day``, ``crop_depth``, ``ir_left``) and whose cells are paths, and every ``.npz`` file of the root
+            whose name tells a modality (``pose.npz``, ``skeleton.npz``) and whose arrays are named by clip ids.
+        facts: further columns to keep (illuminance, trial); by default all that are left.
+        mirrored: class -> class of its mirror image; ``others: same`` for all classes that are not named. A class
+            that is missing forbids mirroring.
+        classes: class names in order, instead of those of the manifest.
+        close_gaps: renumber labels where numbers are missing, instead of keeping classes without clips.
+        test_subjects, val_subjects: subjects whose clips make these splits (needed without a split column).
+        name: the table's name; by default the folder's.
+
+    A view is a mapping of ``modality`` (by default told by its name); where its files are: ``column`` (of paths; by
+    default named like the view), or ``path`` (a template such as ``frames/{clip_id}/rgb``), or ``file`` (one ``.npz``)
+    with ``key_column`` (by default the id); its window: ``start`` and ``end`` (exclusive) or ``last`` (included), each
+    a column or a number, counted from ``base`` (0 or 1); ``rate`` (frames a second) and ``offset_ms``, each a column
+    or a number; ``space`` (views that name the same space are pixel-aligned), ``affine`` and ``channels``. A view
+    whose cell is empty, or whose archive lacks the clip, is absent from that clip.
+
+    Raises:
+        ModaliftError: naming the manifest and the line, column or key that is wrong.
+    """
+    if root.is_file():
+        root, manifest = root.parent, root.name
+    path = root / manifest
+    columns, lines = _read_lines(path)
+    given = {"id": id, "label": label, "label_name": label_name, "subject": subject, "split": split}
+    roles = {role: _column(path, role, column, columns) for role, column in given.items()}
+    if roles["id"] is None:
+        raise ModaliftError(f"{path} has no column of clip ids - name one by the option `id`"
+                            f" (columns: {', '.join(columns)})")
+    if roles["split"] is None and not test_subjects:
+        likely = [c for c in columns if "split" in c.lower()]
+        raise ModaliftError(f"{path} has no column `split` - name one by the option `split`"
+                            + (f" ({' or '.join(likely)})" if likely else "") + ", or give test_subjects")
+    ids = [line[roles["id"]] for line in lines]
+    specs = _views(root, path, columns, lines, ids, views, {c for c in roles.values() if c})
+    labelling = number_labels(str(path), ids, _cells(lines, roles["label"]), _cells(lines, roles["label_name"]),
+                              classes, close_gaps)
+    taken = {c for c in roles.values() if c} | {s.column for s in specs.values()}
+    kept = [c for c in columns if c not in taken] if facts is None else [_known(path, c, columns) for c in facts]
+    rows = []
+    for clip, line, number in zip(ids, lines, labelling.labels, strict=True):
+        who = f"{path}: clip '{clip}'"
+        where = "train" if roles["split"] is None or test_subjects else split_of(line[roles["split"]], who)
+        rows.append(Row(clip, number, line[roles["subject"]] if roles["subject"] else "", where,
+                        {v: t for v, s in specs.items() if (t := s.track(line, clip, who)) is not None},
+                        {c: _value(line[c]) for c in kept if line[c]}))
+    rows = assign_subjects(str(path), rows, test_subjects, val_subjects)
+    kinds = {v: with_channels(v, s.modality, (r.tracks[v] for r in rows if v in r.tracks)) for v, s in specs.items()}
+    return build_table(name or root.resolve().name, labelling.classes, kinds, rows,
+                       mirror_map(labelling.classes, mirrored))
+
+
+@dataclass(frozen=True)
+class _View:
+    """How the manifest tells one view."""
+
+    view: str
+    modality: Modality
+    root: Path
+    column: str
+    spec: Mapping[str, Any]
+    held: frozenset[str]  # arrays of the archive, where the view lives in one
+
+    def track(self, line: Mapping[str, str], clip: str, who: str) -> Track | None:
+        spec, key = self.spec, ""
+        if "file" in spec:
+            path, key = Path(spec["file"]), line[spec["key_column"]] if spec.get("key_column") else clip
+            if key not in self.held:
+                return None
+        elif "path" in spec:
+            try:
+                path = Path(str(spec["path"]).format_map(line))
+            except (KeyError, ValueError, IndexError) as error:
+                raise ModaliftError(f"views.{self.view}.path: '{spec['path']}' names the unknown column {error}"
+                                    f" - {nearest(str(error), line)}") from None
+        else:
+            if not line[self.column]:
+                return None
+            path = Path(line[self.column])
+        base = int(spec.get("base", 0))
+        start = self._number("start", line, who)
+        end, last = self._number("end", line, who), self._number("last", line, who)
+        rate, offset = self._number("rate", line, who), self._number("offset_ms", line, who)
+        return Track(self.root / path, key, 0 if start is None else int(start) - base,
+                     int(end) - base if end is not None else int(last) - base + 1 if last is not None else None,
+                     rate, offset_ms=offset or 0.0, space=str(spec.get("space", "") or ""),
+                     affine=tuple(float(x) for x in spec["affine"]) if spec.get("affine") else None)  # type: ignore[arg-type]
+
+    def _number(self, key: str, line: Mapping[str, str], who: str) -> float | None:
+        told = self.spec.get(key)
+        if told is None or isinstance(told, int | float):
+            return told
+        cell = line[told]
+        if not cell:
+            return None
+        try:
+            return float(cell)
+        except ValueError:
+            raise ModaliftError(f"{who}: column '{told}' holds '{cell}', but views.{self.view}.{key} needs a number") \
+                from None
+
+
+def _views(root: Path, path: Path, columns: Sequence[str], lines: Sequence[Mapping[str, str]], ids: Sequence[str],
+           told: Mapping[str, Any] | None, roles: set[str]) -> dict[str, _View]:
+    if told is None:
+        told = _guess_views(root, columns, lines, ids, roles)
+        if not told:
+            raise ModaliftError(f"{path}: no column looks like a view - name them by the option `views`"
+                                f" (columns: {', '.join(columns)})")
+    return {view: _view(root, path, view, spec, columns) for view, spec in told.items()}
+
+
+def _view(root: Path, path: Path, view: str, spec: Any, columns: Sequence[str]) -> _View:
+    spec = {"modality": spec} if isinstance(spec, str) else dict(spec or {})
+    for key in spec:
+        if key not in _VIEW_KEYS:
+            raise ModaliftError(f"unknown key 'views.{view}.{key}' - {nearest(key, _VIEW_KEYS)}")
+    if sum(k in spec for k in ("column", "path", "file")) > 1:
+        raise ModaliftError(f"views.{view}: give one of column, path and file")
+    if "end" in spec and "last" in spec:
+        raise ModaliftError(f"views.{view}: give one of end (exclusive) and last (included)")
+    for key in ("start", "end", "last", "rate", "offset_ms", "key_column"):
+        if isinstance(spec.get(key), str):
+            _known(path, spec[key], columns)
+    column = ""
+    if "path" not in spec and "file" not in spec:
+        column = _known(path, spec.get("column", view), columns, f"views.{view}: ")
+    kind = view_modality(view, spec.get("modality"), spec.get("channels"))
+    if len(spec.get("affine") or [0] * 6) != 6:
+        raise ModaliftError(f"views.{view}.affine needs six numbers (two rows of three)")
+    held = frozenset(reading.keys(root / spec["file"])) if "file" in spec else frozenset()
+    return _View(view, kind, root, column, spec, held)
+
+
+def _guess_views(root: Path, columns: Sequence[str], lines: Sequence[Mapping[str, str]], ids: Sequence[str],
+                 roles: set[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for column in columns:
+        cell = next((line[column] for line in lines if line[column]), "")
+        looks_like_path = (bool(Path(cell).suffix) and _value(cell) == cell) or "/" in cell
+        if column not in roles and modality_of(column) and looks_like_path:
+            found[column] = {}
+    clips = set(ids)
+    for file in sorted(root.glob("*.npz")):
+        kind = modality_of(file.stem)
+        if kind and clips & set(reading.keys(file)):
+            view = kind if kind not in found else file.stem
+            if view not in found:
+                found[view] = {"modality": kind, "file": file.name}
+    return found
+
+
+def _read_lines(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ModaliftError(f"{path} does not exist - set data.root, or the option `manifest`") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModaliftError(f"{path} cannot be read as UTF-8 text ({error})") from None
+    head = text.split("\n", 1)[0]
+    table = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count))
+    columns: list[str] = []
+    lines = []
+    for cells in table:
+        cells = [c.strip() for c in cells]
+        if not any(cells):
+            continue
+        if not columns:
+            columns = cells
+            if twice := next((c for c in columns if columns.count(c) > 1), None):
+                raise ModaliftError(f"{path} has two columns '{twice}' - rename one")
+            continue
+        if len(cells) != len(columns):
+            raise ModaliftError(f"{path}, line {table.line_num}: {len(cells)} cells under {len(columns)} columns"
+                                " - correct the line")
+        lines.append(dict(zip(columns, cells, strict=True)))
+    if not lines:
+        raise ModaliftError(f"{path} lists no clip - it needs a header line and one line a clip")
+    return columns, lines
+
+
+def _column(path: Path, role: str, told: str | None, columns: Sequence[str]) -> str | None:
+    if told is not None:
+        return _known(path, told, columns)
+    return next((c for c in _USUAL[role] if c in columns), None)
+
+
+def _known(path: Path, column: str, columns: Sequence[str], before: str = "") -> str:
+    if column not in columns:
+        raise ModaliftError(f"{before}{path} has no column '{column}' - {nearest(column, columns)}")
+    return column
+
+
+def _cells(lines: Sequence[Mapping[str, str]], column: str | None) -> list[str]:
+    return [line[column] if column else "" for line in lines]
+
+
+def _value(cell: str) -> str | float:
+    try:
+        number = float(cell)
+    except ValueError:
+        return cell
+    return number if math.isfinite(number) else cell

@@ -1,0 +1,56 @@
+"""Whether a video file is all there: the sizes that containers state, against the size on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def missing_bytes(path: Path) -> int:
+    """Bytes that the container says it has and the file lacks; 0 for a whole file and for formats without a size.
+
+    Knows RIFF (``.avi``), ISO media (``.mp4``, ``.mov``) and EBML (``.mkv``, ``.webm``). Decoders read a truncated
+    file to its end without a word, so a cut recording would otherwise pass for a short one. Only the sizes of the
+    outermost boxes are read (a few bytes a file).
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64)
+        if head[:4] == b"RIFF":
+            stated = int.from_bytes(head[4:8], "little")
+            return 0 if stated in (0, 0xFFFFFFFF) else max(0, stated + 8 - size)
+        if head[:4] == b"\x1a\x45\xdf\xa3":
+            return _missing_of_matroska(head, size)
+        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+            at = 0
+            while at + 8 <= size:
+                file.seek(at)
+                box = file.read(16)
+                length = int.from_bytes(box[:4], "big")
+                if length == 1:
+                    length = int.from_bytes(box[8:16], "big")
+                if length == 0:  # up to the end of the file
+                    return 0
+                if length < 8:  # not a box: leave it to the decoder
+                    return 0
+                at += length
+            return max(0, at - size)
+    return 0
+
+
+def _missing_of_matroska(head: bytes, size: int) -> int:
+    """The EBML header is followed by one Segment; a live recording leaves its size unknown (all ones)."""
+    length, used = _ebml_size(head, 4)
+    at = 4 + used + (length or 0)
+    if length is None or head[at:at + 4] != b"\x18\x53\x80\x67":
+        return 0
+    length, used = _ebml_size(head, at + 4)
+    return 0 if length is None else max(0, at + 4 + used + length - size)
+
+
+def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
+    """A variable-length integer: (value, bytes used); None where all its bits are ones or it is cut."""
+    if at >= len(data) or data[at] == 0:
+        return None, 1
+    used = 9 - data[at].bit_length()
+    value = int.from_bytes(data[at:at + used], "big") & ((1 << 7 * used) - 1)
+    return (None if value == (1 << 7 * used) - 1 else value), used

@@ -1,0 +1,312 @@
+"""Reading: frames of one track, in decode order, whatever they are stored as.
+
+Frame numbers count in *decode order*: the order in which a decoder puts frames out. Time stamps of genuine recordings
+may be scrambled or missing, so nothing is ever sorted by them; and frame counts in headers lie, so frames are counted
+by demuxing the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from modalift.errors import ModaliftError, nearest
+from modalift.loading import video
+from modalift.modalities.modality import Modality
+from modalift.modalities.table import Track
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+ARRAYS = (".npz", ".npy")
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class _Memo(OrderedDict[_K, _V]):
+    """The last ``most`` answers, by key."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def get_or(self, key: _K, make: Callable[[], _V]) -> _V:
+        if key in self:
+            self.move_to_end(key)
+            return self[key]
+        self[key] = value = make()
+        if len(self) > self.most:
+            self.popitem(last=False)
+        return value
+
+
+# Keys hold the time of change and the size, so that a file that was written anew is read anew.
+_VIDEOS: _Memo[tuple[str, int, int], video.Index] = _Memo(8192)
+_FOLDERS: _Memo[tuple[str, int], list[Path]] = _Memo(256)
+_ARCHIVES: _Memo[tuple[str, int, int, int], Any] = _Memo(8)
+_LENGTHS: _Memo[tuple[str, int, int, str], int] = _Memo(65536)
+
+
+def count_frames(track: Track) -> int:
+    """Frames in the file of a track (not in its window), counted by demuxing and remembered until the file changes.
+
+    Raises:
+        ModaliftError: naming the file that is missing, empty, or not a recording.
+    """
+    path = track.path
+    stat = _stat(path)
+    if path.is_dir():
+        return len(_images(path))
+    if stat.st_size == 0:
+        raise ModaliftError(f"{path} has zero bytes - record or copy it again")
+    suffix = path.suffix.lower()
+    if suffix in IMAGES:
+        return 1
+    if suffix in ARRAYS:
+        key = (str(path), stat.st_mtime_ns, stat.st_size, track.key)
+        return _LENGTHS.get_or(key, lambda: len(_array(path, track.key)))
+    return _index(path).frames
+
+
+def window(track: Track) -> tuple[int, int]:
+    """First frame and end (exclusive) of a track's window in its file, with an open end resolved.
+
+    Raises:
+        ModaliftError: if the file cannot be read, is cut before the window ends, or the window is empty.
+    """
+    count = count_frames(track)
+    end = count if track.end is None else track.end
+    cut = _missing(track.path)
+    if cut and (track.end is None or end > count):
+        raise ModaliftError(f"{track.path} is truncated: {cut} bytes are missing at its end, {count} frames are left"
+                            " - copy it again or take the clip out of the table")
+    if end > count:
+        raise ModaliftError(f"{track.path} has {count} frames, but its window ends at frame {end}"
+                            " - correct the window in the table")
+    if not 0 <= track.start < end:
+        raise ModaliftError(f"{track.path} has {count} frames, so its window {track.start}..{end} holds none"
+                            " - correct the window in the table")
+    return track.start, end
+
+
+def read(track: Track, modality: Modality, frames: Sequence[int] | None = None) -> np.ndarray:
+    """Frames of a track.
+
+    Args:
+        track: where they are.
+        modality: how to read them: ``uint8`` with 3 channels gives RGB, with 1 the luma (a grey video that is stored
+            as three equal channels gives its grey values), ``uint16`` gives the stored numbers (millimetres).
+        frames: indices relative to ``track.start``, in any order, repeated if need be; None: the whole window.
+
+    Returns:
+        ``(T, H, W, C)`` of the modality's dtype; signals are ``(T, 1, 1, C)`` float32, joints ``(T, J, 3)`` flattened
+        to C = 3 J.
+
+    Raises:
+        ModaliftError: naming the file that is missing, empty, truncated or not decodable, the key that an archive
+            lacks, or the frame that does not exist.
+    """
+    start, end = window(track)
+    wanted = np.arange(start, end) if frames is None else np.asarray(list(frames), dtype=np.int64) + start
+    if wanted.size == 0:
+        raise ModaliftError(f"{track.path}: no frame was asked for - ask for at least one")
+    if wanted.min() < start or wanted.max() >= end:
+        bad = int(wanted.min() if wanted.min() < start else wanted.max()) - start
+        raise ModaliftError(f"{track.path} has no frame {bad} - its window holds frames 0 to {end - start - 1}")
+    suffix = track.path.suffix.lower()
+    if track.path.is_dir() or suffix in IMAGES:
+        files = _images(track.path) if track.path.is_dir() else [track.path]
+        return _read_images([files[i] for i in wanted], modality)
+    if suffix in ARRAYS:
+        return _shaped(_array(track.path, track.key)[wanted], modality, track)
+    if modality.kind == "signal":
+        raise ModaliftError(f"{track.path} is a video, but {modality.name} is a signal"
+                            " - give an .npz or .npy file, or another modality")
+    return video.decode(track.path, _index(track.path), wanted, modality)
+
+
+def timeline(track: Track) -> np.ndarray | None:
+    """Seconds of each frame of the window on the table's clock, ``(T,)`` float64; None where no rate is known.
+
+    Recorded time stamps outrank the rate; ``offset_ms`` (this sensor's clock minus the table's) is taken off.
+    """
+    start, end = window(track)
+    if track.timestamps:
+        if len(track.timestamps) != end - start:
+            raise ModaliftError(f"{track.path} has {end - start} frames in its window but {len(track.timestamps)}"
+                                " time stamps - give one for each frame")
+        seconds = np.asarray(track.timestamps, dtype=np.float64)
+    elif track.rate:
+        seconds = np.arange(end - start) / track.rate
+    else:
+        return None
+    return seconds - track.offset_ms / 1000.0
+
+
+def channels(track: Track, modality: Modality) -> int:
+    """Numbers a pixel (videos) or a sample (signals: everything behind T counts), told by the file itself."""
+    if track.path.suffix.lower() in ARRAYS:
+        return _shaped(_array(track.path, track.key)[:1], modality.with_channels(0), track).shape[-1]
+    return 3 if _coloured(track) else 1
+
+
+def _coloured(track: Track) -> bool:
+    if track.path.is_dir() or track.path.suffix.lower() in IMAGES:
+        import cv2
+
+        file = _images(track.path)[0] if track.path.is_dir() else track.path
+        picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        return picture is not None and picture.ndim == 3
+    return not video.is_grey(track.path)
+
+
+def keys(path: Path) -> list[str]:
+    """Names of the arrays in an ``.npz`` archive."""
+    return list(_archive(path).files)
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise ModaliftError(f"{path} does not exist - check the table's paths and its root folder") from None
+    except OSError as error:
+        raise ModaliftError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _missing(path: Path) -> int:
+    if path.is_dir() or path.suffix.lower() in (*IMAGES, *ARRAYS):
+        return 0
+    return _index(path).missing
+
+
+def _index(path: Path) -> video.Index:
+    stat = _stat(path)
+    return _VIDEOS.get_or((str(path), stat.st_mtime_ns, stat.st_size), lambda: video.index(path))
+
+
+# ------------------------------------------------------------------------------------------------ image sequences
+
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key by which ``img2`` comes before ``img10``.
+
+    Example:
+        >>> sorted(["img10.png", "img2.png"], key=natural)
+        ['img2.png', 'img10.png']
+    """
+    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name.lower()) if p)
+
+
+def _images(folder: Path) -> list[Path]:
+    key = (str(folder), _stat(folder).st_mtime_ns)
+
+    def scan() -> list[Path]:
+        found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
+        if not found:
+            raise ModaliftError(f"{folder} holds no image ({', '.join(IMAGES[:4])}, ...) - put the frames there or"
+                                " name a video file")
+        return sorted(found, key=lambda p: natural(p.name))
+
+    return _FOLDERS.get_or(key, scan)
+
+
+def _read_images(files: Sequence[Path], modality: Modality) -> np.ndarray:
+    if modality.kind == "signal":
+        raise ModaliftError(f"{files[0]} is an image, but {modality.name} is a signal - give an .npz or .npy file")
+    pictures: dict[Path, np.ndarray] = {}
+    for file in files:
+        if file not in pictures:
+            pictures[file] = read_image(file, modality)
+            first = pictures[files[0]]
+            if pictures[file].shape != first.shape:
+                height, width = pictures[file].shape[:2]
+                raise ModaliftError(f"{file} is {width}x{height}, but {files[0].name} is"
+                                    f" {first.shape[1]}x{first.shape[0]} - all frames of a clip must have one size")
+    return np.stack([pictures[f] for f in files])
+
+
+def read_image(file: Path, modality: Modality) -> np.ndarray:
+    """One picture as ``(H, W, C)`` of the modality's dtype."""
+    import cv2
+
+    if modality.dtype == "uint16":
+        flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_GRAYSCALE
+    else:
+        flags = cv2.IMREAD_COLOR if modality.channels == 3 else cv2.IMREAD_GRAYSCALE
+    try:  # decoding from bytes also serves paths that OpenCV cannot spell
+        data = np.frombuffer(file.read_bytes(), dtype=np.uint8)
+    except OSError as error:
+        raise ModaliftError(f"{file} cannot be read: {error.strerror}") from None
+    picture = cv2.imdecode(data, flags) if data.size else None
+    if picture is None:
+        reason = "has zero bytes" if data.size == 0 else "is not a readable image"
+        raise ModaliftError(f"{file} {reason} - write it again or take the clip out of the table")
+    if picture.ndim == 3:
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return picture[..., None].astype(modality.dtype, copy=False)
+
+
+# -------------------------------------------------------------------------------------------------------- arrays
+
+def _archive(path: Path) -> Any:
+    stat = _stat(path)
+    if stat.st_size == 0:
+        raise ModaliftError(f"{path} has zero bytes - write it again")
+
+    def load() -> Any:
+        try:
+            return np.load(path, allow_pickle=False)
+        except Exception as error:
+            raise ModaliftError(f"{path} is not a NumPy file that holds plain arrays ({_one_line(error)})"
+                                " - write it with numpy.savez") from None
+
+    # An open archive has a file position, which forked workers must not share: hence the process in the key.
+    return _ARCHIVES.get_or((str(path), stat.st_mtime_ns, stat.st_size, os.getpid()), load)
+
+
+def _array(path: Path, key: str) -> np.ndarray:
+    stored = _archive(path)
+    if isinstance(stored, np.ndarray):
+        array = stored
+    else:
+        if not key and len(stored.files) == 1:
+            key = stored.files[0]
+        if key not in stored.files:
+            shown = nearest(key, stored.files) if len(stored.files) < 20 or key else f"it holds {len(stored.files)}"
+            if shown.startswith("known") and len(stored.files) >= 20:
+                shown = f"it holds {len(stored.files)} others, such as '{stored.files[0]}'"
+            raise ModaliftError(f"{path} holds no array '{key}' - {shown}")
+        try:
+            array = stored[key]
+        except Exception as error:
+            raise ModaliftError(f"{path}: array '{key}' cannot be read ({_one_line(error)}) - write the file again") \
+                from None
+    if array.ndim == 0:
+        raise ModaliftError(f"{path}: array '{key}' is one number - a recording needs a time axis first")
+    return array
+
+
+def _shaped(array: np.ndarray, modality: Modality, track: Track) -> np.ndarray:
+    if modality.kind == "signal":
+        array = array.reshape(len(array), 1, 1, -1)
+    elif array.ndim == 3:
+        array = array[..., None]
+    where = f"{track.path}{' array ' + repr(track.key) if track.key else ''}"
+    if array.ndim != 4:
+        raise ModaliftError(f"{where} has shape {array.shape} - a video is (T, H, W) or (T, H, W, C)")
+    if modality.channels and array.shape[-1] != modality.channels:
+        raise ModaliftError(f"{where} has {array.shape[-1]} channels, but {modality.name} has {modality.channels}"
+                            " - every clip of a view needs the same number")
+    if modality.dtype != "float32" and array.dtype.kind == "f":
+        raise ModaliftError(f"{where} holds {array.dtype}, but {modality.name} is stored as {modality.dtype}"
+                            f" ({modality.unit}) - convert it when you write it")
+    return array.astype(modality.dtype)
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:120] or type(error).__name__
