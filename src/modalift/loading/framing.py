@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from modalift.errors import ModaliftError, nearest
 
 Sampler = Literal["segments", "dense", "whole"]
 Pad = Literal["edge", "zeros", "loop"]
@@ -28,6 +30,7 @@ class Framing:
             camera cut out), widened by ``margin`` of its side.
         margin: see ``region``.
         fit: ``stretch`` the region to the square, or scale its ``short`` side and crop.
+        keep: side of the crop as a share of the region's (short) side, in (0, 1]: 0.875 is *resize to 256, crop 224*.
     """
 
     frames: int
@@ -38,3 +41,17 @@ class Framing:
     region: Region = "whole"
     margin: float = 0.1
     fit: Fit = "short"
+    keep: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "size", "stride"):
+            if getattr(self, name) < 1:
+                raise ModaliftError(f"framing.{name} is {getattr(self, name)} - it must be 1 or more")
+        for name, known in (("sampler", Sampler), ("pad", Pad), ("region", Region), ("fit", Fit)):
+            value = getattr(self, name)
+            if value not in get_args(known):
+                raise ModaliftError(f"framing.{name} is '{value}' - {nearest(str(value), get_args(known))}")
+        if not 0.0 < self.keep <= 1.0:
+            raise ModaliftError(f"framing.keep is {self.keep} - it is a share of the region's side, in (0, 1]")
+        if self.margin < 0.0:
+            raise ModaliftError(f"framing.margin is {self.margin} - it must be 0 or more")

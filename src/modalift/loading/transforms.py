@@ -1,0 +1,326 @@
+"""Geometric and photometric transforms: parameters first, then applied once.
+
+A :class:`Geometry` is drawn for a *space*; every view of that space applies it to its own pixels, by one affine map
+from the output square to its source pixels. Units on the way: the output square and every picture are -1..1 in x and
+y (*normalised*); a region lies in *isotropic* units of its space, in which the picture is 2 high and 2a wide, so that
+a rotation does not shear.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from modalift.loading.augment import Augment, Crop
+from modalift.loading.framing import Framing
+from modalift.modalities import Modality
+
+__all__ = ["Augment", "Crop", "Geometry", "Region", "crop_geometry", "draw_geometry", "photometric", "pixel_map",
+           "transform_signal", "valid_box", "warp"]
+
+Array = NDArray[Any]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of a space that framing looks at: centre and sides, isotropic units (the picture is 2 high)."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One draw of geometry, relative to a region, shared by the views of a space.
+
+    Attributes:
+        side: the crop's side as a share of the framing's.
+        aspect: width over height.
+        angle: rotation, radians.
+        place: where the crop lies among its possible places, (-1..1, -1..1); 0 is the centre.
+        shift: further displacement in shares of the crop's side.
+        flip: whether the picture is mirrored in x.
+    """
+
+    side: float = 1.0
+    aspect: float = 1.0
+    angle: float = 0.0
+    place: tuple[float, float] = (0.0, 0.0)
+    shift: tuple[float, float] = (0.0, 0.0)
+    flip: bool = False
+
+    def matrix(self, region: Region, framing: Framing) -> Matrix:
+        """3 x 3 map from the output square (-1..1) to the space's isotropic units."""
+        width, height = region.width, region.height
+        if framing.fit == "short":
+            width = height = min(width, height)
+        width, height = width * framing.keep * self.side, height * framing.keep * self.side
+        # The room is that of the unturned crop; a crop wider than the region stays centred.
+        x = region.x + self.place[0] * max(0.0, region.width - width) / 2 + self.shift[0] * width
+        y = region.y + self.place[1] * max(0.0, region.height - height) / 2 + self.shift[1] * height
+        width, height = width * math.sqrt(self.aspect), height / math.sqrt(self.aspect)
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        mirror = -1.0 if self.flip else 1.0
+        return np.array([[mirror * cos * width / 2, -sin * height / 2, x],
+                         [mirror * sin * width / 2, cos * height / 2, y], [0.0, 0.0, 1.0]])
+
+
+_CORNERS = ((-1.0, -1.0), (1.0, -1.0), (-1.0, 1.0), (1.0, 1.0), (0.0, 0.0))
+
+
+def draw_geometry(augment: Augment, rng: np.random.Generator, flip: bool = False) -> Geometry:
+    """A random geometry; always the same number of draws, whatever is switched on."""
+    side, aspect, angle, *rest = rng.random(8).tolist()
+    if augment.scales:
+        chosen = augment.scales[min(int(side * len(augment.scales)), len(augment.scales) - 1)]
+    else:
+        chosen = augment.scale[0] + side * (augment.scale[1] - augment.scale[0])
+    place = (0.0, 0.0)
+    if augment.crop == "random":
+        place = (2 * rest[0] - 1, 2 * rest[1] - 1)
+    elif augment.crop == "corner":
+        place = _CORNERS[int(rest[2] * 5)]
+    low, high = math.log(augment.aspect[0]), math.log(augment.aspect[1])
+    turn = math.radians(augment.rotate) * (2 * angle - 1)
+    return Geometry(chosen, math.exp(low + aspect * (high - low)), turn, place,
+                    (augment.shift * (2 * rest[3] - 1), augment.shift * (2 * rest[4] - 1)), flip)
+
+
+def crop_geometry(crop: int = 0, crops: int = 1, wide: bool = True) -> Geometry:
+    """The geometry without chance of the ``crop``-th of 1 (centre), 3 (along the longer side) or 5 (corners too)."""
+    if crops == 5:
+        return Geometry(place=_CORNERS[crop])
+    along = float(crop - 1) if crops == 3 else 0.0
+    return Geometry(place=(along, 0.0) if wide else (0.0, along))
+
+
+def pixel_map(to_space: Matrix, aspect: float, affine: tuple[float, ...] | None, width: int, height: int,
+              size: int) -> Matrix:
+    """2 x 3 map from output pixels to a view's source pixels.
+
+    Args:
+        to_space: 3 x 3 map from the output square to isotropic units of the space.
+        aspect: width over height of the space's picture.
+        affine: the track's map from its own normalised coordinates to the space's, or None.
+        width, height: the view's picture, pixels.
+        size: the output's side, pixels.
+    """
+    square = np.array([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1.0]])
+    to_view = to_space @ square
+    to_view[0] /= aspect
+    if affine is not None:
+        to_view = np.linalg.inv(np.array([*affine, 0.0, 0.0, 1.0]).reshape(3, 3)) @ to_view
+    pixels = np.array([[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2]])
+    return pixels @ to_view
+
+
+def warp(frames: Array, matrix: Matrix, size: int, modality: Modality) -> tuple[Array, Array | None]:
+    """Frames seen through an affine map.
+
+    The source is cut to what the output shows. Where that shrinks by 1.5 or more it is first averaged over areas
+    (by the nearest whole factor), then sampled bilinearly, so that thin things neither vanish nor flicker. Readings
+    marked invalid take no part: value and mask are interpolated apart and divided, valid where the mask exceeds one
+    half, so no depth between a hand and the wall behind it arises. Vectors (flow) turn, mirror and scale with the
+    picture. Beyond the picture there is no reading (depth), no motion (flow), or its edge again.
+
+    Args:
+        frames: ``(T, H, W, C)`` uint8, uint16 or float32.
+        matrix: 2 x 3, from output pixels to source pixels.
+        size: the output's side S, pixels.
+        modality: says what is invalid and how a mirror image reads.
+
+    Returns:
+        ``(C, T, S, S)`` in the frames' dtype (float32 for uint16), and ``(1, T, S, S)`` bool or None.
+    """
+    source, matrix, (width, height) = _cut(frames, matrix, size)
+    if source is None:
+        out = np.zeros((frames.shape[3], len(frames), size, size), np.uint8 if frames.dtype == np.uint8 else np.float32)
+        return out, None if modality.invalid is None else np.zeros((1, *out.shape[1:]), bool)
+    shrink = (width, height) != source.shape[2:0:-1]
+
+    def see(picture: Array, border: int) -> Array:
+        if shrink:
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        seen: Array = cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                                     borderMode=border)
+        return seen
+
+    if modality.invalid is not None:
+        return _warp_valid(source, size, see, modality)
+    border = cv2.BORDER_CONSTANT if modality.mirror == "negate_x" else cv2.BORDER_REPLICATE
+    channels = source.shape[3]
+    if channels == 1:
+        out = np.empty((1, len(source), size, size), source.dtype)
+        for t, picture in enumerate(source):
+            out[0, t] = see(picture[..., 0], border)
+    else:
+        flat = np.empty((len(source), size, size, channels), source.dtype)
+        for t, picture in enumerate(source):
+            flat[t] = see(picture, border).reshape(size, size, channels)
+        out = np.ascontiguousarray(flat.transpose(3, 0, 1, 2))
+    if modality.mirror == "negate_x":
+        linear = np.linalg.inv(_linear(matrix, width / source.shape[2], height / source.shape[1]))
+        out = (linear.astype(np.float32) @ out.reshape(2, -1)).reshape(out.shape)
+    return (out if out.dtype == np.uint8 else out.astype(np.float32, copy=False)), None
+
+
+def _linear(matrix: Matrix, x: float, y: float) -> Matrix:
+    """The linear part in true source pixels: ``matrix`` points into pixels that are x and y as many."""
+    return matrix[:, :2] / np.array([[x], [y]])
+
+
+def _cut(frames: Array, matrix: Matrix, size: int) -> tuple[Array | None, Matrix, tuple[int, int]]:
+    """The source that the output shows, the map into it once shrunk, and its shrunk width and height."""
+    zoom = math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
+    factor = max(1, round(zoom))
+    corners = matrix @ np.array([[0, size - 1, 0, size - 1], [0, 0, size - 1, size - 1], [1, 1, 1, 1]])
+    matrix = matrix.copy()
+    window, shrunk = [], []
+    for axis, length in ((0, frames.shape[2]), (1, frames.shape[1])):
+        low = max(0, math.floor(corners[axis].min()) - factor)
+        high = min(length, math.ceil(corners[axis].max()) + factor + 1)
+        if low >= high:
+            return None, matrix, (0, 0)
+        # A whole multiple of the factor where the picture has room for it: the fast and exact average.
+        high = min(length, low + -(-(high - low) // factor) * factor)
+        low = max(0, high - -(-(high - low) // factor) * factor)
+        small = max(1, round((high - low) / factor))
+        ratio = small / (high - low)
+        matrix[axis] *= ratio
+        matrix[axis, 2] += (0.5 - low) * ratio - 0.5
+        window.append(slice(low, high))
+        shrunk.append(small)
+    return frames[:, window[1], window[0]], matrix, (shrunk[0], shrunk[1])
+
+
+def _warp_valid(source: Array, size: int, see: Any, modality: Modality) -> tuple[Array, Array]:
+    """Values of valid readings over the share of valid readings."""
+    channels = source.shape[3]
+    valid = (source != modality.invalid).all(-1)
+    # 16-bit readings stay whole numbers (the fast path of OpenCV); the mask is a 15-bit share.
+    whole = source.dtype == np.uint16
+    kept = source if modality.invalid == 0 else np.where(valid[..., None], source, 0).astype(source.dtype)
+    mask = valid.astype(np.uint16) << 15 if whole else valid.astype(np.float32)
+    out = np.empty((channels, len(source), size, size), source.dtype)
+    share = np.empty((1, len(source), size, size), mask.dtype)
+    for t in range(len(source)):
+        share[0, t] = see(mask[t], cv2.BORDER_CONSTANT)
+        for c in range(channels):
+            out[c, t] = see(kept[t, ..., c], cv2.BORDER_CONSTANT)
+    full = 32768.0 if whole else 1.0
+    good = share > full / 2
+    value = out.astype(np.float32)
+    part = share.astype(np.float32) * np.float32(1.0 / full)
+    np.divide(value, part, out=value, where=np.broadcast_to(good, out.shape))
+    np.copyto(value, np.float32(modality.invalid or 0.0), where=~good)
+    return value, good
+
+
+def valid_box(frames: Array, modality: Modality) -> tuple[float, float, float, float]:
+    """The box around the valid readings of a clip, robust to specks: x0, y0, x1, y1, normalised (-1..1).
+
+    A pixel counts where any frame has a reading; single pixels and lines are removed (3 x 3 opening), and the
+    outermost thousandth of what is left is ignored on every side.
+
+    Args:
+        frames: ``(T, H, W, C)``.
+        modality: one with an invalid mark.
+    """
+    seen = (frames != modality.invalid).any(axis=(0, 3)).astype(np.uint8)
+    solid = cv2.morphologyEx(seen, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    if not solid.any():
+        solid = seen
+    if not solid.any():
+        return -1.0, -1.0, 1.0, 1.0
+    box = []
+    for axis in (0, 1):
+        profile = np.cumsum(solid.sum(axis=axis, dtype=np.int64))
+        low = int(np.searchsorted(profile, profile[-1] * 0.001, side="right"))
+        high = int(np.searchsorted(profile, profile[-1] * 0.999, side="left")) + 1
+        box.append((2 * low / len(profile) - 1, 2 * high / len(profile) - 1))
+    return box[0][0], box[1][0], box[0][1], box[1][1]
+
+
+# ---- photometric ----------------------------------------------------------------------------------------------------
+
+_GREY = np.array([0.299, 0.587, 0.114])
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+
+
+def photometric(clip: Array, valid: Array | None, modality: Modality, augment: Augment,
+                rng: np.random.Generator) -> Array:
+    """The changes of light and range that the modality allows, with parameters constant over the clip (not noise).
+
+    Args:
+        clip: ``(C, T, H, W)`` uint8 or float32.
+        valid: ``(1, T, H, W)`` bool or None; what is invalid stays so.
+    """
+    allowed = modality.photometric
+    exposure, contrast, saturation, hue, chance, sigma, scale, offset = rng.random(8).tolist()
+    if "range" in allowed and (augment.depth_scale or augment.depth_offset):
+        changed = clip * np.float32(1 + augment.depth_scale * (2 * scale - 1))
+        changed += np.float32(augment.depth_offset * (2 * offset - 1))
+        np.clip(changed, modality.low, modality.high, out=changed)
+        return changed if valid is None else np.where(valid, changed, clip)
+    if clip.dtype != np.uint8:
+        return clip
+    if chance < augment.photometric:
+        if clip.shape[0] == 3 and "saturation" in allowed and (augment.saturation or augment.hue):
+            clip = _colour(clip, 1 + augment.saturation * (2 * saturation - 1), math.tau * augment.hue * (2 * hue - 1))
+        gain = 1 + augment.brightness * (2 * exposure - 1) if "brightness" in allowed else 1.0
+        spread = 1 + augment.contrast * (2 * contrast - 1) if "contrast" in allowed else 1.0
+        if gain != 1.0 or spread != 1.0:
+            middle = float(clip.mean()) * gain
+            table = np.clip((np.arange(256) * gain - middle) * spread + middle + 0.5, 0, 255).astype(np.uint8)
+            clip = cv2.LUT(clip.reshape(clip.shape[0], -1), table).reshape(clip.shape)
+    if augment.noise and "noise" in allowed:
+        noisy = rng.standard_normal(clip.shape, dtype=np.float32)
+        noisy *= np.float32(augment.noise * sigma)
+        noisy += clip
+        clip = np.clip(np.rint(noisy, out=noisy), 0, 255, out=noisy).astype(np.uint8)
+    return clip
+
+
+def _colour(clip: Array, saturation: float, turn: float) -> Array:
+    """Colours stretched about grey and turned on the colour circle (in YIQ); brightness stays."""
+    cos, sin = saturation * math.cos(turn), saturation * math.sin(turn)
+    matrix = np.linalg.inv(_YIQ) @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ _YIQ
+    pixels = np.ascontiguousarray(clip.reshape(3, -1).T)[:, None]
+    return np.ascontiguousarray(cv2.transform(pixels, matrix)[:, 0].T).reshape(clip.shape)
+
+
+# ---- signals --------------------------------------------------------------------------------------------------------
+
+
+def transform_signal(signal: Array, modality: Modality, augment: Augment, rng: np.random.Generator) -> Array:
+    """Size, heading and noise of a signal ``(C, T, 1, 1)`` float32.
+
+    Joints (triplets in metres) are scaled and turned about the vertical axis through their mean over the clip;
+    other signals are scaled about zero.
+    """
+    size, turn = (2 * rng.random(2) - 1).tolist()
+    scale = 1 + augment.signal_scale * size
+    if modality.unit == "m" and signal.shape[0] % 3 == 0 and (augment.signal_rotate or augment.signal_scale):
+        joints = signal.reshape(-1, 3, signal.shape[1])
+        centre = joints.mean(axis=(0, 2), keepdims=True)
+        angle = math.radians(augment.signal_rotate) * turn
+        one, other = [axis for axis in range(3) if axis != augment.vertical]
+        matrix = np.eye(3)
+        matrix[one, one] = matrix[other, other] = math.cos(angle)
+        matrix[one, other], matrix[other, one] = -math.sin(angle), math.sin(angle)
+        moved = (matrix * scale).astype(np.float32) @ (joints - centre) + centre
+        signal = moved.reshape(signal.shape)
+    elif augment.signal_scale:
+        signal = signal * np.float32(scale)
+    if augment.signal_noise:
+        spread = signal.std(axis=1, keepdims=True) * np.float32(augment.signal_noise)
+        signal = signal + spread * rng.standard_normal(signal.shape, dtype=np.float32)
+    return np.ascontiguousarray(signal, dtype=np.float32)
