@@ -37,6 +37,7 @@ class DataSection(Section):
     region: Literal["whole", "valid"] = "whole"
     margin: float = Field(0.1, ge=0)
     fit: Literal["stretch", "short"] = "short"
+    keep: float = Field(1.0, gt=0, le=1, description="share of the region's short side that is the crop")
     per_view: dict[str, dict[str, Any]] = Field(default_factory=dict, description="other framing for a view")
     augment: dict[str, Any] = Field(default_factory=dict, description="see modalift.loading.transforms.Augment")
     labelled: float = Field(1.0, gt=0, le=1, description="share of the training clips whose labels are used")
@@ -162,11 +163,26 @@ def parse_recipe(tree: Mapping[str, Any], source: str = "recipe") -> Recipe:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         raise ModaliftError(f"{source}: {_explain(error)}") from None
+    _fill_in(recipe)
     try:
         _check_names(recipe)
     except ModaliftError as error:
         raise ModaliftError(f"{source}: {error}") from None
     return recipe
+
+
+def _fill_in(recipe: Recipe) -> None:
+    """``{seed}`` and ``{fold}`` in paths become the run's, so that a student finds the teacher of its own seed."""
+    values = {"{seed}": str(recipe.run.seed), "{fold}": str(recipe.protocol.fold)}
+
+    def filled(text: str) -> str:
+        for mark, value in values.items():
+            text = text.replace(mark, value)
+        return text
+
+    recipe.run.dir = Path(filled(str(recipe.run.dir)))
+    for section in recipe.networks.values():
+        section.init = filled(section.init)
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

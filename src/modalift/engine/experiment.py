@@ -13,9 +13,14 @@ import torch
 from modalift import datasets, networks, schemes
 from modalift.engine.run import Run, read_network
 from modalift.errors import ModaliftError, nearest
-from modalift.loading.clips import ClipSet, Memory
+try:
+    from modalift.loading.cache import build_cache, open_cache
+except ImportError:
+    pass
+from modalift.loading.clips import ClipSet
 from modalift.loading.framing import Framing
-from modalift.loading.transforms import Augment
+from modalift.loading.augment import Augment
+from modalift.loading.stores import Memory, Store
 from modalift.modalities import Table
 from modalift.networks import Recognizer
 from modalift.recipe import NetworkSection, Recipe
@@ -31,7 +36,7 @@ class Experiment:
     scheme: Scheme
     framings: dict[str, Framing]
     skip: dict[str, str] = field(default_factory=dict)
-    _store: object = None
+    _store: Store | None = None
 
     @property
     def train(self) -> Table:
@@ -46,29 +51,25 @@ class Experiment:
         return kept
 
     def clips(self, table: Table, views: set[str], *, augment: bool) -> ClipSet:
-        """Clips of a table as networks receive them."""
-        data = self.recipe.data
+        """Clips of a table as networks receive them: augmented for training, by the protocol for evaluation."""
+        data, protocol = self.recipe.data, self.recipe.protocol
         return ClipSet(table, {v: self.framings[v] for v in sorted(views)},
-                       augment=Augment(**data.augment) if augment and data.augment else None,
-                       seed=self.recipe.run.seed, cache=self.store(views))  # type: ignore[arg-type]
+                       augment=Augment(**data.augment) if augment else None, seed=self.recipe.run.seed,
+                       cache=self.store(), skip=set(self.skip),
+                       time_views=1 if augment else protocol.time_views, crops=1 if augment else protocol.crops)
 
-    def store(self, views: set[str]) -> object | None:
+    def store(self) -> Store | None:
         """Where decoded frames are kept: memory, a cache folder, or nowhere."""
-        place = self.recipe.data.cache
-        if not place:
-            return None
-        if self._store is None:
-            if place == "memory":
-                self._store = Memory()
-            else:
-                from modalift.loading.cache import build_cache, open_cache
-
-                folder = Path(place)
-                cache = open_cache(folder) if folder.is_dir() else build_cache(self.table, folder, sorted(views))
-                if not cache.covers(self.table, sorted(views)):
-                    raise ModaliftError(f"{folder}: this cache was made from other clips or views - remove the folder"
-                                        " or give data.cache another one")
-                self._store = cache
+        place, views = self.recipe.data.cache, sorted(self.scheme.needs())
+        if place == "memory" and self._store is None:
+            self._store = Memory.of(self.table, views)
+        elif place and self._store is None:
+            folder = Path(place)
+            cache = open_cache(folder) if folder.is_dir() else build_cache(self.table, folder, views)
+            if not cache.covers(self.table, views):
+                raise ModaliftError(f"{folder}: this cache was made from other clips or views - remove the folder or"
+                                    " give data.cache another one")
+            self._store = cache
         return self._store
 
 

@@ -101,7 +101,7 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
                     state.average.update(students)
                 if state.step % max(1, steps // 20) == 0:
                     logs.write({"kind": "step", "epoch": state.epoch, "step": state.step, "lr": rate,
-                                "loss": float(total(terms)), **say(terms)})
+                                "loss": float(total(terms).detach()), **say(terms)})
                 bar.update(task, completed=state.step)
                 saver.maybe()
             state.seconds += time.perf_counter() - started

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from modalift.engine.distribution import join
 from modalift.engine.experiment import Experiment, assemble
@@ -53,9 +54,10 @@ def leave_out_bad(experiment: Experiment, console: Console) -> None:
     views = experiment.scheme.needs()
     table = experiment.table.where(lambda r: bool(views & set(r.tracks)))
     clips = experiment.clips(table, views, augment=False)
-    experiment.skip = dict(clips.probe())
+    # Frames that are held decoded were read whole, so what is bad is known; otherwise every file is opened once.
+    experiment.skip = dict(clips.bad if experiment.store() is not None else clips.probe())
     for clip, reason in list(experiment.skip.items())[:10]:
-        console.print(f"[yellow]left out[/] {clip}: {reason}")
+        console.print(Text.assemble(("left out ", "yellow"), f"{clip}: {reason}"))
     share = len(experiment.skip) / max(1, len(table))
     if share > experiment.recipe.data.max_bad:
         first, reason = next(iter(experiment.skip.items()))

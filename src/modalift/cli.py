@@ -1,0 +1,393 @@
+"""The command line: `modalift VERB`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from modalift.errors import EXIT_CODE, ModaliftError
+
+if TYPE_CHECKING:
+    from modalift.modalities import Table
+
+app = typer.Typer(name="modalift", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
+                  pretty_exceptions_enable=False,
+                  help="Train with every sensor there is; ship a network that needs one of them.")
+out, err = Console(), Console(stderr=True)
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="changes to the recipe, as section.key=value")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
+RecipePath = Annotated[Path, typer.Argument(help="a recipe file, or a run folder")]
+RunPath = Annotated[Path, typer.Argument(help="a run folder")]
+Scale = Annotated[str, typer.Option(help="'tiny' shrinks any recipe to seconds, to test its wiring")]
+Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="the dataset's options, as key=value")]
+
+
+def say(as_json: bool, data: Any, *renderables: Any) -> None:
+    """One result, for a person or for a program."""
+    if as_json:
+        print(json.dumps(data, default=str))
+    else:
+        out.print(*renderables)
+
+
+def recipe_of(path: Path, overrides: list[str] | None, scale: str = "") -> Any:
+    from modalift.recipe import TINY, load_recipe
+
+    if scale not in ("", "tiny"):
+        raise ModaliftError(f"--scale {scale}: only 'tiny' is known")
+    return load_recipe(path, [*(TINY if scale else ()), *(overrides or [])])
+
+
+def table_of(data: Path, dataset: str, options: list[str] | None) -> Table:
+    """The table of a folder: of the named dataset, or of whichever fits."""
+    import yaml
+
+    from modalift import datasets
+
+    given = {}
+    for text in options or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ModaliftError(f"option '{text}' is not of the form key=value")
+        given[key] = yaml.safe_load(value)
+    return datasets.open(dataset or datasets.guess(data), data, **given)
+
+
+@app.callback()
+def common(plugin: Annotated[list[Path] | None, typer.Option(
+        help="a Python file of yours that registers schemes, networks, modalities or datasets")] = None) -> None:
+    for path in plugin or []:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if not path.is_file() or spec is None or spec.loader is None:
+            raise ModaliftError(f"--plugin {path}: no such Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def simulate(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to make")],
+    clips: Annotated[int, typer.Option(help="clips in all")] = 960,
+    size: Annotated[int, typer.Option(help="height and width in pixels")] = 64,
+    frames: Annotated[int, typer.Option(help="frames a clip")] = 16,
+    lux: Annotated[tuple[float, float], typer.Option(help="darkest and brightest illuminance")] = (1.0, 8.0),
+    seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 0,
+    workers: Annotated[int, typer.Option(help="processes")] = 1,
+    test_subjects: Annotated[int, typer.Option(help="subjects of the test split")] = 5,
+    sheet: Annotated[bool, typer.Option("--sheet", help="only draw a contact sheet, to OUT (a .png)")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a dataset of simulated people who gesture in dark rooms, seen by five sensors."""
+    from modalift import darkroom
+
+    if sheet:
+        darkroom.sheet(folder, size=size, frames=frames, lux=lux, seed=seed)
+        say(as_json, {"sheet": folder}, f"contact sheet: {folder}")
+        return
+    done = darkroom.simulate(folder, clips=clips, size=size, frames=frames, lux=lux, seed=seed, workers=workers,
+                             test_subjects=test_subjects)
+    say(as_json, {"folder": done, "clips": clips}, f"{clips} clips in {done}; look at them with `modalift check {done}`")
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="a dataset's folder")],
+    dataset: Annotated[str, typer.Option(help="how to read it (`modalift list datasets`); by default, what fits")] = "",
+    option: Options = None,
+    quick: Annotated[bool, typer.Option("--quick", help="do not decode every clip")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a dataset holds and what is wrong with it; exits with 1 on real trouble."""
+    from modalift.loading import doctor
+
+    findings = doctor.examine(table_of(data, dataset, option), decode=not quick)
+    say(as_json, doctor.as_json(findings), doctor.render(findings))
+    raise typer.Exit(1 if findings.trouble else 0)
+
+
+@app.command()
+def derive(
+    what: Annotated[str, typer.Argument(help="flow, pose_map, ... (`modalift list derived`)")],
+    data: Annotated[Path, typer.Argument(help="a dataset's folder")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write")],
+    view: Annotated[str, typer.Option(help="the view to compute it from")] = "",
+    method: Annotated[str, typer.Option(help="flow: dis or farneback")] = "",
+    dataset: Annotated[str, typer.Option(help="how to read the data")] = "",
+    option: Options = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute a view from another one, once, and write a dataset that has both."""
+    from modalift import derive as derived
+
+    given = {k: v for k, v in (("view", view), ("method", method)) if v}
+    table = derived.derive(what, table_of(data, dataset, option), folder, **given)
+    say(as_json, {"folder": folder, "clips": len(table), "views": list(table.views)},
+        f"{len(table)} clips with the views {', '.join(table.views)} in {folder}")
+
+
+@app.command()
+def cache(
+    data: Annotated[Path, typer.Argument(help="a dataset's folder")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="the cache folder; give it to recipes as data.cache")],
+    views: Annotated[list[str] | None, typer.Option("--view", help="which views; by default all")] = None,
+    short_side: Annotated[int, typer.Option(help="resize to this short side first; 0: as recorded")] = 0,
+    codec: Annotated[str, typer.Option(help="auto, raw, jpeg or lz4")] = "auto",
+    dataset: Annotated[str, typer.Option(help="how to read the data")] = "",
+    option: Options = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decode a dataset once, so that training is not bound by it."""
+    from modalift.loading.cache import build_cache
+
+    table = table_of(data, dataset, option)
+    made = build_cache(table, folder, views or list(table.views), short_side=short_side or None, codec=codec)
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    say(as_json, {"folder": folder, "bytes": size, "left_out": made.skipped},
+        f"{len(table) - len(made.skipped)} clips, {size / 1e6:.1f} MB in {folder}",
+        *(f"\n[yellow]left out[/] {k}: {v}" for k, v in made.skipped.items()))
+
+
+@app.command()
+def look(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    to: Annotated[Path, typer.Option("--out", help="the picture to write")] = Path("look.png"),
+    clips: Annotated[int, typer.Option(help="how many clips")] = 4,
+    epoch: Annotated[int, typer.Option(help="which epoch's augmentation; -1: none, as in evaluation")] = 0,
+) -> None:
+    """Draw exactly what each network receives."""
+    from modalift.engine.experiment import assemble
+    from modalift.report.look import look as draw
+
+    experiment = assemble(recipe_of(recipe, overrides), train=False)
+    seen = experiment.clips(experiment.train, experiment.scheme.needs(), augment=epoch >= 0)
+    step = max(1, len(seen) // clips)
+    draw(seen, list(range(0, len(seen), step))[:clips], to, epoch=max(epoch, 0))
+    out.print(f"what the networks receive: {to}")
+
+
+# ---- what there is --------------------------------------------------------------------------------------------------
+
+
+@app.command("list")
+def list_things(
+    what: Annotated[str, typer.Argument(help="schemes, networks, modalities, datasets, derived or recipes")] = "schemes",
+    as_json: AsJson = False,
+) -> None:
+    """List what is registered."""
+    from modalift.report import listing
+
+    data, table = listing.listing(what)
+    say(as_json, data, table)
+
+
+@app.command()
+def explain(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Print the cast before any training: who sees what, learns, ships, at what cost, and who teaches whom."""
+    from modalift.engine.experiment import assemble
+    from modalift.report import explain as explaining
+
+    experiment = assemble(recipe_of(recipe, overrides), train=False)
+    say(as_json, explaining.as_json(experiment), explaining.render(experiment))
+
+
+@app.command()
+def cost(
+    network: Annotated[str, typer.Argument(help="a network family (`modalift list networks`)")],
+    options: Annotated[list[str] | None, typer.Argument(help="its options, as key=value")] = None,
+    classes: Annotated[int, typer.Option(help="number of classes")] = 27,
+    frames: Annotated[int, typer.Option(help="frames a clip")] = 8,
+    size: Annotated[int, typer.Option(help="height and width in pixels")] = 224,
+    channels: Annotated[int, typer.Option(help="channels of the clip")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Count a network's parameters, multiply-accumulates and the activations that a backward pass keeps."""
+    import yaml
+
+    from modalift import networks
+
+    given = dict(text.partition("=")[::2] for text in options or [])
+    net = networks.build(network, classes=classes, frames=frames, size=size, channels=channels,
+                         **{k: yaml.safe_load(v) for k, v in given.items()})
+    found = networks.cost(net, frames=frames, size=size)
+    table = RichTable("", "", show_header=False, title=f"{network}: 1 x {channels} x {frames} x {size} x {size}")
+    for name, number in (("parameters", found.parameters), ("multiply-accumulates", found.macs),
+                         ("FLOPs (2 x)", 2 * found.macs), ("activations kept, bytes", found.activation_bytes)):
+        table.add_row(name, f"{number:,}")
+    say(as_json, {"parameters": found.parameters, "macs": found.macs, "flops": 2 * found.macs,
+                  "activation_bytes": found.activation_bytes}, table)
+
+
+# ---- learning -------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    scale: Scale = "",
+    match_compute: Annotated[Path | None, typer.Option(
+        help="a finished run: train for as many epochs as spend what it spent, its teachers included")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a recipe. The same command goes on where it was stopped, killed or out of power."""
+    from modalift.engine.run import open_run
+    from modalift.engine.train import match_compute as matched
+    from modalift.engine.train import train as run_training
+
+    asked = recipe_of(recipe, overrides, scale)
+    if match_compute:
+        asked = matched(asked, open_run(match_compute))
+    if recipe.is_dir():
+        asked.run.dir = recipe
+    run = run_training(asked, err)
+    say(as_json, {"run": run.folder, "networks": run.roles(), **run.compute()},
+        f"trained {', '.join(run.roles())} in {run.folder}; `modalift eval {run.folder}` evaluates it")
+
+
+@app.command("eval")
+def evaluate(
+    run: RunPath,
+    overrides: Overrides = None,
+    split: Annotated[str, typer.Option(help="test, val or train")] = "test",
+    student: Annotated[str, typer.Option(help="which network; by default all that may ship")] = "",
+    report: Annotated[bool, typer.Option(help="also write report.html")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a run's networks by the recipe's protocol; looks at the test split are kept in a ledger."""
+    from modalift.engine.evaluate import evaluate as measure
+    from modalift.engine.run import open_run
+    from modalift.report import terminal
+
+    opened = open_run(run)
+    results = measure(opened, split, [student] if student else [], overrides or [])
+    if report:
+        from modalift.report.page import write_report
+
+        write_report(run)
+    say(as_json, {k: terminal.brief(v) for k, v in results.items()}, terminal.results(results, split),
+        *([f"\nreport: {run / 'report.html'}"] if report else []))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="two run folders or more; the first is the baseline")],
+    split: Annotated[str, typer.Option(help="test or val")] = "test",
+    student: Annotated[str, typer.Option(help="which network, where a run trained several")] = "",
+    to: Annotated[Path, typer.Option("--out", help="the page to write")] = Path("comparison.html"),
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs on the same clips, in pairs: differences with intervals over clips and over subjects."""
+    from modalift.report import terminal
+    from modalift.report.compare import compare_runs, write_comparison
+
+    if len(runs) < 2:
+        raise ModaliftError("compare needs two run folders or more")
+    found = compare_runs(runs, split=split, role=student)
+    write_comparison(runs, to, split=split, role=student)
+    say(as_json, found, terminal.comparison(found), f"\npage: {to}")
+
+
+@app.command()
+def diagnose(run: RunPath, full: Annotated[bool, typer.Option(
+        "--full", help="also overfit eight clips and train on shuffled labels (minutes)")] = False,
+        as_json: AsJson = False) -> None:
+    """Ask why an accuracy is wrong: reversed, frozen, mirrored, BGR and misaligned clips, and more."""
+    from modalift.engine import diagnose as doctor
+    from modalift.engine.run import open_run
+
+    findings = doctor.diagnose(open_run(run), full=full)
+    say(as_json, doctor.as_json(findings), doctor.render(findings))
+
+
+@app.command()
+def study(
+    recipes: Annotated[list[Path], typer.Argument(help="recipes; the first is the baseline")],
+    seeds: Annotated[int, typer.Option(help="seeds 0 .. N-1 of each")] = 3,
+    folds: Annotated[int, typer.Option(help="cross-validation over subjects; 0: the dataset's split")] = 0,
+    folder: Annotated[Path, typer.Option("--out", help="where the runs go")] = Path("runs/study"),
+    jobs: Annotated[int, typer.Option(help="trainings at a time")] = 1,
+    change: Annotated[list[str] | None, typer.Option("--set", help="section.key=value for every recipe")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train recipes with several seeds (and folds), finished cells reused, and compare them in pairs."""
+    from modalift.engine import study as studying
+    from modalift.report import terminal
+
+    found = studying.study(recipes, folder, seeds=seeds, folds=folds, jobs=jobs, overrides=change or [], console=err)
+    say(as_json, found, terminal.study(found))
+
+
+# ---- what goes home -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def ship(
+    run: RunPath,
+    to: Annotated[Path, typer.Option("--out", "-o", help="the bundle to write")] = Path("student.modalift"),
+    student: Annotated[str, typer.Option(help="which network, where a run trained several")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write the file that goes home: one network, its preprocessing and class names, nothing else."""
+    from modalift.engine.run import open_run
+    from modalift.engine.ship import ship as shipping
+
+    facts = shipping(open_run(run), student, to)
+    say(as_json, facts, f"{to}: reads {facts['view']}, {facts['parameters']:,} parameters, {facts['bytes'] / 1e6:.2f} MB;"
+                        f" `modalift predict {to} CLIP` asks it")
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="a bundle that `modalift ship` wrote")],
+    clips: Annotated[list[Path], typer.Argument(help="videos, folders of images, or .npz signals")],
+    top: Annotated[int, typer.Option(help="how many answers")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a bundle what clips show."""
+    from modalift.deploy import bundle as deploying
+    from modalift.deploy import predict as predicting
+
+    found = predicting.predict_many(deploying.load(bundle), clips, top=top)
+    say(as_json, predicting.as_json(found), predicting.render(found))
+    raise typer.Exit(EXIT_CODE if any(f.error for f in found) else 0)
+
+
+@app.command()
+def export(
+    bundle: Annotated[Path, typer.Argument(help="a bundle that `modalift ship` wrote")],
+    to: Annotated[Path, typer.Option("--out", "-o", help="the ONNX file to write")],
+    as_json: AsJson = False,
+) -> None:
+    """Export a bundle to ONNX, and refuse to where the answers differ."""
+    from modalift.deploy import bundle as deploying
+    from modalift.deploy.export import export_onnx
+
+    report = export_onnx(deploying.load(bundle), to)
+    say(as_json, vars(report), f"{to}: one input, largest difference {report.difference:.1e} of the largest logit")
+
+
+def main() -> None:
+    """Entry point: a wrong input is one line on standard error and exit code 2."""
+    try:
+        app()
+    except ModaliftError as error:
+        err.print(Text.assemble(("error ", "bold red"), str(error)), soft_wrap=True)  # no markup: names have brackets
+        sys.exit(EXIT_CODE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""From a run to the bundle that goes home."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from modalift.deploy.bundle import save_bundle
+from modalift.engine.run import Run
+from modalift.recipe import load_recipe
+
+
+def ship(run: Run, role: str, to: Path) -> dict[str, Any]:
+    """Writes the bundle of one network of a run; says what is in it.
+
+    Raises:
+        ModaliftError: an unfinished run, or a role that it does not have.
+    """
+    role = run.role(role)
+    trained, recipe = run.trained(role), load_recipe(run.folder)
+    measured = json.loads(run.results.read_text()).get(role, {}) if run.results.is_file() else {}
+    environment = json.loads((run.folder / "environment.json").read_text())
+    provenance = {
+        "run": run.folder.name, "role": role, "scheme": recipe.scheme.name, "dataset": recipe.data.dataset,
+        "recipe": recipe.model_dump(mode="json"), "training_macs": run.compute().get("training_macs"),
+        "versions": {k: environment[k] for k in ("modalift", "torch", "python")},
+        "measured": {split: {"top1": m["top1"], "clips": m["n"], "intervals": m.get("intervals", {}).get("top1")}
+                     for split, m in measured.items()},
+    }
+    save_bundle(to, trained.net, framing=trained.framing, classes=trained.classes,
+                protocol={"time_views": recipe.protocol.time_views, "crops": recipe.protocol.crops},
+                provenance=provenance)
+    return {"bundle": to, "view": trained.net.view, "classes": len(trained.classes), "bytes": to.stat().st_size,
+            "parameters": sum(p.numel() for p in trained.net.parameters()), "scheme": recipe.scheme.name}

@@ -1,0 +1,51 @@
+"""Results as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+
+def brief(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of one evaluation without its long tables."""
+    return {k: v for k, v in metrics.items() if k not in ("confusion", "per_class", "by_fact", "by_subject")}
+
+
+def percent(share: float | None) -> str:
+    """Example:
+    >>> percent(0.8712)
+    '87.1 %'
+    """
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def span(interval: Any) -> str:
+    return "-" if not interval else f"{100 * interval[0]:.1f} .. {100 * interval[1]:.1f}"
+
+
+def results(found: Mapping[str, Mapping[str, Any]], split: str) -> Table:
+    """One row a network: accuracies with 95 % intervals over clips and over subjects."""
+    table = Table(title=f"split: {split}", title_justify="left")
+    for name in ("network", "clips", "top-1", "over clips", "over subjects", "top-5", "mean class", "calibration error"):
+        table.add_column(name, justify="left" if name == "network" else "right")
+    for role, m in found.items():
+        top1 = m.get("intervals", {}).get("top1", {})
+        table.add_row(role, str(m["n"]), f"[bold]{percent(m['top1'])}[/]", span(top1.get("clips")),
+                      span(top1.get("subjects")), percent(m["top5"]), percent(m["mean_class"]), percent(m["ece"]))
+    return table
+
+
+def study(found: Mapping[str, Any]) -> Group:
+    """One row a recipe, and its paired difference to the first."""
+    table = Table(title=f"top-1 on {found['split']}, mean of seeds", title_justify="left")
+    for name in ("recipe", "epochs", "tera MACs", "seconds", "seeds", "mean", "deviation", "against the first"):
+        table.add_column(name, justify="left" if name == "recipe" else "right")
+    for row in found["rows"]:
+        pair = row.get("against_first")
+        gain = f"{100 * pair['difference']:+.1f} ({span(pair['over_seeds'])})" if pair else ""
+        table.add_row(row["name"], str(row["epochs"]), f"{row['training_macs'] / 1e12:.3g}", f"{row['seconds']:.0f}",
+                      str(len(row["top1"])), percent(row["mean"]), percent(row["sd"]), gain)
+    return Group(table)

@@ -1,0 +1,69 @@
+"""Imports run one way, and never to libraries that the project must not need."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "modalift"
+#: package -> packages of the project that it may import (besides itself, errors and registry).
+ARROWS = {
+    "modalities": set(),
+    "losses": set(),
+    "networks": {"modalities"},
+    "schemes": {"losses", "networks", "modalities"},
+    "loading": {"modalities"},
+    "datasets": {"modalities", "loading"},
+    "derive": {"modalities", "loading", "datasets"},
+    "darkroom": {"modalities"},
+    "recipe": {"networks", "schemes", "datasets", "modalities"},
+    "deploy": {"networks", "loading", "modalities"},
+    "engine": {"schemes", "losses", "networks", "modalities", "loading", "datasets", "derive", "deploy", "recipe"},
+    "report": {"engine", "schemes", "networks", "modalities", "loading", "datasets", "derive", "deploy", "recipe"},
+    "cli": None,
+}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{a.name}" for a in node.names}
+    return found
+
+
+def package(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_run_one_way(path):
+    own = package(path)
+    if own in ("__init__", "errors", "registry"):
+        return
+    allowed = ARROWS[own]
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "modalift" or len(parts) < 2:
+            continue
+        other = parts[1]
+        if other in (own, "errors", "registry", "__version__"):
+            continue
+        assert other != "cli", f"{path.name} imports the command line"
+        assert allowed is None or other in allowed, f"{own} must not import {other} ({name})"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_nothing_imports_what_is_not_everywhere(path):
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert not roots & {"torchvision", "timm"}
+    lazy = {"av", "matplotlib", "onnx", "onnxruntime", "onnxscript", "openvino", "numcodecs"}
+    top = {a.name.split(".")[0] for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import) for a in n.names}
+    top |= {n.module.split(".")[0] for n in ast.parse(path.read_text()).body
+            if isinstance(n, ast.ImportFrom) and n.module}
+    assert not top & lazy, f"import {top & lazy} inside the function that needs it"

@@ -1,0 +1,209 @@
+"""What every registered scheme promises."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from modalift import networks, schemes
+from modalift.modalities import Batch
+from modalift.schemes import SCHEMES, Progress, Scheme, roles_of, total
+
+CLASSES, FRAMES, SIZE = 4, 8, 32
+END = Progress(epoch=9, epochs=10)
+
+
+def network(role: str, seed: int = 0) -> networks.Recognizer:
+    """Depth learns, joints teach; dropout off, so that equal weights answer alike."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + len(role))
+        if role in ("teacher", "pose"):
+            return networks.build("signal", classes=CLASSES, view="pose", channels=9, frames=FRAMES, dropout=0.0)
+        return networks.build("small", classes=CLASSES, view="depth", frames=FRAMES, size=SIZE, width=8, dropout=0.0)
+
+
+def scheme(name: str, **settings) -> Scheme:
+    named, more = roles_of(name)
+    roles = (*named, *(("depth", "pose") if more else ()))
+    return schemes.build(name, {r: network(r) for r in roles}, settings).train()
+
+
+def batch(n: int = 6, seed: int = 0) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    depth = 2000 + 500 * torch.rand(n, 1, FRAMES, SIZE, SIZE, generator=g)
+    pose = torch.rand(n, 9, FRAMES, 1, 1, generator=g)
+    yes = torch.ones(n, dtype=torch.bool)
+    return Batch({"depth": depth, "pose": pose}, {"depth": depth > 0}, {"depth": yes, "pose": yes.clone()},
+                 torch.arange(n) % CLASSES, yes.clone(), torch.arange(n))
+
+
+def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {k: p.grad.clone() for k, p in module.named_parameters() if p.grad is not None}
+
+
+every = pytest.mark.parametrize("name", list(SCHEMES))
+
+
+@every
+def test_terms_are_finite_scalars_and_named_by_who_teaches_whom(name):
+    made = scheme(name)
+    terms = made(batch(), END)
+    assert terms
+    for key, (weight, raw) in terms.items():
+        assert raw.shape == ()
+        assert torch.isfinite(raw), key
+        assert weight >= 0
+        what, slash, roles = key.partition("/")
+        assert what
+        assert slash
+        assert set(roles.split(">")) <= set(made.roles), f"{key}: roles are {list(made.roles)}"
+
+
+@every
+def test_only_the_learner_that_a_term_names_gets_its_gradient(name):
+    made = scheme(name)
+    for key in made(batch(), END):
+        made.zero_grad(set_to_none=True)
+        weight, raw = made(batch(), END)[key]
+        if not raw.requires_grad:
+            assert weight == 0, f"{key} has a weight but no gradient"
+            continue
+        raw.backward()
+        learner = key.split("/")[1].split(">")[-1]
+        for role, net in made.roles.items():
+            moved = any(g.abs().max() > 0 for g in gradients(net).values())
+            assert moved == (role == learner), f"{key} {'moves' if moved else 'does not move'} {role}"
+
+
+@every
+def test_every_learnable_parameter_gets_a_gradient_and_no_frozen_one_does(name):
+    made = scheme(name)
+    total(made(batch(), END)).backward()
+    frozen = {id(p) for net in made.frozen() for p in net.parameters()}
+    for key, p in made.named_parameters():
+        if id(p) in frozen:
+            assert not p.requires_grad
+            assert p.grad is None
+        else:
+            assert p.grad is not None, key
+            assert torch.isfinite(p.grad).all()
+
+
+@every
+def test_statistics_of_frozen_networks_do_not_drift(name):
+    made = scheme(name)
+    before = [copy.deepcopy(n.state_dict()) for n in made.frozen()]
+    for _ in range(2):
+        made.train()(batch(), END)
+    for net, old in zip(made.frozen(), before, strict=True):
+        assert not net.training
+        for key, value in net.state_dict().items():
+            assert torch.equal(value, old[key]), key
+
+
+@every
+def test_reads_only_the_views_that_it_names(name):
+    made, given = scheme(name), batch()
+    given.clips = {k: v for k, v in given.clips.items() if k in made.needs()}
+    made(given, END)
+
+
+@every
+def test_without_teaching_a_student_learns_as_single_does(name):
+    made = scheme(name)
+    terms = made(batch(), END)
+    labels = {k: (w, r) for k, (w, r) in terms.items() if k.startswith("recognise/")}
+    total({k: (0.0 if k not in labels else w, r) for k, (w, r) in terms.items()}).backward()
+    for role, student in made.students.items():
+        alone = schemes.build("single", {"student": copy.deepcopy(network(role))}).train()
+        total(alone(batch(), END)).backward()
+        mine, theirs = gradients(student), gradients(alone.roles["student"])
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            torch.testing.assert_close(mine[key], theirs[key], rtol=1e-5, atol=1e-7)
+
+
+@every
+def test_absent_sensors_equal_the_clips_that_are_there(name):
+    """A clip that no sensor saw must not matter; neither must its label."""
+    whole, part = batch(8), batch(8)
+    gone = torch.tensor([1, 5])
+    for view in part.clips:
+        part.clips[view][gone] = 0
+        part.present[view][gone] = False
+    kept = whole.take(torch.tensor([0, 2, 3, 4, 6, 7]))
+    a, b = scheme(name), scheme(name)
+    first, second = a(part, END), b(kept, END)
+    for key in first:
+        torch.testing.assert_close(first[key][1], second[key][1])
+    total(first).backward()
+    total(second).backward()
+    for key, grad in gradients(a).items():
+        torch.testing.assert_close(grad, gradients(b)[key], rtol=1e-4, atol=1e-6)
+
+
+@every
+def test_a_sensor_that_some_clips_lack_still_teaches_the_others(name):
+    made, given = scheme(name), batch(8)
+    given.present["pose"][::2] = False
+    for key, (_, raw) in made(given, END).items():
+        assert torch.isfinite(raw), key
+
+
+@every
+def test_no_clip_with_a_sensor_leaves_zero_gradients(name):
+    made, given = scheme(name), batch()
+    for view in given.present:
+        given.present[view][:] = False
+    total(made(given, END)).backward()
+    for key, p in made.named_parameters():
+        if p.requires_grad:
+            assert p.grad is not None, key
+            assert p.grad.abs().max() == 0, key
+
+
+@every
+def test_clips_without_labels_have_no_term_of_labels(name):
+    made, given = scheme(name), batch()
+    given.labels[:] = -1
+    given.labelled[:] = False
+    for key, (_, raw) in made(given, END).items():
+        assert torch.isfinite(raw), key
+        if key.startswith("recognise/"):
+            assert raw.item() == 0
+
+
+@every
+def test_saved_and_loaded_it_has_the_same_loss(name, tmp_path):
+    made = scheme(name).eval()
+    torch.save(made.state_dict(), tmp_path / "s.pt")
+    other = schemes.build(name, {r: network(r, seed=5) for r in made.roles}).eval()
+    other.load_state_dict(torch.load(tmp_path / "s.pt", weights_only=True))
+    for key, (_, raw) in made(batch(), END).items():
+        torch.testing.assert_close(other(batch(), END)[key][1], raw)
+
+
+@every
+def test_what_ships_has_the_same_weights_and_cost_under_every_scheme(name):
+    alone = network("student")
+    for role, student in scheme(name).students.items():
+        if student.view != "depth":
+            continue
+        assert student.state_dict().keys() == alone.state_dict().keys(), role
+        assert networks.cost(student, FRAMES, SIZE) == networks.cost(alone, FRAMES, SIZE)
+
+
+@every
+def test_twenty_steps_lower_the_loss(name):
+    made, given = scheme(name), batch(8)
+    optimizer = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for step in range(20):
+        loss = total(made(given, Progress(step, 20)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(sum(r.item() for k, (_, r) in made(given, END).items() if k.startswith("recognise/")))
+    assert losses[-1] < losses[0]
