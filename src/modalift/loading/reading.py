@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -28,20 +29,29 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-class _Memo(OrderedDict[_K, _V]):
-    """The last ``most`` answers, by key."""
+class _Memo(Generic[_K, _V]):
+    """The last ``most`` answers, by key; threads may share it."""
 
     def __init__(self, most: int) -> None:
-        super().__init__()
         self.most = most
+        self._kept: OrderedDict[_K, _V] = OrderedDict()
+        self._lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):  # a child must not inherit a lock that another thread holds
+            os.register_at_fork(after_in_child=self._unlock)
+
+    def _unlock(self) -> None:
+        self._lock = threading.Lock()
 
     def get_or(self, key: _K, make: Callable[[], _V]) -> _V:
-        if key in self:
-            self.move_to_end(key)
-            return self[key]
-        self[key] = value = make()
-        if len(self) > self.most:
-            self.popitem(last=False)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        value = make()
+        with self._lock:
+            self._kept[key] = value
+            if len(self._kept) > self.most:
+                self._kept.popitem(last=False)
         return value
 
 

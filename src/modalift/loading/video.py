@@ -9,7 +9,7 @@ from their beginning instead.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Index:
         rank: place in the decoder's output of each packet, or None where only decoding can tell.
         odd: True where the file must be read from its beginning.
         missing: bytes that the container promises and the file lacks.
+        checked: groups whose ``rank`` was seen to be the decoder's order, in which frames may be skipped.
     """
 
     frames: int
@@ -47,7 +48,7 @@ class Index:
     rank: np.ndarray | None = None
     odd: bool = False
     missing: int = 0
-    size: tuple[int, int] = (0, 0)
+    checked: set[int] = field(default_factory=set)
 
 
 def _av() -> Any:
@@ -94,10 +95,9 @@ def index(path: Path) -> Index:
             odd = True  # the part before the damage may still serve; missing_bytes tells of cut files
         codec, delay = stream.codec_context, stream.codec_context.has_b_frames
         stamped = any(name in container.format.name for name in _STAMPED)
-        size = (codec.height, codec.width)
         odd = odd or not keys or not keys[0] or codec.name not in _ONE_FRAME_A_PACKET
     found = Index(len(keys), [*(i for i, key in enumerate(keys) if key), len(keys)], odd=odd,
-                  missing=missing_bytes(path), size=size)
+                  missing=missing_bytes(path))
     if odd:
         found.frames = sum(1 for _ in _sequential(path))
         if found.frames == 0:
@@ -106,6 +106,7 @@ def index(path: Path) -> Index:
     intra = len(found.groups) == len(keys) + 1
     if intra or not delay:
         found.rank = np.arange(len(keys))
+        found.checked.update(range(len(found.groups) - 1))
         return found
     found.open_groups = frozenset(range(1, len(found.groups) - 1))  # cautious until the stamps say otherwise
     if stamped:
@@ -213,7 +214,7 @@ def _decode_groups(path: Path, found: Index, needed: list[int], convert: _Conver
                     continue
                 packet.pts = packet.dts = number
                 # A frame that nothing refers to and nobody wants need not be decoded.
-                if found.rank is not None:
+                if found.rank is not None and found.checked.issuperset(range(*runs[run])):
                     codec.skip_frame = "DEFAULT" if int(found.rank[number]) in wanted else "NONREF"
                 settle(codec.decode(packet))
                 if number == end - 1:
@@ -223,6 +224,8 @@ def _decode_groups(path: Path, found: Index, needed: list[int], convert: _Conver
                         held.clear()
                     elif any(found.rank[a] >= found.rank[b] for a, b in pairwise(order)):
                         raise _OddFileError  # the stamps told another order than the decoder
+                    elif len(order) == end - begin:
+                        found.checked.update(range(*runs[run]))
                     order.clear()
                     codec.flush_buffers()
                     run += 1
