@@ -105,11 +105,6 @@ class Augment:
             if len(pair) != 2 or pair[0] > pair[1]:
                 raise ModaliftError(f"augment.{name} is {list(pair)} - give two numbers, the smaller one first")
 
-    @property
-    def identity(self) -> bool:
-        """Whether nothing but the choice of frames is left to chance."""
-        return self == Augment(vertical=self.vertical)
-
     @classmethod
     def none(cls) -> Augment:
         """Nothing changes but which frames are seen."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from modalift.errors import ModaliftError
-from modalift.loading import reading
 from modalift.loading.augment import Augment
 from modalift.loading.framing import Framing
 from modalift.loading.sampling import BLANK, Frames, Moment, draw, positions, still
@@ -34,11 +33,11 @@ from modalift.loading.transforms import (
 )
 from modalift.modalities import Batch, Modality, Row, Table, Track
 
-__all__ = ["Augment", "ClipSet", "Memory", "Order", "collate", "loader", "prepare"]
+__all__ = ["Augment", "ClipSet", "Memory", "Order", "collate", "loader"]
 
 Array = NDArray[Any]
 Sample = dict[str, Any]
-#: (epoch, row of the table) or (epoch, row of the table, view in time, crop).
+#: (epoch, place in the data set) or (epoch, place, view in time, crop).
 Key = tuple[int, ...]
 #: Frames, evenly spread, in which the box of ``region="valid"`` is looked for.
 BOX_FRAMES = 24
@@ -47,10 +46,10 @@ BOX_FRAMES = 24
 class ClipSet(Dataset[Sample]):
     """Clips of some views of a table, framed for the networks that read them.
 
-    An item's key is ``(epoch, index)`` or ``(epoch, index, time_view, crop)``, where ``index`` is a row of the table.
-    What chance decides depends on ``(seed, epoch, index)`` and nothing else, each view and space having its own stream:
-    the same clip comes out bit-identical with any number of workers, after a resume, and whichever other views are
-    read.
+    An item's key is ``(epoch, place)`` or ``(epoch, place, time_view, crop)``, with ``place`` in ``[0, len(clips))``.
+    What chance decides depends on ``(seed, epoch, index)`` and nothing else, where ``index`` is the clip's row in the
+    table, and each view and space has its own stream: the same clip comes out bit-identical with any number of
+    workers, after a resume, and whichever other views are read.
 
     Args:
         table: the clips (all of them; use :meth:`Table.where` before).
@@ -63,11 +62,12 @@ class ClipSet(Dataset[Sample]):
         time_views, crops: views in time and crops (1, 3 or 5) of a clip in test.
 
     Attributes:
-        indices: rows of the table that are left (corrupt clips are left out, never replaced).
+        indices: place -> row of the table; corrupt clips are left out, never replaced.
         bad: id -> what is wrong with it.
 
-    Items: ``{"clips": view -> (C, T, H, W) uint8 for 8-bit views, else float32; "valid": view -> (1, T, H, W) bool, for
-    views with an invalid mark; "present": view -> bool; "label": int, -1 for none; "index": int}``.
+    Items: a dict of ``clips``, view -> ``(C, T, H, W)`` uint8 for 8-bit views, else float32; ``valid``, view ->
+    ``(1, T, H, W)`` bool, for views with an invalid mark; ``present``, view -> bool; ``label``, -1 for none; ``index``,
+    the row of the table; ``pads``, view -> how a batch pads it.
 
     Raises:
         ModaliftError: a view the table lacks, a region that no view of the space can give, a negative seed.
@@ -96,9 +96,8 @@ class ClipSet(Dataset[Sample]):
         self._frames_drawn = max((f.frames for f in framings.values()), default=1)
         self._mirrors_all = all(k in table.mirrored for k in range(len(table.classes)))
         self._mirrors_views = all(m.mirror != "never" for m in self.modalities.values())
-        self._spaces = sorted({self._space(row, view) for row in table for view in framings if view in row.tracks})
         # Boxes live in shared memory: what one worker finds, all of them and the next epoch's know.
-        self._boxes = torch.full((len(table), len(self._spaces), 4), float("nan"), dtype=torch.float64).share_memory_()
+        self._boxes = torch.full((len(table), len(self.framings), 4), float("nan"), dtype=torch.float64).share_memory_()
         self._check_regions()
 
     def __len__(self) -> int:
@@ -117,17 +116,18 @@ class ClipSet(Dataset[Sample]):
         return self._mirrors_views and bool(self.table.mirrored)
 
     def probe(self, workers: int = 4) -> dict[str, str]:
-        """Opens every clip, counts its frames and reads the first one; what fails is named in ``bad`` and left out."""
+        """Opens every clip where it is kept, and reads its first and last frame; what fails is named and left out.
+
+        Returns:
+            ``bad``: id -> what is wrong with the clip.
+        """
         def check(index: int) -> tuple[str, str]:
             row = self.table.rows[index]
             try:
                 for view in self.framings:
                     if view in row.tracks:
-                        start, end = reading.window(row.tracks[view])
-                        if end <= start or end > reading.count_frames(row.tracks[view]):
-                            raise ModaliftError(f"{row.tracks[view].path}: frames {start} to {end} are not there -"
-                                                " correct the window or leave the clip out")
-                        reading.read(row.tracks[view], self.modalities[view], [0])
+                        length = self._length(row, view)
+                        self.store.read(row, view, sorted({0, length - 1}))
             except ModaliftError as error:
                 return row.id, str(error)
             return row.id, ""
@@ -139,7 +139,8 @@ class ClipSet(Dataset[Sample]):
         return self.bad
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, index, *rest = key
+        epoch, place, *rest = key
+        index = self.indices[place]
         row = self.table.rows[index]
         time_view, crop = rest or (0, 0)
         try:
@@ -164,7 +165,7 @@ class ClipSet(Dataset[Sample]):
             if view not in row.tracks:
                 clip, valid = self._nothing(view)
             else:
-                length = self.store.length(row, view)
+                length = self._length(row, view)
                 reference = reference or length
                 where = self._positions(row, view, length, reference, moment)
                 seen, back = np.unique(where[where != BLANK], return_inverse=True)
@@ -207,10 +208,15 @@ class ClipSet(Dataset[Sample]):
             return Geometry()
         return draw_geometry(self.augment, self._rng(epoch, index, f"space {space}"), flip)
 
+    def _length(self, row: Row, view: str) -> int:
+        length = self.store.length(row, view)
+        if length < 1:
+            raise ModaliftError(f"{row.tracks[view].path}: no frame of view '{view}' is in its window - correct the"
+                                " window or leave the clip out")
+        return length
+
     def _positions(self, row: Row, view: str, length: int, reference: int, moment: Moment) -> Frames:
         track = row.tracks[view]
-        if length < 1:
-            raise ModaliftError(f"view '{view}' has no frame ({track.path}) - leave the clip out or correct its window")
         times = np.asarray(track.timestamps) if len(track.timestamps) == length else None
         shift = track.offset_ms / 1000.0
         if shift and times is None:
@@ -270,12 +276,12 @@ class ClipSet(Dataset[Sample]):
 
     def _box(self, row: Row, index: int, view: str) -> tuple[float, float, float, float]:
         """The box of valid readings in the space's normalised coordinates; found once a clip."""
-        memo = self._boxes[index, self._spaces.index(self._space(row, view))].numpy()
+        memo = self._boxes[index, list(self.framings).index(view)].numpy()
         if np.isnan(memo).any():
             marked = self._marked(row, view)
             if marked is None:
                 raise ModaliftError(f"no view in the space of '{view}' marks invalid readings - use region: whole")
-            length = self.store.length(row, marked)
+            length = self._length(row, marked)
             some = np.unique(np.linspace(0, length - 1, min(length, BOX_FRAMES)).round().astype(np.int64))
             box = valid_box(self.store.read(row, marked, some.tolist()), self.table.views[marked])
             memo[:] = _moved(box, row.tracks[marked])
@@ -358,9 +364,9 @@ class Order(Sampler[Key]):
 
     def __init__(self, clips: ClipSet, *, shuffle: bool, seed: int, epoch: int, start: int = 0, rank: int = 0,
                  world: int = 1) -> None:
-        order = np.asarray(clips.indices, dtype=np.int64)
+        order = np.arange(len(clips))
         if shuffle:
-            order = order[np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(len(order))]
+            order = np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(len(clips))
         if shuffle or clips.time_views * clips.crops == 1:
             keys: list[Key] = [(epoch, i) for i in order.tolist()]
         else:
@@ -405,31 +411,11 @@ def loader(clips: ClipSet, *, batch: int, shuffle: bool, seed: int, epoch: int, 
     # The DataLoader draws its workers' base seed from this generator, not from the global one (exact resume).
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return Loader(clips, batch_size=batch, sampler=order, num_workers=workers, collate_fn=collate, drop_last=drop_last,
-                  generator=generator, worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available())
+                  generator=generator, worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available(),
+                  multiprocessing_context="fork" if workers and sys.platform == "linux" else None)
 
 
 def _one_thread(_: int) -> None:
     """Loader processes are many already: each works in one thread."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-
-
-def prepare(source: Track | Array, modality: Modality, framing: Framing, *, time_view: int = 0, time_views: int = 1,
-            crop: int = 0, crops: int = 1) -> tuple[Array, Array | None]:
-    """One recording framed as in evaluation: what a shipped network reads.
-
-    Args:
-        source: a track, or frames ``(T, H, W, C)`` in the sensor's unit.
-        modality, framing: of the network.
-        time_view, time_views, crop, crops: which view in time and crop, of how many.
-
-    Returns:
-        ``(C, T, H, W)`` and the valid mask ``(1, T, H, W)`` or None; equal to the item of a test :class:`ClipSet`.
-    """
-    track = source if isinstance(source, Track) else Track(Path("frames"))
-    row = Row("recording", None, "", "test", {"view": track})
-    table = Table("recording", (), {"view": modality}, (row,))
-    store = None if isinstance(source, Track) else Memory({("recording", "view"): source})
-    clips = ClipSet(table, {"view": framing}, cache=store, time_views=time_views, crops=crops)
-    sample = clips[0, 0, time_view, crop]
-    return sample["clips"]["view"], sample["valid"].get("view")

@@ -71,8 +71,8 @@ def still(view: int = 0, views: int = 1) -> Moment:
 
 def draw(frames: int, rng: np.random.Generator, speed: tuple[float, float] = (1.0, 1.0), warp: float = 0.0) -> Moment:
     """A random moment for clips of up to ``frames`` frames; ``warp`` is the largest depth of warping."""
-    inside = rng.random(frames)
     begin, front, pace, bend = rng.random(4)
+    inside = rng.random(frames)  # last, and its first frames are the same whatever its length
     return Moment(inside, float(begin), float(front), speed[0] + float(pace) * (speed[1] - speed[0]),
                   warp * (2.0 * float(bend) - 1.0))
 

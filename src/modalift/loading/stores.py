@@ -41,16 +41,36 @@ class Files:
         return reading.read(row.tracks[view], self.views[view], frames)
 
 
+class _Inner:
+    """A clip that is zero outside a box, without its outside: a cut-out person fills a fifth of the picture."""
+
+    def __init__(self, frames: Array) -> None:
+        seen: Array = np.any(frames, axis=(0, 3))
+        rows, columns = seen.any(axis=1).nonzero()[0], seen.any(axis=0).nonzero()[0]
+        self.window = (slice(0, 0), slice(0, 0))
+        if len(rows):
+            self.window = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+        self.shape = frames.shape
+        self.inner = frames[(slice(None), *self.window)].copy()
+
+    def read(self, frames: Sequence[int] | None) -> Array:
+        inner = self.inner if frames is None else self.inner[np.asarray(frames, dtype=np.int64)]
+        out = np.zeros((len(inner), *self.shape[1:]), inner.dtype)
+        out[(slice(None), *self.window)] = inner
+        return out
+
+
 class Memory:
-    """Decoded clips in main memory, for sets that fit.
+    """Decoded clips in main memory, for sets that fit; depth without its empty surroundings.
 
     Example:
-        >>> store = Memory({("a", "depth"): np.zeros((3, 2, 2, 1), np.uint16)})
+        >>> store = Memory({("a", "nir"): np.zeros((3, 2, 2, 1), np.uint8)})
         >>> store.bytes
-        24
+        12
     """
 
-    def __init__(self, arrays: Mapping[tuple[str, str], Array], skipped: Mapping[str, str] | None = None) -> None:
+    def __init__(self, arrays: Mapping[tuple[str, str], Array | _Inner],
+                 skipped: Mapping[str, str] | None = None) -> None:
         self.arrays = dict(arrays)
         self.skipped = dict(skipped or {})
 
@@ -63,7 +83,7 @@ class Memory:
             ModaliftError: the clips need more than ``limit_gb`` (10^9 bytes).
         """
         files, views = Files(table.views), tuple(views)
-        arrays: dict[tuple[str, str], Array] = {}
+        arrays: dict[tuple[str, str], Array | _Inner] = {}
         skipped: dict[str, str] = {}
         size = 0
         for done, row in enumerate(table.rows, 1):
@@ -71,11 +91,13 @@ class Memory:
                 if view not in row.tracks:
                     continue
                 try:
-                    arrays[row.id, view] = frames = files.read(row, view)
+                    frames = files.read(row, view)
                 except ModaliftError as error:
                     skipped[row.id] = str(error)
                     break
-                size += frames.nbytes
+                kept = _Inner(frames) if table.views[view].invalid == 0 else frames
+                arrays[row.id, view] = kept
+                size += _bytes(kept)
             if size > limit_gb * 1e9:
                 raise ModaliftError(f"{table.name}: {done} of {len(table)} clips fill {limit_gb:g} GB of memory - use a"
                                     " cache folder instead of cache: memory")
@@ -85,17 +107,24 @@ class Memory:
 
     @property
     def bytes(self) -> int:
-        return sum(a.nbytes for a in self.arrays.values())
+        return sum(_bytes(a) for a in self.arrays.values())
 
     def length(self, row: Row, view: str) -> int:
-        return len(self._clip(row, view))
+        clip = self._clip(row, view)
+        return clip.shape[0]
 
     def read(self, row: Row, view: str, frames: Sequence[int] | None = None) -> Array:
         clip = self._clip(row, view)
+        if isinstance(clip, _Inner):
+            return clip.read(frames)
         return clip if frames is None else clip[np.asarray(frames, dtype=np.int64)]
 
-    def _clip(self, row: Row, view: str) -> Array:
+    def _clip(self, row: Row, view: str) -> Array | _Inner:
         try:
             return self.arrays[row.id, view]
         except KeyError:
             raise ModaliftError(f"view '{view}' of clip '{row.id}' is not in memory - read its table first") from None
+
+
+def _bytes(clip: Array | _Inner) -> int:
+    return clip.inner.nbytes if isinstance(clip, _Inner) else clip.nbytes
