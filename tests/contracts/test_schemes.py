@@ -198,12 +198,12 @@ def test_what_ships_has_the_same_weights_and_cost_under_every_scheme(name):
 @every
 def test_twenty_steps_lower_the_loss(name):
     made, given = scheme(name), batch(8)
-    optimizer = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], lr=3e-3)
+    optimizer = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], lr=1e-3)
     losses = []
-    for step in range(20):
-        loss = total(made(given, Progress(step, 20)))
+    for _ in range(20):
+        loss = total(made(given, END))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(sum(r.item() for k, (_, r) in made(given, END).items() if k.startswith("recognise/")))
-    assert losses[-1] < losses[0]
+        losses.append(loss.item())
+    assert sum(losses[-3:]) < sum(losses[:3])

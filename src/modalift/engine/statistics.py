@@ -197,8 +197,8 @@ def paired_seeds(a: Sequence[Predictions], b: Sequence[Predictions], *, seed: in
 
     Returns:
         ``seeds``, ``n``, ``subjects``, ``a`` and ``b`` (mean top-1) with ``a_std`` and ``b_std`` over seeds,
-        ``difference`` (mean of b - a), ``differences`` (one a seed), ``t_interval``, ``t_p`` (two-sided), and
-        ``subjects_seeds`` (None over one subject).
+        ``difference`` (mean of b - a), ``differences`` (one a seed), ``over_seeds`` (t interval), ``t_p`` (two-sided), and
+        ``over_subjects_seeds`` (None over one subject).
 
     Raises:
         ModaliftError: fewer than two pairs, unequal numbers of them, or clips that are not the same.
@@ -221,8 +221,8 @@ def paired_seeds(a: Sequence[Predictions], b: Sequence[Predictions], *, seed: in
     return {"seeds": len(pairs), "n": len(first), "subjects": len(counts),
             "a": float(scores[:, 0].mean()), "b": float(scores[:, 1].mean()),
             "a_std": float(scores[:, 0].std(ddof=1)), "b_std": float(scores[:, 1].std(ddof=1)),
-            "difference": float(each.mean()), "differences": each.tolist(), "t_interval": interval, "t_p": p,
-            "subjects_seeds": over, "level": LEVEL}
+            "difference": float(each.mean()), "differences": each.tolist(), "over_seeds": interval, "t_p": p,
+            "over_subjects_seeds": over, "level": LEVEL}
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

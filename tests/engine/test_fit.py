@@ -1,0 +1,199 @@
+"""The loop: it learns, it stops at nonsense, it loses nothing to a full disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+
+import pytest
+import torch
+
+from modalift.engine import files
+from modalift.engine.evaluate import evaluate
+from modalift.engine.experiment import assemble
+from modalift.engine.optim import MovingAverage, Plateau, factor
+from modalift.engine.run import Run
+from modalift.engine.state import read_checkpoint
+from modalift.engine.train import epoch_macs, match_compute, train
+from modalift.errors import ModaliftError
+from modalift.networks import cost
+from modalift.recipe import OptimSection, load_recipe
+
+
+def test_it_learns_what_can_be_learned(recipe_file):
+    run = train(load_recipe(recipe_file(optim={"epochs": 40, "lr": 5e-3, "batch": 6})))
+    found = evaluate(run, "train")["student"]
+    assert found["top1"] > 0.85, "three ways to move, twelve clips: nothing is easier"
+    entries = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    epochs = [e for e in entries if e["kind"] == "epoch"]
+    assert len(epochs) == 40
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
+    assert "top1" in epochs[-1]["val"]["student"]
+    assert len((run.folder / "metrics.csv").read_text().splitlines()) == 41
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_term(recipe_file, monkeypatch):
+    recipe = load_recipe(recipe_file(run={"save_s": 1e-6}, optim={"epochs": 5}))
+    from modalift.schemes.single import Single
+
+    forward, calls = Single.forward, [0]
+
+    def poisoned(self, batch, progress):
+        calls[0] += 1
+        terms = forward(self, batch, progress)
+        if calls[0] == 6:
+            terms["answers/teacher>student"] = (1.0, torch.tensor(float("nan")))
+        return terms
+
+    monkeypatch.setattr(Single, "forward", poisoned)
+    with pytest.raises(ModaliftError, match=r"term 'answers/teacher>student'.*last good checkpoint is .*last\.pt"):
+        train(recipe)
+    held = read_checkpoint(Run(recipe.run.dir).last)
+    assert held["place"]["step"] == 5
+    assert all(torch.isfinite(v).all() for v in held["scheme"].values() if v.is_floating_point())
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(recipe_file, monkeypatch):
+    recipe = load_recipe(recipe_file(run={"save_s": 1e-6}, optim={"epochs": 3}))
+    save, calls = torch.save, [0]
+
+    def full(content, path):
+        calls[0] += 1
+        if calls[0] > 3:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(content, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ModaliftError, match="the disk is full") as caught:
+        train(recipe)
+    assert "\n" not in str(caught.value)
+    folder = Run(recipe.run.dir).last.parent
+    assert [p.name for p in folder.iterdir()] == ["last.pt"], "nothing half-written"
+    assert read_checkpoint(folder / "last.pt")["place"]["step"] == 3
+    monkeypatch.undo()
+    assert train(recipe).finished, "with space again, the same command goes on"
+
+
+def test_the_real_disk_full_of_linux_is_told_in_one_line(tmp_path):
+    link = tmp_path / "full"
+    link.symlink_to("/dev/full")
+    with pytest.raises(ModaliftError, match="disk is full"), files.disk_errors(link), link.open("w") as file:
+        file.write("x" * 100000)
+
+
+def test_what_was_there_survives_a_failed_write(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def fails(to):
+        to.write_text("new")
+        raise ValueError("bug")
+
+    with pytest.raises(ValueError, match="bug"):
+        files.write_beside(path, fails)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_teacher_that_is_not_there_is_answered_with_the_command_that_makes_it(recipe_file):
+    networks = {"student": {"name": "small", "view": "depth"},
+                "teacher": {"init": "runs/none", "recipe": "recipes/teacher.yaml"}}
+    with pytest.raises(ModaliftError, match=r"modalift train recipes/teacher\.yaml run\.dir=runs/none"):
+        train(load_recipe(recipe_file("distill", networks=networks)))
+
+
+def test_a_view_that_the_table_lacks_is_named(recipe_file):
+    with pytest.raises(ModaliftError, match="no view 'thermal'"):
+        assemble(load_recipe(recipe_file(networks={"student": {"name": "small", "view": "thermal"}})))
+
+
+def test_the_same_seed_gives_the_same_student_under_every_scheme(recipe_file, teacher):
+    one = assemble(load_recipe(recipe_file(networks={"student": {"name": "small", "view": "depth"}})))
+    two = assemble(load_recipe(recipe_file("distill", networks={
+        "student": {"name": "small", "view": "depth"}, "teacher": {"init": str(teacher)}})))
+    for a, b in zip(one.scheme.roles["student"].parameters(), two.scheme.roles["student"].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_hidden_labels_are_the_same_share_of_each_class(recipe_file):
+    few = assemble(load_recipe(recipe_file("mtut", data={"labelled": 0.5}))).train
+    assert len(few) == 12
+    assert sum(r.label is not None for r in few) == 6
+    alone = assemble(load_recipe(recipe_file(data={"labelled": 0.5}))).train
+    assert {r.id for r in alone} == {r.id for r in few if r.label is not None}, "single has no use for the others"
+
+
+def test_compute_is_counted_and_matched(recipe_file, teacher):
+    networks = {"student": {"name": "small", "view": "depth", "width": 4}, "teacher": {"init": str(teacher)}}
+    taught = train(load_recipe(recipe_file("distill", networks=networks)))
+    alone = load_recipe(recipe_file(networks={"student": networks["student"]}))
+    matched = match_compute(alone, taught)
+    experiment = assemble(alone)
+    net = experiment.scheme.roles["student"]
+    assert epoch_macs(experiment) == 3 * cost(net, net.frames, net.size).macs * 12
+    spent = taught.compute()["training_macs"]
+    assert spent > taught.compute()["own_macs"], "the teacher's training counts"
+    assert matched.optim.epochs == math.ceil(spent / epoch_macs(experiment)) > alone.optim.epochs
+
+
+def test_evaluating_the_test_split_is_entered_in_the_ledger(recipe_file):
+    run = train(load_recipe(recipe_file()))
+    evaluate(run, "val")
+    assert not (run.folder / "test_ledger.jsonl").exists()
+    evaluate(run, "test")
+    evaluate(run, "test")
+    assert len((run.folder / "test_ledger.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_best_checkpoint_is_chosen_on_validation_and_never_without_it(recipe_file):
+    run = train(load_recipe(recipe_file(protocol={"select": "best"})))
+    assert run.best.is_file()
+    with pytest.raises(ModaliftError, match="there was no validation clip"):
+        train(load_recipe(recipe_file(data={"options": {"test_subjects": ["s3", "s4"]}}, protocol={"select": "best"}),
+                          [f"run.dir={run.folder}2"]))
+
+
+def test_folds_hold_each_subject_out_once(recipe_file):
+    held = []
+    for fold in range(4):
+        table = assemble(load_recipe(recipe_file(protocol={"folds": 4, "fold": fold}))).table
+        test, rest = table.split("test").subjects, table.split("train").subjects
+        assert not set(test) & set(rest)
+        held += test
+    assert sorted(held) == ["s1", "s2", "s3", "s4"]
+    with pytest.raises(ModaliftError, match="4 subjects"):
+        assemble(load_recipe(recipe_file(protocol={"folds": 9})))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "onecycle", "plateau"])
+def test_schedules_start_end_and_warm_up(schedule):
+    section = OptimSection(schedule=schedule, epochs=10, warmup=2, milestones=[5, 8])
+    values = [factor(section, e / 10) for e in range(100)]
+    assert all(0 <= v <= 1 + 1e-9 for v in values)
+    if schedule != "onecycle":
+        assert values[0] < 0.01
+        assert values[10] == pytest.approx(0.5, abs=0.01)
+    if schedule in ("cosine", "onecycle"):
+        assert values[-1] < 0.01
+    if schedule == "step":
+        assert values[85] == pytest.approx(0.01)
+
+
+def test_plateau_waits_and_then_lowers():
+    plateau = Plateau(OptimSection(patience=2, gamma=0.1))
+    for loss in (1.0, 0.5, 0.5, 0.5, 0.5):
+        plateau.look(loss)
+    assert plateau.scale == pytest.approx(0.1)
+
+
+def test_the_moving_average_is_what_its_formula_says():
+    net = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        net.weight.fill_(1.0)
+    average = MovingAverage({"student": net}, 0.9)
+    with torch.no_grad():
+        net.weight.fill_(2.0)
+    average.update({"student": net})
+    assert average.of("student")["weight"].item() == pytest.approx(1.1)

@@ -1,0 +1,123 @@
+"""Killed at any moment, the same command ends with the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modalift.engine import state as states
+from modalift.engine.run import Run
+from modalift.engine.train import train
+from modalift.errors import ModaliftError
+from modalift.recipe import load_recipe
+
+#: Everything that could leave a trace: augmentation, dropout, averages, accumulation, clipping, a schedule in time.
+HARD = {
+    "data": {"augment": {"rotate": 10, "shift": 0.1, "speed": [0.8, 1.0], "depth_offset": 50}},
+    "optim": {"epochs": 6, "batch": 2, "accumulate": 2, "ema": 0.9, "clip": 1.0, "schedule": "onecycle", "lr": 3e-3},
+}
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return {f"{p.stem}.{k}": v for p in sorted((run / "networks").glob("*")) for k, v in load_file(p).items()}
+
+
+def same(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert a
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def start(recipe: Path, folder: Path, *more: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "modalift.cli", "train", str(recipe), f"run.dir={folder}",
+                             "run.save_s=0.001", *more], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_killed_in_the_middle_it_ends_as_if_nothing_had_happened(recipe_file, tmp_path, workers):
+    recipe = recipe_file(**HARD)
+    whole = tmp_path / "whole"
+    train(load_recipe(recipe, [f"run.dir={whole}"]))
+    broken, wanted = tmp_path / "broken", 3
+    for kill in range(3):
+        process = start(recipe, broken, f"run.workers={workers}")
+        deadline = time.time() + 60
+        while process.poll() is None and time.time() < deadline:
+            log = broken / "log.jsonl"
+            if log.exists() and log.read_text().count("\n") >= wanted:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.002)
+        process.wait()
+        process.stderr.close()
+        wanted += 4
+        if kill == 0:
+            assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    assert start(recipe, broken).wait() == 0
+    same(whole, broken)
+    assert _places(whole) == _places(broken)
+
+
+def _places(run: Path) -> list[tuple]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [(e["kind"], e["epoch"], e["step"], e["loss"]) for e in lines]
+
+
+@pytest.mark.parametrize("scheme", ["single", "distill", "mtut"])
+def test_stopped_at_every_step_it_ends_the_same(recipe_file, tmp_path, scheme, teacher, monkeypatch):
+    """A stop after each checkpoint, in one process: every place that a kill can leave, for every scheme."""
+    networks = None
+    if scheme == "distill":
+        networks = {"student": {"name": "small", "view": "depth", "width": 4}, "teacher": {"init": str(teacher)}}
+    recipe = recipe_file(scheme, networks=networks, optim={"epochs": 3, "batch": 4}, run={"save_s": 1e-6})
+    train(load_recipe(recipe, [f"run.dir={tmp_path / 'whole'}"]))
+    saves, save = [0], states.State.save
+
+    def stop(self, path):
+        save(self, path)
+        saves[0] += 1
+        if path.name == "last.pt":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(states.State, "save", stop)
+    for _ in range(40):
+        try:
+            train(load_recipe(recipe, [f"run.dir={tmp_path / 'parts'}"]))
+            break
+        except KeyboardInterrupt:
+            if Run(tmp_path / "parts").finished:
+                break
+        if json.loads((tmp_path / "whole" / "log.jsonl").read_text().splitlines()[-1])["step"] < saves[0]:
+            monkeypatch.undo()
+    assert saves[0] > 3
+    same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_folder_of_another_recipe_is_refused(recipe_file, tmp_path):
+    train(load_recipe(recipe_file()))
+    with pytest.raises(ModaliftError, match="finished run of another recipe"):
+        train(load_recipe(recipe_file(), ["optim.lr=0.5"]))
+
+
+def test_a_checkpoint_that_is_no_checkpoint_is_refused_without_running_it(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path(tmp_path / "owned").touch, ())
+
+    torch.save({"fingerprint": Evil()}, tmp_path / "evil.pt")
+    (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 something")
+    for name in ("evil.pt", "cut.pt"):
+        with pytest.raises(ModaliftError, match="remove it to start again"):
+            states.read_checkpoint(tmp_path / name)
+    assert not (tmp_path / "owned").exists()
