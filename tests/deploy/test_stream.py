@@ -1,0 +1,72 @@
+"""Frame by frame gives what the whole clip gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from small_bundles import NAMES, small_net
+
+from modalift.deploy.bundle import Bundle
+from modalift.deploy.stream import Stream
+from modalift.errors import ModaliftError
+from modalift.loading.framing import Framing
+
+
+def _bundle(view: str = "thermal", **framing: Any) -> Bundle:
+    net = small_net(view=view, causal=True, motion="running")
+    return Bundle(net, Framing(**{"frames": 6, "size": 24, "sampler": "dense", **framing}), NAMES)
+
+
+def _video(frames: int = 6) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (frames, 30, 40, 1)).astype(np.uint8)
+
+
+def test_the_last_answer_is_the_clips() -> None:
+    bundle, clip = _bundle(), _video()
+    stream = Stream(bundle)
+    answers = [stream.push(frame).probabilities for frame in clip]
+    np.testing.assert_allclose(answers[-1], bundle.predict(clip).probabilities, atol=1e-5)
+    for t in (1, 3):  # and every earlier one is the clip's so far
+        np.testing.assert_allclose(answers[t - 1], bundle.logits(bundle.clips(clip)[:, :, :t]).softmax(1)[0], atol=1e-5)
+    assert np.abs(answers[0] - answers[-1]).max() > 1e-3
+
+
+def test_reset_forgets() -> None:
+    stream, clip = Stream(_bundle()), _video()
+    first = [stream.push(f).probabilities for f in clip]
+    stream.reset()
+    np.testing.assert_array_equal([stream.push(f).probabilities for f in clip], first)
+    assert stream.frames == 6
+
+
+def test_strides_are_kept() -> None:
+    bundle, clip = _bundle(stride=2), _video(11)
+    stream = Stream(bundle)
+    answers = [stream.push(frame[..., 0]).probabilities for frame in clip]
+    np.testing.assert_allclose(answers[-1], bundle.predict(clip).probabilities, atol=1e-5)
+    np.testing.assert_array_equal(answers[0], answers[1])
+    assert Stream(bundle, every=1).every == 1
+
+
+def test_the_box_is_found_once_and_held() -> None:
+    bundle = _bundle("depth", region="valid")
+    clip = np.zeros((6, 30, 40, 1), np.uint16)
+    for t, frame in enumerate(clip):
+        frame[6:20, 4 + 4 * t:14 + 4 * t] = 2000 + 37 * np.arange(14)[:, None, None]
+    expected = bundle.predict(clip).probabilities
+    around, alone = Stream(bundle, around=clip), Stream(bundle)
+    for frame in clip:
+        told, own = around.push(frame), alone.push(frame)
+    np.testing.assert_allclose(told.probabilities, expected, atol=1e-5)
+    assert np.abs(own.probabilities - expected).max() > 1e-4, "the first frame's box is another one"
+
+
+def test_what_cannot_stream() -> None:
+    with pytest.raises(ModaliftError, match="causal=true"):
+        Stream(Bundle(small_net(), Framing(6, 24), NAMES))
+    with pytest.raises(ModaliftError, match="1 or more"):
+        Stream(_bundle(), every=0)
+    with pytest.raises(ModaliftError, match="channels last"):
+        Stream(_bundle()).push(np.zeros((30, 40, 3), np.uint8))
