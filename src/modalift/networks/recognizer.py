@@ -82,15 +82,16 @@ class Prepare(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
                 raise ModaliftError(f"{name} has {len(values)} values for {channels} channels - give one, or one each")
-            each = torch.tensor(values, dtype=torch.float32).expand(channels).reshape(1, -1, 1, 1, 1)
-            self.register_buffer(name, each.clone())
+            # One-dimensional: a five-dimensional buffer would refuse net.to(memory_format=torch.channels_last).
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).expand(channels).clone())
         self.invalid = invalid
         self.motion = motion
         self.motion_gain = motion_gain
         self.out_channels = channels * (1 if motion == "none" else 2)
 
     def normalise(self, clip: Tensor) -> Tensor:
-        x = (clip.to(self.mean.dtype) - self.mean) / self.std
+        shape = (1, -1, 1, 1, 1)
+        x = (clip.to(self.mean.dtype) - self.mean.reshape(shape)) / self.std.reshape(shape)
         if self.invalid is not None:
             x = x * (clip != self.invalid).to(x.dtype)
         return x
@@ -168,7 +169,7 @@ class Recognizer(nn.Module):
         self.view = ""
         self.modality = ""
         self.classes = 0
-        self.channels = int(prepare.mean.shape[1])
+        self.channels = prepare.mean.numel()
         self.frames = 0
         self.size = 0
         self.config: dict[str, Any] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,8 +102,12 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise ModaliftError(f"{path}: not a readable safetensors file ({_first(error)}) - fetch it again") from None
+    with path.open("rb") as file:
+        if not file.read(2).startswith((b"PK", b"\x80")):  # a zip archive, or a pickle as older versions wrote
+            raise ModaliftError(f"{path}: not a PyTorch file of weights - fetch it again")
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModaliftError(f"{path}: holds more than tensors, so opening it could run code - save its "
                             "state_dict() alone, or as .safetensors") from None
@@ -186,6 +191,23 @@ def _fit(state: Mapping[str, Tensor], names: Mapping[str, str], net: Recognizer,
     return fitting
 
 
+def _refuse_another(net: Recognizer, fitting: Mapping[str, Tensor], names: Mapping[str, str], what: str) -> None:
+    """Raise where names and shapes agree by chance: the file is of a deeper, a shallower or quite another trunk."""
+    advice = "these are weights of another network"
+    trunk = [n for n in net.state_dict() if n.startswith("backbone.") and not n.endswith("num_batches_tracked")]
+    found = sum(n in fitting for n in trunk)
+    if 2 * found < len(trunk):
+        raise ModaliftError(f"{what} with {found} of the {len(trunk)} tensors of this network's trunk - {advice}")
+    given = [n for n in names.values() if n.startswith("backbone.")]
+    homeless = [n for n in given if n not in fitting]
+    if 10 * len(homeless) > len(given):
+        raise ModaliftError(f"{what} with {len(homeless)} tensors that this network lacks, such as "
+                            f"'{homeless[0]}' - {advice}")
+    blocks = {".".join(n.split(".")[:3]) for n in trunk if n.count(".") > 3}
+    for block in sorted(blocks - {".".join(n.split(".")[:3]) for n in fitting}):
+        raise ModaliftError(f"{what} without '{block}' - {advice}")
+
+
 def load_weights(net: Recognizer, path: str | Path) -> Loaded:
     """Load a file's weights into a network, and say what was loaded, adapted and left out.
 
@@ -199,7 +221,7 @@ def load_weights(net: Recognizer, path: str | Path) -> Loaded:
 
     Raises:
         ModaliftError: a missing or damaged file, one that could run code, an unknown layout, a layer of another shape,
-            or a file that has less than half of the trunk's tensors.
+            or a trunk that is deeper or shallower than this one, or quite another.
 
     Example:
         >>> import tempfile, torch, modalift.networks as networks
@@ -213,11 +235,7 @@ def load_weights(net: Recognizer, path: str | Path) -> Loaded:
     layout, names = translate(state, path)
     result = Loaded(layout.name)
     fitting = _fit(state, names, net, path, result)
-    trunk = [n for n in net.state_dict() if n.startswith("backbone.") and not n.endswith("num_batches_tracked")]
-    found = sum(n in fitting for n in trunk)
-    if 2 * found < len(trunk):
-        raise ModaliftError(f"{path}: a {layout.name} file with {found} of the {len(trunk)} tensors of this network's "
-                            "trunk - these are weights of another network")
+    _refuse_another(net, fitting, names, f"{path}: a {layout.name} file")
     net.load_state_dict(fitting, strict=False)
     return result
 

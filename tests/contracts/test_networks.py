@@ -1,0 +1,198 @@
+"""What every registered network keeps: maps as declared, any number of channels, frames and clips, and so on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import modalift.networks as networks
+from modalift.errors import ModaliftError
+from modalift.networks import Recognizer
+
+#: Small variants of every family; a family that is not named here is built with its defaults.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "small": [{}, {"motion": "clip"}, {"causal": True}, {"causal": True, "motion": "running"},
+              {"blocks": 2, "bins": 1}],
+    "tsm": [{"backbone": "resnet8", "width": 0.25}, {"backbone": "resnet18", "width": 0.125, "shift": False},
+            {"backbone": "resnet50", "width": 0.125, "placement": "block"}],
+    "signal": [{}, {"velocity": False, "blocks": 2}, {"motion": "clip"}],
+}
+#: Families that read signals (B, C, T, 1, 1) and not video.
+SIGNALS = {"signal"}
+CASES = [(name, options) for name in networks.NETWORKS for options in VARIANTS.get(name, [{}])]
+every = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{n}-{i}" for i, (n, _) in enumerate(CASES)])
+
+
+def is_signal(name: str) -> bool:
+    return name in SIGNALS
+
+
+def made(name: str, options: dict[str, Any], channels: int = 3, frames: int = 4, size: int = 32) -> Recognizer:
+    torch.manual_seed(0)
+    view = "pose" if is_signal(name) else "rgb"
+    return networks.build(name, classes=5, view=view, channels=channels, frames=frames, size=size, **options)
+
+
+def clips(net: Recognizer, count: int = 2, frames: int | None = None, size: int | None = None) -> torch.Tensor:
+    torch.manual_seed(1)
+    side = net.size if size is None else size
+    x = torch.randn(count, net.channels, frames or net.frames, side, side)
+    return x if is_signal(net.config["name"]) else (x * 50 + 120).clamp(0, 255).to(torch.uint8)
+
+
+@every
+def test_maps_are_as_declared(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options).eval()
+    sizes = (1,) if is_signal(name) else (32, 45)
+    for size in sizes:
+        clip = clips(net, size=size)
+        with torch.no_grad():
+            seen = net.observe(clip, list(net.stages))
+        assert set(seen.maps) == set(net.stages)
+        assert seen.logits.shape == (2, 5)
+        for stage, declared in net.stages.items():
+            height, time = math.ceil(size / declared.stride), math.ceil(net.frames / declared.time_stride)
+            assert seen.maps[stage].shape == (2, declared.channels, time, height, height), stage
+        assert list(net.stages)[-1] == net.last_stage
+        assert torch.equal(seen.logits, net(clip))  # looking at maps changes nothing
+
+
+@every
+def test_any_number_of_channels(name: str, options: dict[str, Any]) -> None:
+    for channels in (1, 3, 6) if is_signal(name) else (1, 2, 3, 5):
+        net = made(name, options, channels=channels).eval()
+        assert net.channels == channels
+        assert net(clips(net)).isfinite().all()
+
+
+@every
+def test_few_frames_and_a_batch_of_one(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options, frames=1)
+    net.train()
+    for frames in (1, 2, 3):
+        out = net(clips(net, count=2, frames=frames))
+        assert out.shape == (2, 5)
+    net.eval()
+    out = net(clips(net, count=1, frames=1))
+    assert out.shape == (1, 5)
+    assert out.isfinite().all()
+
+
+@every
+def test_evaluation_is_deterministic_and_clips_do_not_mix(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options).eval()
+    clip = clips(net, count=3)
+    with torch.no_grad():
+        together = net(clip)
+        assert torch.equal(together, net(clip))
+        alone = torch.cat([net(c[None]) for c in clip])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+@every
+def test_time_and_content_matter(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options).train()
+    with torch.no_grad():
+        net(clips(net, count=8))  # statistics that are not those of nothing
+    net.eval()
+    clip = clips(net, count=1)
+    with torch.no_grad():
+        assert not torch.allclose(net(clip), net(clip.roll(1, dims=1) if is_signal(name) else 255 - clip))
+        if options.get("shift", True):
+            assert not torch.allclose(net(clip), net(clip.flip(2)), atol=1e-7)
+
+
+@every
+def test_gradient_reaches_every_parameter(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options).train()
+    net(clips(net, count=4)).logsumexp(1).sum().backward()
+    for key, parameter in net.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.abs().sum() > 0, key
+
+
+@every
+def test_channels_last_gives_the_same(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options).eval()
+    clip = clips(net)
+    with torch.no_grad():
+        plain = net(clip)
+        torch.testing.assert_close(net.to(memory_format=torch.channels_last)(clip), plain, atol=1e-4, rtol=1e-4)
+
+
+@every
+def test_half_precision_is_near(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options).eval()
+    clip = clips(net)
+    with torch.no_grad():
+        plain = net(clip)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = net(clip)
+    assert (half.float() - plain).abs().max() < 0.1 * plain.abs().max() + 0.05
+
+
+@every
+def test_compiles_without_a_break(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options).eval()
+    clip = clips(net)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(net, fullgraph=True, backend="eager")(clip)
+        torch.testing.assert_close(compiled, net(clip), atol=1e-5, rtol=1e-5)
+
+
+@every
+def test_export_gives_the_same(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options).eval()
+    clip = clips(net)
+    with torch.no_grad():
+        program = torch.export.export(net, (clip,))
+        torch.testing.assert_close(program.module()(clip), net(clip), atol=1e-5, rtol=1e-5)
+
+
+@every
+def test_streaming_equals_the_clip(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options).train()
+    with torch.no_grad():
+        net(clips(net, count=8))
+    net.eval()
+    if not net.streams:
+        with pytest.raises(ModaliftError, match="cannot stream"):
+            net.step(clips(net, frames=1))
+        return
+    for frames in (1, 2, 5, 12):
+        clip = clips(net, frames=frames)
+        with torch.no_grad():
+            state = None
+            for frame in clip.split(1, dim=2):
+                logits, state = net.step(frame, state)
+            torch.testing.assert_close(logits, net(clip), atol=1e-5, rtol=1e-5)
+            blank = tuple(torch.zeros_like(t) for t in state)  # zeros are the state before the first frame
+            torch.testing.assert_close(net.step(clip[:, :, :1], blank)[0], net(clip[:, :, :1]), atol=1e-5, rtol=1e-5)
+            if frames > 1:  # in two pieces of unequal length
+                pieces, state = net.step(clip[:, :, : frames // 3 + 1])
+                pieces, state = net.step(clip[:, :, frames // 3 + 1 :], state)
+                torch.testing.assert_close(pieces, net(clip), atol=1e-5, rtol=1e-5)
+
+
+@every
+def test_config_rebuilds_it(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options)
+    again = networks.build(**net.config)
+    assert {k: v.shape for k, v in net.state_dict().items()} == {k: v.shape for k, v in again.state_dict().items()}
+    assert again.config == net.config
+
+
+@every
+def test_wrong_input_is_told(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options)
+    with pytest.raises(ModaliftError, match="no stage"):
+        net.observe(clips(net), ["layer99"])
+    with pytest.raises(ModaliftError, match="reads clips"):
+        net(torch.zeros(1, net.channels + 1, 2, net.size, net.size))
+    with pytest.raises(ModaliftError, match="no option 'widht'"):
+        networks.build(name, classes=5, view="rgb", widht=3)

@@ -1,0 +1,158 @@
+"""The temporal shift, the trunk, the heads: against literal readings of their definitions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import modalift.networks as networks
+from modalift.errors import ModaliftError
+from modalift.networks.cost import cost, legacy_flops
+from modalift.networks.heads import CausalHead, MeanLogits, OrderedHead, spans
+from modalift.networks.resnet import ResNet, shift
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
+
+
+def literal_shift(x: Tensor, frames: int, part: int, causal: bool) -> Tensor:
+    clip = x.reshape(-1, frames, *x.shape[1:])
+    f, y = x.shape[1] // part, torch.zeros_like(clip)
+    for t in range(frames):
+        for c in range(x.shape[1]):
+            source = t
+            if causal and c < f:
+                source = t - 1
+            elif not causal and c < 2 * f:
+                source = t + 1 if c < f else t - 1
+            if 0 <= source < frames:
+                y[:, t, c] = clip[:, source, c]
+    return y.reshape(x.shape)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(("frames", "channels", "part"), [(1, 16, 8), (2, 16, 8), (5, 19, 4), (3, 7, 8)])
+def test_shift_is_the_definition(frames: int, channels: int, part: int, channels_last: bool, causal: bool) -> None:
+    x = torch.randn(2 * frames, channels, 3, 4)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    y = shift(x, frames, part, causal)
+    assert torch.equal(y, literal_shift(x, frames, part, causal))
+    assert y.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def test_shift_does_not_reach_into_another_clip() -> None:
+    x = torch.zeros(4, 8, 1, 1)
+    x[2:] = 1.0  # the second clip of two
+    assert shift(x, 2)[:2].abs().sum() == 0
+
+
+def test_shift_passes_gradcheck() -> None:
+    x = torch.randn(3, 8, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: shift(t, 3, 4), x)
+    assert torch.autograd.gradcheck(lambda t: shift(t, 3, 4, True), x)
+
+
+def test_residual_shift_leaves_the_skip_path_alone() -> None:
+    # With all convolutions of a block at zero the block is its skip path: frames must not have moved.
+    for placement, moved in (("residual", False), ("block", True)):
+        trunk = ResNet(3, "resnet18", 16, placement).eval()  # type: ignore[arg-type]
+        block = trunk.layer1[0]  # type: ignore[index]
+        torch.nn.init.zeros_(block.conv1.weight)
+        torch.nn.init.zeros_(block.conv2.weight)
+        x = torch.rand(4, 16, 5, 5)
+        assert torch.equal(block(x, 4), x) is not moved
+
+
+def test_without_shift_frames_are_seen_apart() -> None:
+    net = networks.build("tsm", backbone="resnet18", width=0.125, classes=3, channels=3, shift=False).eval()
+    clip = torch.rand(2, 3, 4, 40, 40) * 255
+    with torch.no_grad():
+        apart = torch.stack([net(f) for f in clip.split(1, 2)]).mean(0)
+        torch.testing.assert_close(net(clip), apart)
+        torch.testing.assert_close(net(clip), net(clip.flip(2)))
+
+
+def test_average_is_over_logits_of_frames() -> None:
+    head = MeanLogits(6, 3).eval()
+    x = torch.randn(2, 6, 4, 3, 3)
+    each = torch.stack([x[:, :, t].mean((2, 3)) @ head.fc.weight.T + head.fc.bias for t in range(4)])
+    torch.testing.assert_close(head(x), each.mean(0))
+
+
+@pytest.mark.parametrize(("frames", "bins"), [(16, 4), (7, 4), (3, 4), (1, 4), (5, 1)])
+def test_spans_are_adaptive_pooling(frames: int, bins: int) -> None:
+    u = torch.randn(2, 3, frames)
+    torch.testing.assert_close(u @ spans(frames, bins, u.device), torch.nn.functional.adaptive_avg_pool1d(u, bins))
+
+
+def test_ordered_heads_tell_a_movement_from_its_reverse() -> None:
+    x = torch.randn(1, 8, 8, 2, 2)
+    for head in (OrderedHead(8, 4).eval(), CausalHead(8, 4).eval()):
+        assert (head(x) - head(x.flip(2))).abs().max() > 1e-3
+
+
+def test_causal_head_means_are_the_definition() -> None:
+    head = CausalHead(4, 3, bins=3).eval()
+    x = torch.randn(2, 4, 6, 1, 1)
+    u = torch.relu(head.bn(head.conv(torch.nn.functional.pad(x.flatten(2), (2, 0)))))
+    means = []
+    for tau in (1.0, 2.0, 4.0):
+        weight = torch.tensor([(1 - 1 / tau) ** (5 - s) if tau > 1 or s == 5 else 0.0 for s in range(6)])
+        means.append((u * weight).sum(2) / weight.sum())
+    bands = torch.stack([means[0] - means[1], means[1] - means[2], means[2]], 2)
+    torch.testing.assert_close(head(x), head.fc(bands.flatten(1)))
+
+
+def test_causal_network_ignores_the_future() -> None:
+    net = networks.build("small", classes=3, view="thermal", size=32, causal=True, motion="running").eval()
+    clip = torch.rand(1, 1, 6, 32, 32) * 255
+    other = clip.clone()
+    other[:, :, 4:] = 0
+    with torch.no_grad():
+        for stage in net.stages:
+            a, b = net.observe(clip, [stage]).maps[stage], net.observe(other, [stage]).maps[stage]
+            torch.testing.assert_close(a[:, :, :4], b[:, :, :4])
+            assert not torch.allclose(a[:, :, 4:], b[:, :, 4:])
+
+
+def test_small_is_small() -> None:
+    for options in ({"motion": "clip"}, {"motion": "running", "causal": True}):
+        net = networks.build("small", classes=83, view="rgb", size=64, **options)
+        assert cost(net, frames=16, size=64).parameters < 1_500_000
+
+
+@pytest.mark.parametrize(("options", "part"), [
+    ({"causal": True, "motion": "clip"}, "motion='running'"), ({"width": 0}, "width=0"), ({"bins": 0}, "bins=0"),
+    ({"part": 1}, "part=1"),
+])
+def test_small_refuses_what_makes_no_sense(options: dict, part: str) -> None:
+    with pytest.raises(ModaliftError, match=part):
+        networks.build("small", classes=3, view="depth", **options)
+
+
+@pytest.mark.parametrize(("options", "part"), [
+    ({"backbone": "resnet81"}, "did you mean 'resnet8'"), ({"placement": "residul"}, "did you mean 'residual'"),
+    ({"width": 0.0}, "width=0"),
+])
+def test_tsm_refuses_what_makes_no_sense(options: dict, part: str) -> None:
+    with pytest.raises(ModaliftError, match=part):
+        networks.build("tsm", classes=3, view="rgb", **options)
+
+
+@pytest.mark.parametrize(("row", "backbone", "classes"), [
+    ("TSM_R50_83_8f", "resnet50", 83), ("TSN_resnet18_10_8f", "resnet18", 10), ("TSN_resnet18_51_8f", "resnet18", 51),
+    ("TSN_resnet34_10_8f", "resnet34", 10), ("TSN_resnet50_10_8f", "resnet50", 10),
+])
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared with the reference counts is absent")
+def test_counts_are_the_published_ones(row: str, backbone: str, classes: int) -> None:
+    want = json.loads((SHARED / "specs" / "acceptance.json").read_text())[row]
+    for moving in (True, False):
+        net = networks.build("tsm", backbone=backbone, classes=classes, channels=3, frames=8, shift=moving)
+        found = cost(net, frames=8, size=224)
+        assert (found.parameters, found.macs) == (want["params"], want["conv_linear_MACs"])
+        assert round(legacy_flops(net, frames=8, size=224) / 1e9, 4) == want["legacy_no_pool_G"]
