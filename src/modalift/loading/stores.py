@@ -46,7 +46,7 @@ class _Inner:
 
     def __init__(self, frames: Array) -> None:
         seen: Array = np.any(frames, axis=(0, 3))
-        rows, columns = seen.any(axis=1).nonzero()[0], seen.any(axis=0).nonzero()[0]
+        rows, columns = np.flatnonzero(np.any(seen, axis=1)), np.flatnonzero(np.any(seen, axis=0))
         self.window = (slice(0, 0), slice(0, 0))
         if len(rows):
             self.window = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))

@@ -1,0 +1,269 @@
+"""A contact sheet of what networks receive: the answer to *is my data what I think it is?*
+
+Everything is drawn from the tensors of a Batch, after framing, augmentation and collation, so a wrong crop, a swapped
+unit, a hole or a lost synchrony shows as the network sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modalift.engine.files import write_beside
+from modalift.errors import ModaliftError
+from modalift.loading.clips import ClipSet, collate
+from modalift.modalities import Batch, Modality
+from modalift.report.clips import guess_bones
+
+Picture = NDArray[np.uint8]  # BGR
+Floats = NDArray[np.float32]
+Words = list[tuple[str, tuple[int, int, int]]]
+#: What a network makes of a view's clips before its first layer: ``(view, (B, C, T, H, W)) -> (B, C', T, H, W)``.
+Prepared = Callable[[str, Tensor], Tensor]
+
+_PAPER, _INK, _SOFT, _LINE = (24, 21, 20), (236, 236, 236), (150, 146, 142), (58, 52, 48)
+_HOLE, _HATCH = (30, 27, 26), (52, 46, 44)
+_CURVES = ((180, 196, 69), (79, 146, 240), (255, 155, 143), (185, 121, 232), (74, 185, 205), (175, 163, 156))
+_GUTTER, _GAP, _HEAD, _LINE_HEIGHT = 236, 6, 44, 19
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+#: Pixels of a cell's side; small clips are enlarged by a whole factor, so that a network's pixel stays a square.
+_CELL = 144
+
+
+def look(clips: ClipSet, indices: Sequence[int], out: Path, *, epoch: int = 0, columns: int = 8,
+         prepare: Prepared | None = None) -> Path:
+    """Draws clips as their networks receive them: a row for each view, a column for each of some frames.
+
+    Depth is coloured by distance with its holes hatched, 8-bit views are as they are, flow is coloured by direction,
+    joints are figures and other signals are curves. The margin tells shapes, ranges and units.
+
+    Args:
+        clips: the data set; with augmentation, one draw of ``epoch`` is shown.
+        indices: places in the data set.
+        out: the ``.png`` to write.
+        epoch: whose random changes are shown.
+        columns: at most so many frames of a clip, evenly spread.
+        prepare: also draw what this makes of each video (a network's normalisation), each channel in its own row.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ModaliftError: no such clip, a file name that is not ``.png``, a clip that cannot be read.
+    """
+    out = Path(out)
+    if out.suffix.lower() != ".png":
+        raise ModaliftError(f"{out}: the contact sheet is a picture - give it a name that ends in .png")
+    wrong = [i for i in indices if not 0 <= i < len(clips)]
+    if wrong or not len(indices):
+        raise ModaliftError(f"{f'no clip {wrong[0]}' if wrong else 'no clip was asked for'}: there are {len(clips)} -"
+                            f" give places from 0 to {len(clips) - 1}")
+    sheet = draw(clips, collate([clips[epoch, i] for i in indices]), columns=columns, prepare=prepare)
+    done, png = cv2.imencode(".png", sheet)
+    if not done:
+        raise ModaliftError(f"{out}: a contact sheet of {sheet.shape[1]}x{sheet.shape[0]} pixels is too large - ask"
+                            " for fewer clips")
+    write_beside(out, lambda path: path.write_bytes(png.tobytes()))
+    return out
+
+
+def draw(clips: ClipSet, batch: Batch, *, columns: int = 8, prepare: Prepared | None = None) -> Picture:
+    """The contact sheet ``(height, width, 3)``, BGR, of a batch of the data set."""
+    prepared = {} if prepare is None else {v: _numbers(prepare(v, batch.clips[v])) for v in clips.framings
+                                           if clips.modalities[v].kind == "video"}
+    strips: list[str | tuple[Words, list[Picture]]] = []
+    for row in range(len(batch)):
+        strips.append(_title(clips, batch, row))
+        for view in clips.framings:
+            kind = clips.modalities[view]
+            clip = _numbers(batch.clips[view][row])
+            valid = batch.valid[view][row, 0].numpy() if view in batch.valid else None
+            here = bool(batch.present[view][row])
+            chosen = np.unique(np.linspace(0, clip.shape[1] - 1, min(columns, clip.shape[1])).round().astype(int))
+            strips.append((_facts(view, kind, clip, valid, here), _cells(clip, valid, kind, chosen, here)))
+            if here and view in prepared:
+                for channel, values in enumerate(prepared[view][row]):
+                    words = [(f"{view}, prepared [{channel}]", _INK),
+                             (f"mean {values.mean():+.2f}  deviation {values.std():.2f}", _SOFT),
+                             (f"{values.min():+.1f} to {values.max():+.1f}  (blue - to red +)", _SOFT)]
+                    strips.append((words, [_signed(values[t], values) for t in chosen]))
+    return _compose(strips, f"{clips.table.name}: what networks receive")
+
+
+def _numbers(tensor: Tensor) -> Floats:
+    return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float32)
+
+
+def _title(clips: ClipSet, batch: Batch, row: int) -> str:
+    found = clips.table.rows[int(batch.index[row])]
+    label = int(batch.labels[row])
+    name = clips.table.classes[label] if label >= 0 else "no label"
+    mirrored = found.label is not None and label != found.label
+    return f"{name}   |   subject {found.subject or '?'}   |   {found.split}   |   {found.id}" + (
+        f"   |   mirrored, was {clips.table.classes[found.label or 0]}" if mirrored else "")
+
+
+def _facts(view: str, kind: Modality, clip: Floats, valid: NDArray[np.bool_] | None,
+           here: bool) -> Words:
+    """The margin's lines: what the view is, its shape, its range and its holes."""
+    words = [(view if view == kind.name else f"{view} ({kind.name})", _INK),
+             ("C x T x H x W: " + " x ".join(map(str, clip.shape)), _SOFT)]
+    if not here:
+        return [*words, ("sensor absent", _CURVES[1])]
+    readings = clip[:, valid] if valid is not None else clip
+    if readings.size:
+        words.append((f"{readings.min():.4g} to {readings.max():.4g} {kind.unit}", _SOFT))
+        words.append((f"mean {readings.mean():.4g}", _SOFT))
+    if valid is not None:
+        words.append((f"valid: {valid.mean():.0%}", _SOFT))
+    return words
+
+
+# ---- from readings to cells -----------------------------------------------------------------------------------------
+
+
+def _cells(clip: Floats, valid: NDArray[np.bool_] | None, kind: Modality, chosen: NDArray[Any],
+           here: bool) -> list[Picture]:
+    """Pictures of the chosen frames; a signal that is no figure is one wide picture of curves."""
+    if not here:
+        return [_hatched(_CELL, _CELL) for _ in chosen]
+    if kind.kind == "signal":
+        values = clip[:, :, 0, 0].T
+        if kind.unit == "m" and values.shape[1] % 3 == 0 and values.shape[1] >= 9:
+            return _figures(values.reshape(len(values), -1, 3), chosen)
+        return [_curves(values, len(chosen) * (_CELL + _GAP) - _GAP)]
+    if valid is not None:
+        seen = clip[0][valid]
+        low, high = np.percentile(seen, [1, 99]) if seen.size else (0.0, 1.0)
+        return [_depth(clip[0, t], valid[t], float(low), float(high)) for t in chosen]
+    if kind.mirror == "negate_x" and len(clip) == 2:
+        top = max(float(np.percentile(np.hypot(clip[0], clip[1]), 99)), 1e-3)
+        return [_vectors(clip[:, t], top) for t in chosen]
+    if kind.dtype == "uint8":
+        return [_enlarged(_eight_bit(clip[:, t])) for t in chosen]
+    low, high = np.percentile(clip, [1, 99])
+    share = np.clip((clip[0] - low) / max(float(high - low), 1e-6), 0, 1)
+    return [_enlarged(cv2.applyColorMap((255 * share[t]).astype(np.uint8), cv2.COLORMAP_CIVIDIS)) for t in chosen]
+
+
+def _eight_bit(frame: Floats) -> Picture:
+    """``(C, H, W)`` grey levels: colour where there are three channels, else the first as grey."""
+    planes = frame[::-1] if len(frame) == 3 else np.repeat(frame[:1], 3, 0)
+    return np.ascontiguousarray(planes.transpose(1, 2, 0)).astype(np.uint8)
+
+
+def _depth(frame: Floats, valid: NDArray[np.bool_], low: float, high: float) -> Picture:
+    """Distance in colours, near is bright; holes are hatched."""
+    share = 1 - np.clip((frame - low) / max(high - low, 1e-6), 0, 1)
+    coloured = _enlarged(cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_VIRIDIS))
+    height, width = coloured.shape[:2]
+    solid = cv2.resize(valid.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+    return np.where(solid[..., None], coloured, _hatched(height, width))
+
+
+def _hatched(height: int, width: int) -> Picture:
+    """What stands where there is no reading."""
+    y, x = np.mgrid[:height, :width]
+    return np.where(((x + y) % 8 < 2)[..., None], _HATCH, _HOLE).astype(np.uint8)
+
+
+def _vectors(frame: Floats, top: float) -> Picture:
+    """Flow: direction is hue, speed is brightness."""
+    hue = (np.arctan2(frame[1], frame[0]) + np.pi) / (2 * np.pi) * 179
+    value = 255 * np.clip(np.hypot(frame[0], frame[1]) / top, 0, 1)
+    hsv = np.stack([hue, np.full_like(hue, 200), value], -1).astype(np.uint8)
+    return _enlarged(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR))
+
+
+def _signed(frame: Floats, clip: Floats) -> Picture:
+    """Normalised values: blue below zero, red above, dark at zero, in units of the clip's 99th percentile."""
+    top = max(float(np.percentile(np.abs(clip), 99)), 1e-6)
+    share = np.clip(frame / top, -1, 1)
+    up, down = np.clip(share, 0, 1), np.clip(-share, 0, 1)
+    mixed = np.stack([24 + 226 * down + 66 * up, 21 + 139 * down + 109 * up, 20 + 50 * down + 230 * up], -1)
+    return _enlarged(mixed.astype(np.uint8))
+
+
+def _enlarged(picture: NDArray[Any]) -> Picture:
+    factor = max(1, _CELL // max(picture.shape[:2]))
+    return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+
+
+def _figures(joints: Floats, chosen: NDArray[Any]) -> list[Picture]:
+    """Joints ``(T, J, 3)`` seen from the front, with the paths that they came along since the last figure."""
+    bones = guess_bones(joints)
+    flat = joints[..., :2] * (1, -1)  # y points up in the world, down in a picture
+    centre = (flat.min((0, 1)) + flat.max((0, 1))) / 2
+    zoom = 0.9 * _CELL / max(float(np.ptp(flat, axis=(0, 1)).max()), 1e-6)
+    at = np.round(((flat - centre) * zoom + _CELL / 2) * 16).astype(np.int32)
+    cells, before = [], 0
+    for t in chosen.tolist():
+        cell = np.full((_CELL, _CELL, 3), _PAPER, np.uint8)
+        for joint in range(at.shape[1]):
+            cv2.polylines(cell, [at[before : t + 1, joint]], False, (110, 84, 60), 1, cv2.LINE_AA, 4)
+        for a, b in bones:
+            cv2.line(cell, at[t, a].tolist(), at[t, b].tolist(), _CURVES[0], 2, cv2.LINE_AA, 4)
+        for point in at[t]:
+            cv2.circle(cell, point.tolist(), 30, _INK, -1, cv2.LINE_AA, 4)
+        cells.append(cell)
+        before = t
+    return cells
+
+
+def _curves(values: Floats, width: int) -> Picture:
+    """Channels ``(T, C)`` over time, each in its own lane and its own range; the samples are dots."""
+    lanes = min(values.shape[1], 12)
+    height = max(_CELL, lanes * 24)
+    picture = np.full((height, width, 3), _PAPER, np.uint8)
+    lane = height / lanes
+    x = np.linspace(6, width - 6, max(len(values), 2))[: len(values)]
+    for k in range(lanes):
+        low, high = float(values[:, k].min()), float(values[:, k].max())
+        y = lane * (k + 0.88 - 0.76 * (values[:, k] - low) / max(high - low, 1e-6))
+        points = np.round(np.stack([x, y], -1) * 16).astype(np.int32)
+        cv2.line(picture, (0, round(lane * (k + 1)) - 1), (width, round(lane * (k + 1)) - 1), _LINE, 1)
+        colour = _CURVES[k % len(_CURVES)]
+        cv2.polylines(picture, [points], False, colour, 1, cv2.LINE_AA, 4)
+        for point in points:
+            cv2.circle(picture, point.tolist(), 24, colour, -1, cv2.LINE_AA, 4)
+    return picture
+
+
+# ---- the sheet ------------------------------------------------------------------------------------------------------
+
+
+def _compose(strips: Sequence[str | tuple[Words, list[Picture]]], head: str) -> Picture:
+    """Titles and strips, one under the other."""
+    rows = [s for s in strips if not isinstance(s, str)]
+    width = _GUTTER + max(sum(c.shape[1] + _GAP for c in cells) for _, cells in rows)
+    width = max(width, 720)
+    heights = [_HEAD if isinstance(s, str) else max(max(c.shape[0] for c in s[1]), _LINE_HEIGHT * len(s[0]) + 8) + _GAP
+               for s in strips]
+    sheet = np.full((_HEAD + sum(heights) + _GAP, width, 3), _PAPER, np.uint8)
+    _write(sheet, head, (12, 29), _INK, 0.62)
+    y = _HEAD
+    for strip, height in zip(strips, heights, strict=True):
+        if isinstance(strip, str):
+            cv2.line(sheet, (0, y + 6), (width, y + 6), _LINE, 1)
+            _write(sheet, strip, (12, y + 31), _INK, 0.54)
+        else:
+            for k, (line, colour) in enumerate(strip[0]):
+                _write(sheet, line, (12, y + 16 + k * _LINE_HEIGHT), colour, 0.46 if colour == _INK else 0.38)
+            x = _GUTTER
+            for cell in strip[1]:
+                sheet[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
+                x += cell.shape[1] + _GAP
+        y += height
+    return sheet
+
+
+def _write(sheet: Picture, text: str, at: tuple[int, int], colour: tuple[int, int, int], size: float) -> None:
+    """Text in the built-in font, which knows ASCII only."""
+    plain = text.replace("°", "deg ").replace("µ", "u").encode("ascii", "replace").decode()
+    cv2.putText(sheet, plain, at, _FONT, size, colour, 1, cv2.LINE_AA)
