@@ -13,7 +13,7 @@ from modalift.errors import ModaliftError, nearest
 from modalift.modalities import Table
 from modalift.registry import Registry
 
-__all__ = ["DATASETS", "dataset", "open", "options_of"]
+__all__ = ["DATASETS", "dataset", "guess", "open", "options_of"]
 
 #: A dataset: the folder of its download, then its options by keyword, to a Table.
 Maker = Callable[..., Table]
@@ -51,6 +51,23 @@ def open(name: str, root: str | Path, **options: Any) -> Table:
     if not place.exists():
         raise ModaliftError(f"{place} does not exist - set data.root to the dataset's folder")
     return maker(place, **options)
+
+
+def guess(root: str | Path) -> str:
+    """The dataset that a folder looks like: ``darkroom``, ``csv`` (a manifest) or ``folder``.
+
+    Raises:
+        ModaliftError: if there is no such folder.
+    """
+    place = Path(root).expanduser()
+    if not place.exists():
+        raise ModaliftError(f"{place} does not exist - give a dataset's folder")
+    if place.is_file():
+        return "csv"
+    about = place / "dataset.json"
+    if about.is_file() and b'"modalift-darkroom/' in about.read_bytes()[:200]:
+        return "darkroom"
+    return "csv" if (place / "manifest.csv").is_file() else "folder"
 
 
 for _module in pkgutil.iter_modules(__path__):  # one file adds a dataset

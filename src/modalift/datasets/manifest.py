@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modalift.datasets import dataset
-from modalift.datasets.guess import (
+from modalift.datasets.naming import (
     assign_subjects,
     mirror_map,
     modality_of,
@@ -32,7 +33,10 @@ _USUAL = {
     "split": ("split", "subset", "partition"),
 }
 _VIEW_KEYS = ("modality", "column", "path", "file", "key_column", "start", "end", "last", "base", "rate", "offset_ms",
-              "space", "affine", "channels")
+              "timestamps", "space", "affine", "channels")
+FORMAT = "modalift-manifest/1"
+#: Options that ``manifest.json`` may hold.
+STORED = ("views", "facts", "mirrored", "classes", "first_label", "name")
 
 
 @dataset("csv")
@@ -40,7 +44,7 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
                   label_name: str | None = None, subject: str | None = None, split: str | None = None,
                   views: Mapping[str, Any] | None = None, facts: Sequence[str] | None = None,
                   mirrored: Mapping[str, str] | None = None, classes: Sequence[str] | None = None,
-                  close_gaps: bool = False, test_subjects: Sequence[str] | None = None,
+                  first_label: int | None = None, close_gaps: bool = False, test_subjects: Sequence[str] | None = None,
                   val_subjects: Sequence[str] | None = None, name: str | None = None) -> Table:
     """A table of clips from a manifest with a header line (comma, semicolon or tab; UTF-8).
 
@@ -57,6 +61,7 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
         mirrored: class -> class of its mirror image; ``others: same`` for all classes that are not named. A class
             that is missing forbids mirroring.
         classes: class names in order, instead of those of the manifest.
+        first_label: number of the first class; by default 0 if some clip has label 0, else 1.
         close_gaps: renumber labels where numbers are missing, instead of keeping classes without clips.
         test_subjects, val_subjects: subjects whose clips make these splits (needed without a split column).
         name: the table's name; by default the folder's.
@@ -66,7 +71,12 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
     with ``key_column`` (by default the id); its window: ``start`` and ``end`` (exclusive) or ``last`` (included), each
     a column or a number, counted from ``base`` (0 or 1); ``rate`` (frames a second) and ``offset_ms``, each a column
     or a number; ``space`` (views that name the same space are pixel-aligned), ``affine`` and ``channels``. A view
-    whose cell is empty, or whose archive lacks the clip, is absent from that clip.
+    whose cell is empty, or whose archive lacks the clip, is absent from that clip. Where a path ends in ``.npz`` and
+    the archive holds an array that is named like the clip, that array is meant. ``timestamps`` (seconds) and ``affine``
+    may also be columns of numbers with spaces between.
+
+    A file ``manifest.json`` beside ``manifest.csv`` may hold these options (``{"format": "modalift-manifest/1",
+    "options": {...}}``); what the caller gives outranks it.
 
     Raises:
         ModaliftError: naming the manifest and the line, column or key that is wrong.
@@ -74,7 +84,13 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
     if root.is_file():
         root, manifest = root.parent, root.name
     path = root / manifest
-    columns, lines = _read_lines(path)
+    columns, lines = read_lines(path)
+    stored = stored_options(path)
+    views = stored.get("views") if views is None else views
+    facts = stored.get("facts") if facts is None else facts
+    mirrored = stored.get("mirrored") if mirrored is None else mirrored
+    classes = stored.get("classes") if classes is None else classes
+    first_label = stored.get("first_label") if first_label is None else first_label
     given = {"id": id, "label": label, "label_name": label_name, "subject": subject, "split": split}
     roles = {role: _column(path, role, column, columns) for role, column in given.items()}
     if roles["id"] is None:
@@ -87,8 +103,8 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
     ids = [line[roles["id"]] for line in lines]
     specs = _views(root, path, columns, lines, ids, views, {c for c in roles.values() if c})
     labelling = number_labels(str(path), ids, _cells(lines, roles["label"]), _cells(lines, roles["label_name"]),
-                              classes, close_gaps)
-    taken = {c for c in roles.values() if c} | {s.column for s in specs.values()}
+                              classes, first_label, close_gaps)
+    taken = {c for c in roles.values() if c}.union(*(s.columns for s in specs.values()))
     kept = [c for c in columns if c not in taken] if facts is None else [_known(path, c, columns) for c in facts]
     rows = []
     for clip, line, number in zip(ids, lines, labelling.labels, strict=True):
@@ -99,7 +115,7 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
                         {c: _value(line[c]) for c in kept if line[c]}))
     rows = assign_subjects(str(path), rows, test_subjects, val_subjects)
     kinds = {v: with_channels(v, s.modality, (r.tracks[v] for r in rows if v in r.tracks)) for v, s in specs.items()}
-    return build_table(name or root.resolve().name, labelling.classes, kinds, rows,
+    return build_table(name or stored.get("name") or root.resolve().name, labelling.classes, kinds, rows,
                        mirror_map(labelling.classes, mirrored))
 
 
@@ -112,13 +128,25 @@ class _View:
     root: Path
     column: str
     spec: Mapping[str, Any]
-    held: frozenset[str]  # arrays of the archive, where the view lives in one
+    held: dict[Path, frozenset[str]]  # arrays of the archives that were met
+
+    @property
+    def columns(self) -> set[str]:
+        """Columns of the manifest that this view uses up."""
+        numbers = (self.spec.get(k) for k in ("start", "end", "last", "offset_ms", "timestamps", "affine"))
+        return {self.column, *(c for c in numbers if isinstance(c, str))}
+
+    def arrays(self, path: Path) -> frozenset[str]:
+        """Names of the arrays in an archive; none where it is missing, which is the doctor's business."""
+        if path not in self.held:
+            self.held[path] = frozenset(reading.keys(path)) if path.is_file() else frozenset()
+        return self.held[path]
 
     def track(self, line: Mapping[str, str], clip: str, who: str) -> Track | None:
         spec, key = self.spec, ""
         if "file" in spec:
             path, key = Path(spec["file"]), line[spec["key_column"]] if spec.get("key_column") else clip
-            if key not in self.held:
+            if key not in self.arrays(self.root / path):
                 return None
         elif "path" in spec:
             try:
@@ -130,27 +158,47 @@ class _View:
             if not line[self.column]:
                 return None
             path = Path(line[self.column])
+        if not key and path.suffix.lower() == ".npz":
+            key = line[spec["key_column"]] if spec.get("key_column") else clip
+            held = self.arrays(self.root / path)
+            key = key if key in held or len(held) > 1 else ""
         base = int(spec.get("base", 0))
         start = self._number("start", line, who)
         end, last = self._number("end", line, who), self._number("last", line, who)
         rate, offset = self._number("rate", line, who), self._number("offset_ms", line, who)
         return Track(self.root / path, key, 0 if start is None else int(start) - base,
                      int(end) - base if end is not None else int(last) - base + 1 if last is not None else None,
-                     rate, offset_ms=offset or 0.0, space=str(spec.get("space", "") or ""),
-                     affine=tuple(float(x) for x in spec["affine"]) if spec.get("affine") else None)  # type: ignore[arg-type]
+                     rate, self._numbers("timestamps", line, who), offset or 0.0, str(spec.get("space", "") or ""),
+                     self._affine(line, who))
 
     def _number(self, key: str, line: Mapping[str, str], who: str) -> float | None:
+        numbers = self._numbers(key, line, who)
+        if len(numbers) > 1:
+            raise ModaliftError(f"{who}: views.{self.view}.{key} needs one number, not {len(numbers)}")
+        return numbers[0] if numbers else None
+
+    def _numbers(self, key: str, line: Mapping[str, str], who: str) -> tuple[float, ...]:
+        """Numbers that a key gives itself, or that stand in the column it names."""
         told = self.spec.get(key)
-        if told is None or isinstance(told, int | float):
-            return told
-        cell = line[told]
-        if not cell:
-            return None
+        if told is None:
+            return ()
+        if isinstance(told, int | float):
+            return (float(told),)
+        cells = line[told].split() if isinstance(told, str) else told
         try:
-            return float(cell)
-        except ValueError:
-            raise ModaliftError(f"{who}: column '{told}' holds '{cell}', but views.{self.view}.{key} needs a number") \
+            return tuple(float(cell) for cell in cells)
+        except (TypeError, ValueError):
+            raise ModaliftError(f"{who}: views.{self.view}.{key} needs numbers, not '{' '.join(map(str, cells))}'") \
                 from None
+
+    def _affine(self, line: Mapping[str, str], who: str) -> tuple[float, float, float, float, float, float] | None:
+        numbers = self._numbers("affine", line, who)
+        if not numbers:
+            return None
+        if len(numbers) != 6:
+            raise ModaliftError(f"{who}: views.{self.view}.affine needs six numbers (two rows of three)")
+        a, b, c, d, e, f = numbers
+        return a, b, c, d, e, f
 
 
 def _views(root: Path, path: Path, columns: Sequence[str], lines: Sequence[Mapping[str, str]], ids: Sequence[str],
@@ -172,16 +220,14 @@ def _view(root: Path, path: Path, view: str, spec: Any, columns: Sequence[str]) 
         raise ModaliftError(f"views.{view}: give one of column, path and file")
     if "end" in spec and "last" in spec:
         raise ModaliftError(f"views.{view}: give one of end (exclusive) and last (included)")
-    for key in ("start", "end", "last", "rate", "offset_ms", "key_column"):
+    for key in ("start", "end", "last", "rate", "offset_ms", "timestamps", "affine", "key_column"):
         if isinstance(spec.get(key), str):
             _known(path, spec[key], columns)
     column = ""
     if "path" not in spec and "file" not in spec:
         column = _known(path, spec.get("column", view), columns, f"views.{view}: ")
     kind = view_modality(view, spec.get("modality"), spec.get("channels"))
-    if len(spec.get("affine") or [0] * 6) != 6:
-        raise ModaliftError(f"views.{view}.affine needs six numbers (two rows of three)")
-    held = frozenset(reading.keys(root / spec["file"])) if "file" in spec else frozenset()
+    held = {root / spec["file"]: frozenset(reading.keys(root / spec["file"]))} if "file" in spec else {}
     return _View(view, kind, root, column, spec, held)
 
 
@@ -203,7 +249,25 @@ def _guess_views(root: Path, columns: Sequence[str], lines: Sequence[Mapping[str
     return found
 
 
-def _read_lines(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def stored_options(path: Path) -> dict[str, Any]:
+    """Options that stand beside a manifest, in a ``.json`` file of its name; files of another format are not ours."""
+    file = path.with_suffix(".json")
+    if not file.is_file():
+        return {}
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModaliftError(f"{file} cannot be read as JSON ({error}) - correct or remove it") from None
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        return {}
+    for key in told.get("options", {}):
+        if key not in STORED:
+            raise ModaliftError(f"{file}: unknown option '{key}' - {nearest(key, STORED)}")
+    return dict(told.get("options", {}))
+
+
+def read_lines(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and lines of a text table."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

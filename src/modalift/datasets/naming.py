@@ -94,17 +94,17 @@ class Labelling:
 
 
 def number_labels(where: str, ids: Sequence[str], labels: Sequence[str], names: Sequence[str],
-                  classes: Sequence[str] | None, close_gaps: bool) -> Labelling:
+                  classes: Sequence[str] | None, first: int | None, close_gaps: bool) -> Labelling:
     """Class indices from label cells, which may be numbers or names; an empty cell is an unlabelled clip.
 
-    Numbers that begin at 0 are class indices as they stand, numbers that begin at 1 are taken less 1. Where a number
+    Numbers that begin at 0 are class indices as they stand, others are taken less 1 (or less ``first``). Where a number
     is missing in between, its class is kept without a clip, under the name ``class N``, so that index and number stay
     together; ``close_gaps`` renumbers instead. Without numbers, classes are the names in natural order, or the
     given ``classes``.
     """
     filled = [x for x in labels if x]
     if filled and all(re.fullmatch(r"\d+(\.0+)?", x) for x in filled):
-        return _by_number(where, ids, labels, names, classes, close_gaps)
+        return _by_number(where, ids, labels, names, classes, first, close_gaps)
     texts = [x or n for x, n in zip(labels, names, strict=True)]
     order = list(classes) if classes else sorted({x for x in texts if x}, key=reading.natural)
     index = {name: i for i, name in enumerate(order)}
@@ -116,7 +116,7 @@ def number_labels(where: str, ids: Sequence[str], labels: Sequence[str], names: 
 
 
 def _by_number(where: str, ids: Sequence[str], labels: Sequence[str], names: Sequence[str],
-               classes: Sequence[str] | None, close_gaps: bool) -> Labelling:
+               classes: Sequence[str] | None, first: int | None, close_gaps: bool) -> Labelling:
     numbers = [int(float(x)) if x else None for x in labels]
     called: dict[int, str] = {}
     for clip, number, name in zip(ids, numbers, names, strict=True):
@@ -131,7 +131,9 @@ def _by_number(where: str, ids: Sequence[str], labels: Sequence[str], names: Seq
     numbers = [by_name.get(name) if number is None and name else number
                for number, name in zip(numbers, names, strict=True)]
     used = sorted({n for n in numbers if n is not None})
-    base = 0 if used[0] == 0 else 1
+    base = first if first is not None else 0 if used[0] == 0 else 1
+    if used[0] < base:
+        raise ModaliftError(f"{where}: label {used[0]} is below first_label {base} - correct one of them")
     if close_gaps:
         place = {n: i for i, n in enumerate(used)}
     else:

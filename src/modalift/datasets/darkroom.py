@@ -1,0 +1,41 @@
+"""The dataset ``darkroom``: what ``modalift simulate`` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from modalift.datasets import dataset
+from modalift.datasets.manifest import read_manifest
+from modalift.errors import ModaliftError
+from modalift.modalities import Table
+
+
+@dataset("darkroom")
+def read_darkroom(root: Path, *, test_subjects: Sequence[str] | None = None,
+                  val_subjects: Sequence[str] | None = None) -> Table:
+    """Simulated clips, with the views, spaces and mirror map that ``dataset.json`` states.
+
+    Args:
+        root: a folder that ``modalift simulate`` made.
+        test_subjects, val_subjects: subjects whose clips make these splits, instead of the simulator's.
+
+    Raises:
+        ModaliftError: if the folder is no such dataset.
+    """
+    about_file = root / "dataset.json"
+    try:
+        about = json.loads(about_file.read_text(encoding="utf-8"))
+        rate, known, spaces = about["rate"], about["views"], about["spaces"]
+        mirrored, classes = about["mirrored"], about["classes"]
+    except FileNotFoundError:
+        raise ModaliftError(f"{about_file} does not exist - make the dataset with `modalift simulate {root}`") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModaliftError(f"{about_file} does not describe simulated clips ({error}) - simulate them again") from None
+    views = {view: {"modality": kind, "rate": rate, "space": spaces[view]} for view, kind in known.items()}
+    table = read_manifest(root, views=views, mirrored=mirrored, classes=classes, first_label=0,
+                          test_subjects=test_subjects, val_subjects=val_subjects, name="darkroom")
+    unused = {"pose", "rgb", "rgb_day", "depth", "nir", "thermal", "rate"} - set(table.views)
+    return table.map(lambda row: replace(row, facts={k: v for k, v in row.facts.items() if k not in unused}))

@@ -1,0 +1,154 @@
+"""The dataset ``folder``: classes, clips and views told by the names of folders and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modalift.datasets import dataset
+from modalift.datasets.naming import (
+    assign_subjects,
+    is_split,
+    mirror_map,
+    modality_of,
+    split_of,
+    subject_of,
+    view_modality,
+    with_channels,
+)
+from modalift.errors import ModaliftError, nearest
+from modalift.loading import reading
+from modalift.modalities import Row, Table, Track, build_table
+
+VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+UNLABELLED = "unlabelled"
+
+
+@dataclass(frozen=True)
+class _Found:
+    split: str
+    label: str
+    clip: str
+    view: str
+    path: Path
+
+
+@dataset("folder")
+def read_folder(root: Path, *, modalities: Mapping[str, str] | None = None,
+                spaces: Sequence[Sequence[str]] = (), mirrored: Mapping[str, str] | None = None,
+                classes: Sequence[str] | None = None, rate: float | None = None,
+                test_subjects: Sequence[str] | None = None, val_subjects: Sequence[str] | None = None,
+                name: str | None = None) -> Table:
+    """A table of clips from folders, by one of two rules.
+
+    1. ``ROOT/<split>/<class>/<clip>/<view>.<ext>``: a folder for each clip, in it a file for each sensor (or a folder
+       ``<view>/`` of images). ``<split>`` is train, val or test, in any usual spelling.
+    2. ``ROOT/<view>/<class>/<clip>.<ext>`` (or a folder ``<clip>/`` of images): a folder for each sensor, the same
+       names below each. There are no splits, so ``test_subjects`` must be given.
+
+    ``<ext>`` is that of a video, an image, ``.npz`` or ``.npy``. ``<view>`` tells its modality (``rgb``, ``rgb_day``,
+    ``depth``, ``ir_left``, ``pose``, ...), unless ``modalities`` does. A clip's name may begin with its subject:
+    ``s03_wave_2`` is by ``s03`` (``s``, ``subj``, ``subject``, ``p`` or ``person``, a number, then ``_``). Clips in a
+    class folder ``unlabelled`` have no label. A clip that lacks a view is a clip of which that sensor was absent.
+    Files of other kinds (``README.md``) and names that begin with a dot are passed over.
+
+    Args:
+        root: the folder.
+        modalities: view -> modality, where the view's name does not tell it.
+        spaces: groups of views that are pixel-aligned, such as ``[[rgb, depth]]``.
+        mirrored: class -> class of its mirror image; ``others: same`` for all that are not named.
+        classes: class names in order; by default those found, in natural order.
+        rate: frames a second of all views.
+        test_subjects, val_subjects: subjects whose clips make these splits.
+        name: the table's name; by default the folder's.
+
+    Raises:
+        ModaliftError: if neither rule fits, naming the folder that does not.
+    """
+    if not root.is_dir():
+        raise ModaliftError(f"{root} is a file - name a folder, or use the dataset 'csv' for a manifest")
+    tops = [p for p in _sorted(root) if p.is_dir()]
+    if tops and all(is_split(p.name) for p in tops):
+        found = list(_by_split(root, tops))
+    elif tops and all(modality_of(p.name) or p.name in (modalities or {}) for p in tops):
+        found = list(_by_view(tops))
+        if not test_subjects:
+            subjects = sorted({subject_of(f.clip) for f in found} - {""}, key=reading.natural)
+            raise ModaliftError(f"{root} has no train and test folders - give test_subjects"
+                                f" (subjects: {', '.join(subjects) or 'none; no name begins with one'})")
+    else:
+        what = next((p.name for p in tops if not is_split(p.name)), "no folder")
+        raise ModaliftError(f"{root} holds '{what}', which is neither a split nor a view - lay it out as"
+                            " <split>/<class>/<clip>/<view>.<ext> or <view>/<class>/<clip>.<ext>, or write a manifest"
+                            " and use the dataset 'csv'")
+    return _table(root, found, modalities or {}, spaces, mirrored, classes, rate, test_subjects, val_subjects, name)
+
+
+def _table(root: Path, found: list[_Found], modalities: Mapping[str, str], spaces: Sequence[Sequence[str]],
+           mirrored: Mapping[str, str] | None, classes: Sequence[str] | None, rate: float | None,
+           test_subjects: Sequence[str] | None, val_subjects: Sequence[str] | None, name: str | None) -> Table:
+    if not found:
+        raise ModaliftError(f"{root}: no clip was found - check that files end in {', '.join(VIDEOS[:4])}, .npz, ...")
+    views = sorted({f.view for f in found}, key=reading.natural)
+    for view in (*modalities, *(v for group in spaces for v in group)):
+        if view not in views:
+            raise ModaliftError(f"{root}: there is no view '{view}' - {nearest(view, views)}")
+    kinds = {view: view_modality(view, modalities.get(view)) for view in views}
+    space_of = {view: "+".join(group) for group in spaces for view in group}
+    order = list(classes) if classes else sorted({f.label for f in found} - {UNLABELLED}, key=reading.natural)
+    clips: dict[tuple[str, str, str], dict[str, Track]] = {}
+    for f in found:
+        tracks = clips.setdefault((f.split, f.label, f.clip), {})
+        if f.view in tracks:
+            raise ModaliftError(f"{f.path} and {tracks[f.view].path.name} are both view '{f.view}' of one clip"
+                                " - remove one")
+        tracks[f.view] = Track(f.path, rate=rate, space=space_of.get(f.view, ""))
+    rows = []
+    for (split, label, clip), tracks in clips.items():
+        if label != UNLABELLED and label not in order:
+            raise ModaliftError(f"{root}: class folder '{label}' is not among `classes` - {nearest(label, order)}")
+        rows.append(Row("/".join(p for p in (split, label, clip) if p), None if label == UNLABELLED
+                        else order.index(label), subject_of(clip), split_of(split or "train", clip), tracks))
+    rows = assign_subjects(str(root), rows, test_subjects, val_subjects)
+    kinds = {v: with_channels(v, kind, (r.tracks[v] for r in rows if v in r.tracks)) for v, kind in kinds.items()}
+    return build_table(name or root.resolve().name, order, kinds, rows, mirror_map(order, mirrored))
+
+
+def _by_split(root: Path, splits: Sequence[Path]) -> Iterator[_Found]:
+    for split in splits:
+        for label in _folders(split, "class"):
+            for clip in _folders(label, "clip"):
+                for view in _sorted(clip):
+                    if _is_recording(view):
+                        yield _Found(split.name, label.name, clip.name, _stem(view), view)
+
+
+def _by_view(views: Sequence[Path]) -> Iterator[_Found]:
+    for view in views:
+        for label in _folders(view, "class"):
+            for clip in _sorted(label):
+                if _is_recording(clip):
+                    yield _Found("", label.name, _stem(clip), view.name, clip)
+
+
+def _folders(parent: Path, what: str) -> list[Path]:
+    found = _sorted(parent)
+    for path in found:
+        if not path.is_dir() and _is_recording(path):
+            raise ModaliftError(f"{path} lies where a folder of a {what} should be - lay it out as"
+                                " <split>/<class>/<clip>/<view>.<ext> or <view>/<class>/<clip>.<ext>")
+    return [p for p in found if p.is_dir()]
+
+
+def _is_recording(path: Path) -> bool:
+    """A file of a known kind, or a folder (of images: whether it holds any is asked when it is read)."""
+    return path.is_dir() or path.suffix.lower() in (*VIDEOS, *reading.IMAGES, *reading.ARRAYS)
+
+
+def _stem(path: Path) -> str:
+    return path.stem if path.is_file() else path.name
+
+
+def _sorted(folder: Path) -> list[Path]:
+    return sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: reading.natural(p.name))

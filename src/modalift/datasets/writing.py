@@ -1,0 +1,107 @@
+"""Writing a Table as a folder that the dataset ``csv`` reads back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from modalift.datasets.manifest import FORMAT
+from modalift.errors import ModaliftError
+from modalift.modalities import Row, Table, Track
+
+_COLUMNS = ("clip_id", "label", "label_name", "subject", "split")
+
+
+def write_manifest(table: Table, folder: Path, name: str = "manifest.csv") -> Path:
+    """Write ``manifest.csv`` and its options, ``manifest.json``, into a folder.
+
+    Paths are written relative to the folder where they lie below its parent, and absolute elsewhere. What a manifest's
+    cells cannot say (modalities, spaces, class order, mirror map) stands in the JSON file.
+
+    Raises:
+        ModaliftError: if a view has another space in some clip, or the folder cannot be written.
+    """
+    views: dict[str, dict[str, Any]] = {view: _spec(table, view) for view in table.views}
+    facts = sorted({key for row in table for key in row.facts})
+    clashing = {*_COLUMNS, *table.views}
+    names = {key: f"{key}_fact" if key in clashing else key for key in facts}
+    extra = [spec[key] for spec in views.values() for key in _PER_CLIP if key in spec]
+    columns = [*_COLUMNS, *table.views, *extra, *names.values()]
+    text = io.StringIO()
+    out = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    out.writeheader()
+    for row in table:
+        out.writerow({**_cells(table, row, folder, views), **{names[k]: v for k, v in row.facts.items()}})
+    mirrored = {table.classes[a]: table.classes[b] for a, b in table.mirrored.items()}
+    options = {"name": table.name, "classes": list(table.classes), "first_label": 0, "views": views,
+               "mirrored": mirrored, "facts": list(names.values())}
+    path = folder / name
+    write_beside(path.with_suffix(".json"), json.dumps({"format": FORMAT, "options": options}, indent=1,
+                                                       ensure_ascii=False) + "\n")
+    write_beside(path, text.getvalue())
+    return path
+
+
+def write_beside(path: Path, text: str) -> None:
+    """Write a file under another name in its folder, then rename it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise ModaliftError(f"{path} cannot be written ({error.strerror}) - make room or name another folder") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+_PER_CLIP = {"key_column": "key", "start": "start", "end": "end", "rate": "rate", "offset_ms": "offset_ms",
+             "timestamps": "timestamps", "affine": "affine"}
+
+
+def _spec(table: Table, view: str) -> dict[str, Any]:
+    """The options of a view: what all its tracks share, and the columns in which they differ."""
+    kind = table.views[view]
+    tracks = [row.tracks[view] for row in table if view in row.tracks]
+    spaces = {t.space for t in tracks}
+    if len(spaces) > 1:
+        raise ModaliftError(f"{table.name}: view '{view}' is in several spaces ({', '.join(sorted(spaces))})"
+                            " - give it one space before writing a manifest")
+    spec: dict[str, Any] = {"modality": kind.name, "channels": kind.channels}
+    if spaces - {""}:
+        spec["space"] = spaces.pop()
+    plain = Track(Path())
+    for key, attribute in _PER_CLIP.items():
+        if any(getattr(t, attribute) != getattr(plain, attribute) for t in tracks):
+            spec[key] = f"{view}.{attribute}"
+    return spec
+
+
+def _cells(table: Table, row: Row, folder: Path, views: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    cells: dict[str, Any] = {"clip_id": row.id, "label": "" if row.label is None else row.label, "subject": row.subject,
+                             "label_name": "" if row.label is None else table.classes[row.label], "split": row.split}
+    for view, track in row.tracks.items():
+        cells[view] = _path(track.path, folder)
+        for key, attribute in _PER_CLIP.items():
+            if key in views[view]:
+                cells[views[view][key]] = _text(getattr(track, attribute))
+    return cells
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(repr(float(x)) for x in value)
+    return str(value)
+
+
+def _path(path: Path, folder: Path) -> str:
+    absolute, base = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+    if absolute.is_relative_to(base.parent):
+        return Path(os.path.relpath(absolute, base)).as_posix()
+    return absolute.as_posix()
