@@ -57,8 +57,8 @@ def render(answers: Sequence[Answer]) -> Group:
     good = [a for a in answers if a.prediction is not None]
     if good:
         table = Table(title_justify="left")
-        # A path may be long; what it was recognised as must stay readable.
-        table.add_column("clip", overflow="ellipsis", no_wrap=True, ratio=1)
+        # A long path folds: its end tells clips of one folder apart.
+        table.add_column("clip", overflow="fold", ratio=1)
         table.add_column("label", style="bold")
         table.add_column("probability", justify="right")
         table.add_column("then")
