@@ -70,5 +70,13 @@ def guess(root: str | Path) -> str:
     return "csv" if (place / "manifest.csv").is_file() else "folder"
 
 
+def fitting(root: str | Path) -> str:
+    """The dataset that a folder looks like: ``darkroom`` by its dataset.json, ``csv`` by its manifest, else ``folder``."""
+    place = Path(root)
+    if (place / "dataset.json").is_file():
+        return "darkroom"
+    return "csv" if place.suffix == ".csv" or (place / "manifest.csv").is_file() else "folder"
+
+
 for _module in pkgutil.iter_modules(__path__):  # one file adds a dataset
     importlib.import_module(f"{__name__}.{_module.name}")

@@ -37,5 +37,4 @@ def read_darkroom(root: Path, *, test_subjects: Sequence[str] | None = None,
     views = {view: {"modality": kind, "rate": rate, "space": spaces[view]} for view, kind in known.items()}
     table = read_manifest(root, views=views, mirrored=mirrored, classes=classes, first_label=0,
                           test_subjects=test_subjects, val_subjects=val_subjects, name="darkroom")
-    unused = {"pose", "rgb", "rgb_day", "depth", "nir", "thermal", "rate"} - set(table.views)
-    return table.map(lambda row: replace(row, facts={k: v for k, v in row.facts.items() if k not in unused}))
+    return table.map(lambda row: replace(row, facts={k: v for k, v in row.facts.items() if k != "rate"}))

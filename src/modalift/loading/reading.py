@@ -175,6 +175,11 @@ def _coloured(track: Track) -> bool:
     return not video.is_grey(track.path)
 
 
+def array(track: Track) -> np.ndarray:
+    """The array of an ``.npz`` / ``.npy`` track as it is stored."""
+    return _array(track.path, track.key)
+
+
 def keys(path: Path) -> list[str]:
     """Names of the arrays in an ``.npz`` archive."""
     return list(_archive(path).files)

@@ -1,0 +1,161 @@
+"""What the doctor looks at in each recording: whether it reads, how long and bright it is, what its content is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from modalift.errors import ModaliftError
+from modalift.loading import reading
+from modalift.modalities import Modality, Row, Table, Track
+
+_LOOKED_AT = 8  # frames of a clip whose brightness is taken
+_CHUNK = 64     # frames decoded at a time
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One track, looked at.
+
+    Attributes:
+        problem: why it cannot be read, or an empty string.
+        frames: frames of its window.
+        size: (height, width), or None where nothing was decoded or there is no picture.
+        mean: mean of valid readings over some frames, in the modality's unit; None where there are none.
+        still: whether all looked-at readings are one number.
+        holes: share of readings that are marked invalid.
+        finite: whether all readings are finite numbers.
+        outside: share of valid readings outside of the modality's range.
+    """
+
+    problem: str = ""
+    frames: int = 0
+    size: tuple[int, int] | None = None
+    mean: float | None = None
+    still: bool = False
+    holes: float = 0.0
+    finite: bool = True
+    outside: float = 0.0
+
+
+def look_at(track: Track, kind: Modality, decode: bool) -> Seen:
+    """Count a track's frames and, with ``decode``, read every one of them."""
+    try:
+        start, end = reading.window(track)
+        if not decode:
+            return Seen(frames=end - start)
+        parts, size, finite = [], None, True
+        every = max(1, (end - start) // _LOOKED_AT)
+        for at in range(0, end - start, _CHUNK):
+            frames = reading.read(track, kind, range(at, min(at + _CHUNK, end - start)))
+            size = (frames.shape[1], frames.shape[2]) if kind.kind == "video" else None
+            finite = finite and (frames.dtype.kind != "f" or bool(np.isfinite(frames).all()))
+            parts.append(frames[(-at) % every::every].reshape(-1))
+    except ModaliftError as error:
+        return Seen(problem=str(error))
+    values = np.concatenate(parts)
+    valid = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    if kind.invalid is not None:
+        valid = valid[valid != kind.invalid]
+    return Seen("", end - start, size, float(valid.mean()) if valid.size else None,
+                bool(values.size and (values == values[0]).all()), 1.0 - valid.size / max(1, values.size), finite,
+                float(((valid < kind.low) | (valid > kind.high)).mean()) if valid.size else 0.0)
+
+
+def look_at_all(table: Table, decode: Callable[[int], bool]) -> Iterator[tuple[Row, dict[str, Seen]]]:
+    """Every clip's tracks, looked at by a few threads (decoding runs outside of Python's lock)."""
+    def look(numbered: tuple[int, Row]) -> tuple[Row, dict[str, Seen]]:
+        index, row = numbered
+        return row, {v: look_at(t, table.views[v], decode(index)) for v, t in row.tracks.items()}
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        yield from pool.map(look, enumerate(table))
+
+
+def twins(table: Table, readable: Mapping[str, set[str]]) -> dict[str, list[list[str]]]:
+    """Clips of one content, by view: groups of clip ids whose frames are the same bytes.
+
+    Files are compared by size first and by SHA-256 where sizes agree, arrays of archives by shape and content; clips
+    that cut different windows out of one file are not twins.
+
+    Args:
+        table: the clips.
+        readable: view -> ids of the clips that can be read.
+    """
+    found: dict[str, list[list[str]]] = {}
+    for view in table.views:
+        alike: dict[tuple[object, int, int | None], list[Row]] = defaultdict(list)
+        for row in table:
+            if view in row.tracks and row.id in readable[view]:
+                track = row.tracks[view]
+                alike[_bytes_of(track), track.start, track.end].append(row)
+        groups: dict[object, list[str]] = defaultdict(list)
+        memo: dict[tuple[str, str], str] = {}
+        for which, rows in alike.items():
+            if len(rows) < 2:
+                continue
+            for row in rows:
+                track = row.tracks[view]
+                file = (str(track.path), track.key)
+                if file not in memo:
+                    memo[file] = _digest(track)
+                groups[which, memo[file]].append(row.id)
+        same = [ids for ids in groups.values() if len(ids) > 1]
+        if same:
+            found[view] = same
+    return found
+
+
+def overlaps(table: Table) -> list[tuple[str, str, str]]:
+    """Pairs of clips of different splits that share frames of one file: (view, id, id), one pair for each clip."""
+    found = []
+    for view in table.views:
+        by_file: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in table:
+            if view in row.tracks:
+                by_file[str(row.tracks[view].path), row.tracks[view].key].append(row)
+        for rows in by_file.values():
+            rows.sort(key=lambda r: r.tracks[view].start)
+            last: dict[str, tuple[float, Row]] = {}
+            for row in rows:
+                track = row.tracks[view]
+                for split, (end, other) in last.items():
+                    if split != row.split and end > track.start:
+                        found.append((view, other.id, row.id))
+                        break
+                end = np.inf if track.end is None else track.end
+                if row.split not in last or end > last[row.split][0]:
+                    last[row.split] = (end, row)
+    return found
+
+
+def _files(track: Track) -> list[os.DirEntry[str]]:
+    with os.scandir(track.path) as entries:
+        return sorted((e for e in entries if e.is_file()), key=lambda e: reading.natural(e.name))
+
+
+def _bytes_of(track: Track) -> object:
+    if track.path.is_dir():
+        return tuple(e.stat().st_size for e in _files(track))
+    if track.path.suffix.lower() == ".npz":
+        return reading.count_frames(track)
+    return track.path.stat().st_size
+
+
+def _digest(track: Track) -> str:
+    if track.path.suffix.lower() == ".npz":
+        return hashlib.sha256(np.ascontiguousarray(reading.array(track)).tobytes()).hexdigest()
+    if track.path.is_dir():
+        total = hashlib.sha256()
+        for entry in _files(track):
+            with open(entry.path, "rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.hexdigest()
+    with track.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
