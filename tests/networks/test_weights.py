@@ -219,7 +219,8 @@ def wrong(folder: Path, kind: str) -> Path:
     ("empty", "not a PyTorch"), ("text", "not a PyTorch file"), ("cut", "not a readable"),
     ("cut safetensors", "not a readable"),
     ("list", "no named tensors but a list"), ("no tensors", "no named tensors"), ("unknown layout", "a.b"),
-    ("other width", r"'conv1.weight' is \(16, 3, 7, 7\) but \(8, 3, 7, 7\)"), ("other depth", "with 15 of the 100 tensors"),
+    ("other width", r"'conv1.weight' is \(16, 3, 7, 7\) but \(8, 3, 7, 7\)"),
+    ("other depth", "with 15 of the 100 tensors"),
     ("deeper", "tensors that this network lacks, such as 'backbone.layer1.2.conv1.weight'"),
     ("shallower", "without 'backbone.layer3.1'"),
 ])
