@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modalift.engine.files import write_beside
 from modalift.errors import ModaliftError
+from modalift.files import write_beside
 from modalift.loading.clips import ClipSet, collate
 from modalift.modalities import Batch, Modality
-from modalift.report.clips import guess_bones
+from modalift.report.clips import bones_of
 
 Picture = NDArray[np.uint8]  # BGR
 Floats = NDArray[np.float32]
@@ -113,7 +113,7 @@ def _facts(view: str, kind: Modality, clip: Floats, valid: NDArray[np.bool_] | N
            here: bool) -> Words:
     """The margin's lines: what the view is, its shape, its range and its holes."""
     words = [(view if view == kind.name else f"{view} ({kind.name})", _INK),
-             ("C x T x H x W: " + " x ".join(map(str, clip.shape)), _SOFT)]
+             (f"(C, T, H, W) = {clip.shape}", _SOFT)]
     if not here:
         return [*words, ("sensor absent", _CURVES[1])]
     readings = clip[:, valid] if valid is not None else clip
@@ -197,9 +197,11 @@ def _enlarged(picture: NDArray[Any]) -> Picture:
 
 def _figures(joints: Floats, chosen: NDArray[Any]) -> list[Picture]:
     """Joints ``(T, J, 3)`` seen from the front, with the paths that they came along since the last figure."""
-    bones = guess_bones(joints)
-    flat = joints[..., :2] * (1, -1)  # y points up in the world, down in a picture
+    bones = bones_of(joints)
+    flat = joints[..., :2].astype(np.float64)
     centre = (flat.min((0, 1)) + flat.max((0, 1))) / 2
+    if np.median(flat[..., 1]) > centre[1]:  # y points up: a body has most of its joints in its upper half
+        flat, centre = flat * (1, -1), centre * (1, -1)
     zoom = 0.9 * _CELL / max(float(np.ptp(flat, axis=(0, 1)).max()), 1e-6)
     at = np.round(((flat - centre) * zoom + _CELL / 2) * 16).astype(np.int32)
     cells, before = [], 0
