@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from modalift import datasets, deploy, derive, losses, modalities, networks, report, schemes
     from modalift.deploy.bundle import load
 
-__all__ = ["__version__", "load", *_SUBPACKAGES]
+__all__ = ["__version__", "datasets", "deploy", "derive", "load", "losses", "modalities", "networks", "report", "schemes"]
 
 
 def __getattr__(name: str) -> Any:

@@ -59,7 +59,7 @@ def table_of(data: Path, dataset: str, options: list[str] | None) -> Table:
         if not equals:
             raise ModaliftError(f"option '{text}' is not of the form key=value")
         given[key] = yaml.safe_load(value)
-    return datasets.open(dataset or datasets.guess(data), data, **given)
+    return datasets.open(dataset or datasets.fitting(data), data, **given)
 
 
 @app.callback()
@@ -87,19 +87,23 @@ def simulate(
     seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 0,
     workers: Annotated[int, typer.Option(help="processes")] = 1,
     test_subjects: Annotated[int, typer.Option(help="subjects of the test split")] = 5,
-    sheet: Annotated[bool, typer.Option("--sheet", help="only draw a contact sheet, to OUT (a .png)")] = False,
+    sheet: Annotated[Path | None, typer.Option(
+        help="also draw a contact sheet to this .png; of a folder that is there already, only draw")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a dataset of simulated people who gesture in dark rooms, seen by five sensors."""
     from modalift import darkroom
+    from modalift.engine.logs import progress_bar
 
-    if sheet:
-        darkroom.sheet(folder, size=size, frames=frames, lux=lux, seed=seed)
-        say(as_json, {"sheet": folder}, f"contact sheet: {folder}")
-        return
-    done = darkroom.simulate(folder, clips=clips, size=size, frames=frames, lux=lux, seed=seed, workers=workers,
-                             test_subjects=test_subjects)
-    say(as_json, {"folder": done, "clips": clips}, f"{clips} clips in {done}; look at them with `modalift check {done}`")
+    if sheet is None or not (folder / "dataset.json").is_file():
+        with progress_bar(err) as bar:
+            task = bar.add_task("simulating", total=clips, says="clips")
+            darkroom.simulate(folder, clips=clips, size=size, frames=frames, lux=lux, seed=seed, workers=workers,
+                              test_subjects=test_subjects, progress=lambda done, _: bar.update(task, completed=done))
+    drawn = darkroom.sheet(sheet, folder) if sheet else None
+    say(as_json, {"folder": folder, "sheet": drawn},
+        f"simulated clips: {folder} (`modalift check {folder}` says what is in it)"
+        + (f"; contact sheet: {drawn}" if drawn else ""))
 
 
 @app.command()
@@ -363,7 +367,7 @@ def predict(
 
     found = predicting.predict_many(deploying.load(bundle), clips, top=top)
     say(as_json, predicting.as_json(found), predicting.render(found))
-    raise typer.Exit(EXIT_CODE if any(f.error for f in found) else 0)
+    raise typer.Exit(predicting.exit_code(found))
 
 
 @app.command()

@@ -126,9 +126,9 @@ class Recipe(Section):
     data: DataSection
     networks: dict[str, NetworkSection]
     scheme: SchemeSection = Field(default_factory=SchemeSection)
-    optim: OptimSection = Field(default_factory=OptimSection)
-    protocol: ProtocolSection = Field(default_factory=ProtocolSection)
-    run: RunSection = Field(default_factory=RunSection)
+    optim: OptimSection = OptimSection()
+    protocol: ProtocolSection = ProtocolSection()
+    run: RunSection = RunSection()
     paper: PaperSection = Field(default_factory=PaperSection)
 
     def to_yaml(self) -> str:

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from modalift.engine import files
+from modalift import files
 from modalift.engine.evaluate import evaluate
 from modalift.engine.experiment import assemble
 from modalift.engine.optim import MovingAverage, Plateau, factor

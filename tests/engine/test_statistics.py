@@ -93,12 +93,12 @@ def test_seeds() -> None:
     each = [y.right.mean() - x.right.mean() for x, y in zip(a, b, strict=True)]
     assert found["differences"] == pytest.approx(each)
     half = 4.302653 * np.std(each, ddof=1) / math.sqrt(3)  # t of 2 degrees of freedom, 97.5 %
-    assert found["t_interval"] == pytest.approx([np.mean(each) - half, np.mean(each) + half], abs=1e-5)
+    assert found["over_seeds"] == pytest.approx([np.mean(each) - half, np.mean(each) + half], abs=1e-5)
     gain = np.array([y.right.astype(int) - x.right for x, y in zip(a, b, strict=True)])
     groups = [np.flatnonzero(a[0].subjects == s) for s in np.unique(a[0].subjects)]
     literal = [gain[rng.integers(0, 3, 3)][:, np.concatenate([groups[k] for k in rng.integers(0, 4, 4)])].mean()
                for _ in range(4000)]
-    over = paired_seeds(a, b, resamples=20000)["subjects_seeds"]
+    over = paired_seeds(a, b, resamples=20000)["over_subjects_seeds"]
     assert over == pytest.approx(percentile(np.array(literal)), abs=0.01)
 
 
@@ -113,7 +113,7 @@ def test_seeds_must_be_pairs() -> None:
 def test_equal_seeds() -> None:
     one = predictions(np.ones(4, bool))
     found = paired_seeds([one, one], [one, one])
-    assert found["t_interval"] == [0.0, 0.0]
+    assert found["over_seeds"] == [0.0, 0.0]
     assert found["t_p"] == 1.0
 
 

@@ -10,11 +10,9 @@ hashes too. Compare :attr:`Contents.sha256` with the one its author states where
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from modalift.errors import ModaliftError
+from modalift.files import write_beside
 
 FORMAT = "modalift-bundle/1"
 _KEY = "modalift"
@@ -93,30 +92,6 @@ def is_bundle(path: Path) -> bool:
     except OSError:
         return False
     return head[8:9] == b"{" and b'"' + _KEY.encode() + b'"' in head
-
-
-def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls ``write`` with a temporary name in the folder of ``path``, then renames: whole or not at all.
-
-    Raises:
-        ModaliftError: the folder is missing or cannot be written, or the disk is full.
-    """
-    if not path.parent.is_dir():
-        raise ModaliftError(f"{path}: the folder {path.parent} does not exist - make it first")
-    if path.is_dir():
-        raise ModaliftError(f"{path}: is a folder - name a file in it")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(beside)
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise ModaliftError(f"{path}: cannot be written ({error.strerror}) - free some space or choose another"
-                            " folder; what was there before is kept") from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:

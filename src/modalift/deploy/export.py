@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from modalift.deploy.bundle import Bundle
-from modalift.deploy.container import write_beside
 from modalift.errors import ModaliftError
+from modalift.files import write_beside
 from modalift.modalities import Modality
 from modalift.networks import Recognizer
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from modalift.engine.experiment import Experiment, assemble
-from modalift.engine.files import write_beside
 from modalift.engine.metrics import score
 from modalift.engine.run import Run, read_network
 from modalift.engine.statistics import Predictions
 from modalift.errors import ModaliftError
+from modalift.files import write_beside
 from modalift.loading.clips import ClipSet, collate
 from modalift.modalities import Table
 from modalift.networks import Recognizer
@@ -110,7 +110,7 @@ def _record(run: Run, split: str, results: dict[str, Any], fingerprint: str) -> 
         held.setdefault(role, {})[split] = metrics
     write_beside(run.results, lambda p: Path(p).write_text(json.dumps(held)))
     if split == "test":
-        when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with (run.folder / "test_ledger.jsonl").open("a") as ledger:
             for role, metrics in results.items():
                 ledger.write(json.dumps({"when": when, "role": role, "table": fingerprint, "clips": metrics["n"],

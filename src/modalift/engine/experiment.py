@@ -13,13 +13,10 @@ import torch
 from modalift import datasets, networks, schemes
 from modalift.engine.run import Run, read_network
 from modalift.errors import ModaliftError, nearest
-try:
-    from modalift.loading.cache import build_cache, open_cache
-except ImportError:
-    pass
+from modalift.loading.augment import Augment
+from modalift.loading.cache import build_cache, open_cache
 from modalift.loading.clips import ClipSet
 from modalift.loading.framing import Framing
-from modalift.loading.augment import Augment
 from modalift.loading.stores import Memory, Store
 from modalift.modalities import Table
 from modalift.networks import Recognizer

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from modalift.engine.files import disk_errors
 from modalift.errors import ModaliftError
+from modalift.files import disk_errors
 from modalift.schemes import Terms
 
 
@@ -48,7 +48,7 @@ class Logs:
             for key, value in _flat(entry).items():
                 self._board.add_scalar(f"{entry['kind']}/{key}", value, entry.get("step", entry["epoch"]))
         if entry["kind"] == "epoch":
-            self._row({k: v for k, v in _flat(entry).items()})
+            self._row(_flat(entry))
 
     def _row(self, values: dict[str, float]) -> None:
         path = self.files["metrics"]

@@ -16,8 +16,8 @@ import torch
 
 import modalift
 from modalift import networks
-from modalift.engine.files import write_beside
 from modalift.errors import ModaliftError, nearest
+from modalift.files import write_beside
 from modalift.loading.framing import Framing
 from modalift.networks import Recognizer
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from modalift.engine.distribution import World
-from modalift.engine.files import write_beside
 from modalift.engine.logs import Logs
 from modalift.engine.optim import MovingAverage, Plateau
 from modalift.engine.run import Run
 from modalift.errors import ModaliftError
+from modalift.files import write_beside
 from modalift.schemes import Scheme
 
 

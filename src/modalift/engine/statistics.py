@@ -225,6 +225,34 @@ def paired_seeds(a: Sequence[Predictions], b: Sequence[Predictions], *, seed: in
             "over_subjects_seeds": over, "level": LEVEL}
 
 
+def mean_accuracy(runs: Sequence[Predictions], *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """Top-1 of one way of training, meant over its seeds, with bootstrap intervals that hold the networks fixed.
+
+    Returns:
+        ``top1``, ``sd`` over seeds (None for one), ``n``, ``seeds`` and ``intervals`` of the mean: over ``clips`` and
+        over ``subjects`` (None over one clip or subject).
+
+    Raises:
+        ModaliftError: no run, or runs on other clips.
+    """
+    if not runs:
+        raise ModaliftError("mean accuracy: there are no predictions - give at least one")
+    first, _ = aligned(runs[0], runs[0])
+    right = np.array([aligned(first, r)[1].right for r in runs])
+    times, R, n = right.sum(0), len(runs), right.shape[1]
+    rng = np.random.default_rng(seed)
+    over_clips = over_subjects = None
+    if n > 1:  # a clip was right for 0..R of the seeds: resampling clips draws counts of these cells
+        cells = rng.multinomial(n, np.bincount(times, minlength=R + 1) / n, size=resamples)
+        over_clips = percentile(cells @ np.arange(R + 1) / (n * R))
+    sums, counts = _per_subject(times[None], first.subjects)
+    if len(counts) > 1:
+        drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples)
+        over_subjects = percentile((drawn @ sums[0]) / (R * (drawn @ counts)))
+    return {"top1": float(right.mean()), "sd": float(right.mean(1).std(ddof=1)) if R > 1 else None, "n": n, "seeds": R,
+            "intervals": {"clips": over_clips, "subjects": over_subjects}}
+
+
 def mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided exact McNemar test: probability of so lopsided a count of disagreements, were both equally good.
 

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from modalift.engine.distribution import join
 from modalift.engine.experiment import Experiment, assemble
-from modalift.engine.files import write_beside
-from modalift.engine.fit import fit, fingerprint
+from modalift.engine.fit import fingerprint, fit
 from modalift.engine.run import Run, environment, write_network
 from modalift.engine.state import State, read_checkpoint
 from modalift.errors import ModaliftError
+from modalift.files import write_beside
 from modalift.networks import Recognizer, cost
 from modalift.recipe import Recipe, load_recipe
 

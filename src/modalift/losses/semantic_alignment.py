@@ -60,8 +60,8 @@ def semantic_alignment(own_map: Tensor, other_map: Tensor, reduction: Literal["s
         >>> semantic_alignment(x, 3 * x + 1).item() < 1e-9
         True
     """
-    grid = [min(a, b) for a, b in zip(own_map.shape[2:], other_map.shape[2:], strict=True)]
-    own, other = (F.adaptive_avg_pool3d(m, grid) if list(m.shape[2:]) != grid else m
+    T, H, W = (min(a, b) for a, b in zip(own_map.shape[2:], other_map.shape[2:], strict=True))
+    own, other = (F.adaptive_avg_pool3d(m, (T, H, W)) if m.shape[2:] != (T, H, W) else m
                   for m in (own_map, other_map.detach()))
     difference = (correlation(own, eps) - correlation(other, eps)).square()
     positions = difference.shape[1]

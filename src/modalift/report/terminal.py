@@ -38,6 +38,22 @@ def results(found: Mapping[str, Mapping[str, Any]], split: str) -> Table:
     return table
 
 
+def comparison(found: Mapping[str, Any]) -> Table:
+    """One row a run, and its paired difference to the first."""
+    table = Table(title=f"top-1 on {found['split']}, against '{found['baseline']}'", title_justify="left")
+    for name in ("run", "sensor", "clips", "epochs", "tera MACs", "top-1", "difference", "over clips or seeds", "over subjects"):
+        table.add_column(name, justify="left" if name in ("run", "sensor") else "right")
+    for row in found["rows"]:
+        pair = row["against_first"] or {}
+        within = pair.get("intervals", {})
+        table.add_row(row["name"], row["view"] or "-", str(row["n"]), str(row["epochs"] or "-"),
+                      f"{(row['training_macs'] or 0) / 1e12:.3g}", f"[bold]{percent(row['top1'])}[/]",
+                      f"{100 * pair['difference']:+.1f}" if pair else "",
+                      span(pair.get("over_seeds") or within.get("clips")) if pair else "",
+                      span(pair.get("over_subjects_seeds") or within.get("subjects")) if pair else "")
+    return table
+
+
 def study(found: Mapping[str, Any]) -> Group:
     """One row a recipe, and its paired difference to the first."""
     table = Table(title=f"top-1 on {found['split']}, mean of seeds", title_justify="left")

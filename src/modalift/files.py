@@ -17,7 +17,10 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
     Raises:
         ModaliftError: where the disk is full or the folder cannot be written; what stood at ``path`` stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise ModaliftError(f"{path}: is a folder - name a file in it")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with disk_errors(path):
         try:
@@ -40,7 +43,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "the disk is full: free some space and run the same command again" if full else str(error)
+        advice = "the disk is full: free some space and run the same command again" if full else error.strerror
         raise ModaliftError(f"{path}: cannot be written - {advice}; what was there before is kept") from error
     except RuntimeError as error:  # torch's zip writer reports a failed write so
         if "write" not in str(error) and "PytorchStreamWriter" not in str(error):
