@@ -156,16 +156,13 @@ def warp(frames: Array, matrix: Matrix, size: int, modality: Modality) -> tuple[
     if modality.invalid is not None:
         return _warp_valid(source, size, see, modality)
     border = cv2.BORDER_CONSTANT if modality.mirror == "negate_x" else cv2.BORDER_REPLICATE
-    channels = source.shape[3]
-    if channels == 1:
-        out = np.empty((1, len(source), size, size), source.dtype)
-        for t, picture in enumerate(source):
+    out = np.empty((source.shape[3], len(source), size, size), source.dtype)
+    for t, picture in enumerate(source):
+        if len(out) == 1:
             out[0, t] = see(picture[..., 0], border)
-    else:
-        flat = np.empty((len(source), size, size, channels), source.dtype)
-        for t, picture in enumerate(source):
-            flat[t] = see(picture, border).reshape(size, size, channels)
-        out = np.ascontiguousarray(flat.transpose(3, 0, 1, 2))
+        else:
+            for c, plane in enumerate(cv2.split(see(picture, border))):  # many times faster than a transposition
+                out[c, t] = plane
     if modality.mirror == "negate_x":
         linear = np.linalg.inv(_linear(matrix, width / source.shape[2], height / source.shape[1]))
         out = (linear.astype(np.float32) @ out.reshape(2, -1)).reshape(out.shape)
@@ -293,8 +290,8 @@ def _colour(clip: Array, saturation: float, turn: float) -> Array:
     """Colours stretched about grey and turned on the colour circle (in YIQ); brightness stays."""
     cos, sin = saturation * math.cos(turn), saturation * math.sin(turn)
     matrix = np.linalg.inv(_YIQ) @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ _YIQ
-    pixels = np.ascontiguousarray(clip.reshape(3, -1).T)[:, None]
-    return np.ascontiguousarray(cv2.transform(pixels, matrix)[:, 0].T).reshape(clip.shape)
+    pixels = cv2.merge([plane.reshape(-1, clip.shape[-1]) for plane in clip])
+    return np.stack(cv2.split(cv2.transform(pixels, matrix))).reshape(clip.shape)
 
 
 # ---- signals --------------------------------------------------------------------------------------------------------

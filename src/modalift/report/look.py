@@ -19,7 +19,7 @@ from modalift.errors import ModaliftError
 from modalift.files import write_beside
 from modalift.loading.clips import ClipSet, collate
 from modalift.modalities import Batch, Modality
-from modalift.report.clips import bones_of
+from modalift.report.clips import skeleton
 
 Picture = NDArray[np.uint8]  # BGR
 Floats = NDArray[np.float32]
@@ -197,10 +197,10 @@ def _enlarged(picture: NDArray[Any]) -> Picture:
 
 def _figures(joints: Floats, chosen: NDArray[Any]) -> list[Picture]:
     """Joints ``(T, J, 3)`` seen from the front, with the paths that they came along since the last figure."""
-    bones = bones_of(joints)
+    bones, upwards = skeleton(joints)
     flat = joints[..., :2].astype(np.float64)
     centre = (flat.min((0, 1)) + flat.max((0, 1))) / 2
-    if np.median(flat[..., 1]) > centre[1]:  # y points up: a body has most of its joints in its upper half
+    if upwards:  # in the world, down in a picture
         flat, centre = flat * (1, -1), centre * (1, -1)
     zoom = 0.9 * _CELL / max(float(np.ptp(flat, axis=(0, 1)).max()), 1e-6)
     at = np.round(((flat - centre) * zoom + _CELL / 2) * 16).astype(np.int32)
