@@ -155,7 +155,7 @@ def _framing(recipe: Recipe, view: str, table: Table) -> Framing:
             raise ModaliftError(f"unknown key 'data.per_view.{view}.{key}' - {nearest(key, base)}")
     merged = {**base, **own}
     if table.modality(view).kind == "signal":
-        merged["size"] = 1
+        merged |= {"size": 1, "region": "whole"}  # a signal has no picture to cut a region from
     return Framing(**merged)
 
 
