@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from modalift.engine.metrics import percentile
-from modalift.engine.statistics import Predictions, mcnemar, paired, paired_seeds, t_interval, t_within
+from modalift.engine.statistics import Predictions, mcnemar, mean_accuracy, paired, paired_seeds, t_interval, t_within
 from modalift.errors import ModaliftError
 
 
@@ -184,3 +184,20 @@ def test_bad_files(tmp_path: Path) -> None:
     np.savez(path, ids=["a"], labels=[0, 1], subjects=["s"], probabilities=[[1.0]])
     with pytest.raises(ModaliftError, match="'labels' has shape"):
         Predictions.load(path)
+
+
+def test_mean_over_seeds_equals_the_literal_bootstrap() -> None:
+    rng = np.random.default_rng(4)
+    runs = [predictions(rng.random(120) < 0.6, 6) for _ in range(3)]
+    right = np.array([r.right for r in runs])
+    found = mean_accuracy(runs, resamples=20000)
+    assert found["top1"] == pytest.approx(right.mean())
+    assert found["sd"] == pytest.approx(right.mean(1).std(ddof=1))
+    clips = [right[:, rng.integers(0, 120, 120)].mean() for _ in range(4000)]
+    groups = [np.flatnonzero(runs[0].subjects == s) for s in np.unique(runs[0].subjects)]
+    people = [right[:, np.concatenate([groups[k] for k in rng.integers(0, 6, 6)])].mean() for _ in range(4000)]
+    assert found["intervals"]["clips"] == pytest.approx(percentile(np.array(clips)), abs=0.008)
+    assert found["intervals"]["subjects"] == pytest.approx(percentile(np.array(people)), abs=0.008)
+    assert mean_accuracy(runs[:1])["sd"] is None
+    with pytest.raises(ModaliftError, match="no predictions"):
+        mean_accuracy([])

@@ -1,0 +1,326 @@
+"""Runs against each other on the same clips: a dictionary for programs, a page for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modalift.engine.experiment import open_table
+from modalift.engine.metrics import score
+from modalift.engine.run import Run
+from modalift.engine.statistics import Predictions, aligned, mean_accuracy, paired, paired_seeds
+from modalift.errors import ModaliftError
+from modalift.files import write_beside
+from modalift.modalities import Table
+from modalift.recipe import load_recipe
+from modalift.report import html
+from modalift.report.clips import Sample, gallery, pick, sample_clips
+from modalift.report.figures import Mark, columns, diverging, forest
+from modalift.report.html import card, duration, esc, missing, pct, points, quantity, span
+from modalift.report.record import Record, read_record
+
+Runs = Mapping[str, Path | Sequence[Path]] | Sequence[Path]
+CLIPS = 8
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way of training: its runs (one a seed), what they answered, and the scores of the first."""
+
+    name: str
+    role: str
+    records: tuple[Record, ...]
+    answers: tuple[Predictions, ...]
+    score: dict[str, Any]
+
+
+def compare_runs(runs: Runs, *, split: str = "test", role: str = "",
+                 roles: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Every run with its intervals and its paired difference to the first one, as plain JSON values.
+
+    Args:
+        runs: run folders, the baseline first; or name -> folder, or name -> folders of the same seeds.
+        split: which predictions.
+        role: which network, where a run trained several; ``roles`` (name -> role) outranks it.
+
+    Returns:
+        ``{"split", "baseline", "rows": [...]}``; a row has ``name``, ``role``, ``view``, ``n``, ``seeds``, ``top1`` and its
+        ``sd`` and ``intervals`` (see :func:`~modalift.engine.statistics.mean_accuracy`), ``mean_class``, ``ece`` (of the
+        first seed), ``parameters``, ``macs``,
+        ``epochs``, ``training_macs``, ``seconds`` and ``against_first``: :func:`~modalift.engine.statistics.paired`
+        of the two, or :func:`~modalift.engine.statistics.paired_seeds` where both have as many seeds (two or more).
+
+    Raises:
+        ModaliftError: fewer than two runs, a run without predictions, or runs on other clips.
+    """
+    return _summary(_contenders(runs, split, role, roles or {}), split)
+
+
+def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", role: str = "",
+                     roles: Mapping[str, str] | None = None, table: Table | None = None,
+                     samples: Sequence[Sample] | None = None, title: str = "", lede: str = "", focus: str = "",
+                     views: Sequence[str] = ()) -> Path:
+    """Write the page of a comparison: one file that asks no other host for anything.
+
+    Args:
+        runs, split, role, roles: see :func:`compare_runs`.
+        out: the file to write.
+        table: clips to show; by default those of the first run's recipe, where its data are still there.
+        samples: clips ready to be shown instead.
+        title, lede: plain text of the heading and of the first paragraph, instead of those made from the figures.
+        focus: the run whose classes are compared with the baseline's; by default the last one.
+        views: which sensors of the clips to show; by default all.
+    """
+    contenders = _contenders(runs, split, role, roles or {})
+    found = _summary(contenders, split)
+    chosen = next((c for c in contenders if c.name == focus), contenders[-1])
+    if focus and chosen.name != focus:
+        raise ModaliftError(f"focus '{focus}' is none of the runs: {', '.join(c.name for c in contenders)}")
+    shown, why = (list(samples), "") if samples is not None else _samples(contenders, split, table, views)
+    note = ("What every sensor saw at the same moment, and what each network answered; the networks see only their own"
+            " sensor. Drawn at random, one from each band of brightness where that is known; not chosen by the answers.")
+    tables, clips = _tables(found), gallery(shown, note)
+    page = html.document(title or " against ".join(c.name for c in contenders[:3]), "comparison",
+                         esc(lede) if lede else _lede(found, chosen), [
+        ("clips", "What was seen, and what was made of it", "Clips", clips or missing(why or "No clips were given.")),
+        ("results", "Results", "Results", tables[0] + _forests(found)),
+        ("cost", "What it cost", "Cost", tables[1]),
+        ("light", "By brightness", "Brightness", _by_light(contenders)),
+        ("classes", "Class by class", "Classes", _classes(contenders[0], chosen)),
+        ("how", "How to read this", "How to read this", _how(found)),
+    ])
+    return write_beside(Path(out), lambda p: p.write_text(page, encoding="utf-8"))
+
+
+# ---- what is compared -----------------------------------------------------------------------------------------------
+
+
+def _contenders(runs: Runs, split: str, role: str, roles: Mapping[str, str]) -> list[Contender]:
+    named = dict(runs) if isinstance(runs, Mapping) else _named([Path(r) for r in runs])
+    if len(named) < 2:
+        raise ModaliftError("a comparison needs two different run folders or more")
+    return [_contender(name, [Path(f) for f in folders] if isinstance(folders, Sequence) and not isinstance(folders, str)
+                       else [Path(folders)], split, roles.get(name, role)) for name, folders in named.items()]
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    short = [read_record(f).name for f in folders]
+    return {(n if short.count(n) == 1 else str(f)): f for n, f in zip(short, folders, strict=True)}
+
+
+def _contender(name: str, folders: Sequence[Path], split: str, role: str) -> Contender:
+    if not folders:
+        raise ModaliftError(f"'{name}' has no run folder - give at least one")
+    records = tuple(read_record(f) for f in folders)
+    answers, own = [], role
+    for folder in folders:
+        run = Run(folder)
+        own = run.role(role)
+        path = run.predictions(own, split)
+        if not path.is_file():
+            raise ModaliftError(f"{folder}: no predictions of '{own}' on the split '{split}' -"
+                                f" run `modalift eval {folder} --split {split}` first")
+        answers.append(Predictions.load(path))
+    first = answers[0]
+    shipped = records[0].networks.get(own)
+    classes = shipped.classes if shipped else tuple(str(k) for k in range(first.probabilities.shape[1]))
+    metrics = score(first.probabilities, first.labels, classes, subjects=first.subjects, facts=dict(first.facts))
+    return Contender(name, own, records, tuple(answers), metrics)
+
+
+def _summary(contenders: Sequence[Contender], split: str) -> dict[str, Any]:
+    base, rows = contenders[0], []
+    for c in contenders:
+        shipped, computed = c.records[0].networks.get(c.role), [r.compute for r in c.records]
+        rows.append({
+            "name": c.name, "role": c.role, "view": shipped.view if shipped else None,
+            **mean_accuracy(c.answers), "mean_class": c.score["mean_class"],
+            "ece": c.score["ece"], "parameters": shipped.parameters if shipped else None,
+            "macs": shipped.macs if shipped else None, "epochs": computed[0].get("epochs"),
+            "training_macs": _mean(x.get("training_macs") for x in computed),
+            "seconds": _mean(x.get("seconds") for x in computed),
+            "against_first": None if c is base else _difference(base, c),
+        })
+    return {"split": split, "baseline": base.name, "rows": rows}
+
+
+def _difference(base: Contender, other: Contender) -> dict[str, Any]:
+    if len(base.answers) == len(other.answers) > 1:
+        return paired_seeds(base.answers, other.answers)
+    return paired(base.answers[0], other.answers[0])
+
+
+def _mean(values: Any) -> float | None:
+    known = [float(v) for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _samples(contenders: Sequence[Contender], split: str, table: Table | None,
+             views: Sequence[str]) -> tuple[list[Sample], str]:
+    try:
+        table = table or open_table(load_recipe(contenders[0].records[0].folder))
+        seen = set(contenders[0].answers[0].ids.tolist())
+        part = table.where(lambda r: r.id in seen)
+        if not len(part):
+            return [], f"The data of the first run hold none of the clips of its {split} predictions."
+        return sample_clips(part, pick(part, CLIPS), views, answers={c.name: c.answers[0] for c in contenders}), ""
+    except ModaliftError as error:
+        return [], f"No clips are shown, because the data could not be opened: {error}"
+
+
+# ---- what is said ---------------------------------------------------------------------------------------------------
+
+
+def main_interval(pair: Mapping[str, Any]) -> tuple[Sequence[float] | None, str]:
+    """The widest interval that a paired difference has, and what it is over."""
+    if "seeds" in pair:
+        if pair["over_subjects_seeds"] is not None:
+            return pair["over_subjects_seeds"], "over subjects and seeds"
+        return pair["over_seeds"], "over seeds"
+    over = pair["intervals"]
+    return (over["subjects"], "over subjects") if over["subjects"] is not None else (over["clips"], "over clips")
+
+
+def verdict(pair: Mapping[str, Any]) -> str:
+    """What a paired difference shows, in a word or two."""
+    interval, _ = main_interval(pair)
+    if interval is None:
+        return "too little data to say"
+    if interval[0] > 0:
+        return "better"
+    if interval[1] < 0:
+        return "worse"
+    return "no difference shown"
+
+
+def _lede(found: Mapping[str, Any], chosen: Contender) -> str:
+    row = next(r for r in found["rows"] if r["name"] == chosen.name)
+    base = found["rows"][0]
+    if row is base:
+        return f"{esc(base['name'])} on {base['n']} clips of the {esc(found['split'])} split."
+    pair = row["against_first"]
+    interval, over = main_interval(pair)
+    said = f" (95&nbsp;% interval {_points(interval)} {esc(over)})" if interval else ""
+    tail = {"better": "", "worse": "", "no difference shown": " The interval includes zero: <b>no difference is shown</b>"
+            " with so many clips.", "too little data to say": " There are too few clips to say more."}[verdict(pair)]
+    return (f"On the same {row['n']} clips of the {esc(found['split'])} split, <b>{esc(row['name'])}</b> is right for"
+            f" <b>{pct(row['top1'])}</b> and {esc(base['name'])} for <b>{pct(base['top1'])}</b>: a difference of"
+            f" <b>{points(pair['difference'])} points</b>{said}.{tail}")
+
+
+def _points(interval: Sequence[float] | None) -> str:
+    return "–" if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+
+
+def _tables(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Accuracies, and costs."""
+    rows, costs = [], []
+    for r in found["rows"]:
+        pair = r["against_first"]
+        top1 = pct(r["top1"]) + (f" ± {100 * r['sd']:.1f}" if r["sd"] is not None else "")
+        gap = ("baseline", "", "") if pair is None else (
+            points(pair["difference"]), _points(main_interval(pair)[0]), verdict(pair))
+        rows.append((r["name"], r["view"] or "–", top1, span(r["intervals"]["clips"]), span(r["intervals"]["subjects"]),
+                     *gap))
+        costs.append((r["name"], r["epochs"] or "–", quantity(r["training_macs"]),
+                      "–" if r["seconds"] is None else duration(r["seconds"]), quantity(r["parameters"]),
+                      quantity(r["macs"])))
+    seeds = ("" if all(r["seeds"] == 1 for r in found["rows"]) else
+             '<p class="note">Top-1 is the mean over seeds ± their standard deviation. The intervals beside it hold the'
+             " trained networks fixed.</p>")
+    return html.table(("run", "sees", "top-1", "over clips", "over subjects", "difference", "95 % interval", "verdict"),
+                      rows, range(2, 7)) + seeds, html.table(
+        ("run", "epochs", "training MACs", "training time", "parameters", "MACs a clip"), costs, range(1, 6)) + (
+        '<p class="note">Multiply-accumulates of training include the teachers\' own trainings; the time does not.'
+        " Parameters and MACs a clip are those of the network that ships.</p>")
+
+
+def _forests(found: Mapping[str, Any]) -> str:
+    each = [Mark(r["name"], r["top1"], r["intervals"]["clips"], 6 if r["against_first"] is None else 1,
+                 wide=r["intervals"]["subjects"]) for r in found["rows"]]
+    gaps = []
+    for r in found["rows"][1:]:
+        pair = r["against_first"]
+        if "seeds" in pair:
+            inner, note = pair["over_seeds"], f"{pair['seeds']} seeds"
+        else:
+            inner, note = pair["intervals"]["clips"], f"McNemar p {_p(pair['mcnemar_p'])}"
+        tone = {"better": 1, "worse": 2}.get(verdict(pair), 6)
+        gaps.append(Mark(r["name"], pair["difference"], inner, tone, note, main_interval(pair)[0]))
+    return '<div class="wide">' + card("top-1", forest(each), "Bold: 95 % over clips. Faint: over subjects.") + card(
+        f"difference to {found['baseline']}, in points", forest(gaps, zero=0.0, difference=True),
+        "Bold: 95 % over clips (or seeds). Faint: over subjects (and seeds); grey where it includes zero.") + "</div>"
+
+
+def _p(p: float) -> str:
+    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def _by_light(contenders: Sequence[Contender]) -> str:
+    cards = []
+    for c in contenders:
+        groups = c.score["by_fact"].get("lux")
+        if groups:
+            marks = [Mark(f"{g['value']:g}" if "value" in g else f"{g['low']:.2g}–{g['high']:.2g}", g["top1"], g["interval"],
+                          note=f"n {g['n']}") for g in groups]
+            cards.append(card(c.name, columns(marks, x_label="lux", reference=1 / len(c.score["classes"]), said="chance")))
+    if not cards:
+        return missing("Accuracy by brightness is not shown: the predictions hold no column lux, or only one value of it.")
+    return f'<div class="wide">{"".join(cards)}</div><p class="note">Whiskers: 95 % over clips. Dashed: chance.</p>'
+
+
+def _classes(base: Contender, chosen: Contender) -> str:
+    if chosen.name == base.name:
+        return missing("There is nothing to compare class by class.")
+    rows = []
+    for one, other in zip(_recalls(base), _recalls(chosen), strict=True):
+        if one[1] is not None and other[1] is not None:
+            rows.append((one[0], other[1] - one[1], f"({pct(one[1])} to {pct(other[1])}, {one[2]} clips)"))
+    rows.sort(key=lambda r: -r[1])
+    return '<div class="wide">' + card(
+        f"recall of {chosen.name} minus that of {base.name}, in points", diverging(rows),
+        "A class has few clips, so single bars are uncertain; the whole is in the table above.") + card(
+        "who was right", forest(_agreement(base, chosen), zero=0.0, unit="% of clips"),
+        "Where only one of the two is right, they can be told apart.") + "</div>"
+
+
+def _agreement(base: Contender, chosen: Contender) -> list[Mark]:
+    """Share of clips that both, one or none of the two got right."""
+    pairs = [aligned(p, q) for p, q in zip(base.answers, chosen.answers, strict=False)]
+    a, b = (np.concatenate([pair[k].right for pair in pairs]) for k in (0, 1))
+    parts = (("both", a & b, 6), (f"only {chosen.name}", b & ~a, 1), (f"only {base.name}", a & ~b, 2),
+             ("neither", ~a & ~b, 6))
+    return [Mark(name, float(x.mean()), tone=tone) for name, x, tone in parts]
+
+
+def _recalls(c: Contender) -> list[tuple[str, float | None, int]]:
+    """Class, recall over all seeds, clips of one seed."""
+    out: list[tuple[str, float | None, int]] = []
+    for k, name in enumerate(c.score["classes"]):
+        of = [p.right[p.labels == k] for p in c.answers]
+        out.append((name, float(np.mean(np.concatenate(of))) if len(of[0]) else None, len(of[0])))
+    return out
+
+
+def _how(found: Mapping[str, Any]) -> str:
+    lines = []
+    for r in found["rows"][1:]:
+        pair = r["against_first"]
+        if "seeds" in pair:
+            each = ", ".join(points(d) for d in pair["differences"])
+            lines.append(f"<p><b>{esc(r['name'])}</b>: differences of the {pair['seeds']} paired seeds {each} points; with"
+                         f" other seeds on these clips {_points(pair['over_seeds'])} (Student's t); with other seeds and other"
+                         f" people {_points(pair['over_subjects_seeds'])}.</p>")
+        else:
+            lines.append(f"<p><b>{esc(r['name'])}</b> alone was right for {pair['only_b']} clips, {esc(found['baseline'])}"
+                         f" alone for {pair['only_a']}. Were both equally good, so lopsided a count would come about with"
+                         f" probability p {_p(pair['mcnemar_p'])} (exact McNemar test, which takes clips as independent).</p>")
+    return "".join(lines) + (
+        "<p>An interval over clips says what other clips of these people would show; one over subjects, what other people"
+        " would show, and is wider where people differ. Where it includes zero, no difference is shown: that is not the"
+        " same as showing that there is none. Equal epochs do not mean equal cost: the table has the training cost with"
+        " that of the teachers.</p>")

@@ -1,0 +1,162 @@
+"""One page without a server: HTML that carries its own style and pictures, and may ask no host for anything."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from functools import cache
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from modalift import __version__
+
+#: No script, no font, no request: browsers enforce it even where a name in a table tries to smuggle one in.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+_LOGO = ('<svg viewBox="0 0 34 22" aria-hidden="true"><g fill="none" stroke-width="2" stroke-linecap="round">'
+         '<path class="s1" d="M2 3C12 3 14 11 22 11"/><path class="s2" d="M2 11H22"/>'
+         '<path class="s3" d="M2 19C12 19 14 11 22 11"/>'
+         '</g><circle class="ink" cx="28" cy="11" r="4.5" fill="currentColor"/></svg>')
+
+
+def esc(text: Any) -> str:
+    """Text as HTML: whatever a class or a file is called, it stays text."""
+    return escape(str(text), quote=True)
+
+
+def data_uri(content: bytes, kind: str = "image/jpeg") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def document(title: str, kind: str, lede: str, sections: Iterable[tuple[str, str, str, str]], tiles: str = "") -> str:
+    """A whole page.
+
+    Args:
+        title: plain text.
+        kind: what sort of page it is, plain text beside the name.
+        lede: HTML of the first paragraph.
+        sections: (anchor, heading, its short form, HTML body), the first three plain text; those with an empty
+            body are left out.
+        tiles: HTML of the headline figures.
+    """
+    shown = [s for s in sections if s[3]]
+    nav = "".join(f'<a href="#{esc(a)}">{esc(short)}</a>' for a, _, short, _ in shown)
+    body = "".join(f'<section id="{esc(a)}"><h2>{esc(h)}</h2>{b}</section>' for a, h, _, b in shown)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{esc(title)} · {esc(kind)}</title><style>{_style()}</style></head><body>"
+        f'<header><div class="brand">{_LOGO}<span>Modalift · {esc(kind)}</span></div><h1>{esc(title)}</h1>'
+        f'<p class="lede">{lede}</p>{tiles}</header><nav aria-label="Sections">{nav}</nav><main>{body}</main>'
+        f"<footer>Made by Modalift {esc(__version__)}. This file is complete in itself and asks no other host for"
+        " anything.</footer></body></html>\n"
+    )
+
+
+@cache
+def _style() -> str:
+    return (files("modalift.report") / "style.css").read_text(encoding="utf-8")
+
+
+def missing(sentence: str) -> str:
+    """A place where something would stand, with what to do to get it."""
+    return f'<p class="missing">{esc(sentence)}</p>'
+
+
+def tiles(entries: Iterable[tuple[str, str]]) -> str:
+    """Headline figures: (figure, what it is), plain text."""
+    return '<div class="tiles">' + "".join(f'<div class="tile"><b>{esc(a)}</b><span>{esc(b)}</span></div>'
+                                           for a, b in entries) + "</div>"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Sequence[int] = ()) -> str:
+    """A table; cells are plain text unless they are :class:`Raw`, columns in ``numbers`` are right-aligned."""
+    def cell(tag: str, k: int, value: Any) -> str:
+        css = ' class="n"' if k in numbers else ""
+        return f"<{tag}{css}>{value.html if isinstance(value, Raw) else esc(value)}</{tag}>"
+
+    lines = "".join("<tr>" + "".join(cell("td", k, v) for k, v in enumerate(row)) + "</tr>" for row in rows)
+    top = "".join(cell("th", k, v) for k, v in enumerate(head))
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>'
+
+
+class Raw:
+    """HTML that is already safe."""
+
+    def __init__(self, html: str) -> None:
+        self.html = html
+
+
+def bar(share: float | None) -> Raw:
+    """A small bar and its figure."""
+    if share is None:
+        return Raw('<span class="soft">–</span>')
+    return Raw(f'<span class="bar"><i style="width:{100 * min(1, max(0, share)):.1f}%"></i></span>{pct(share)}')
+
+
+def pairs(entries: Iterable[tuple[str, Any]]) -> str:
+    """A list of names and values."""
+    return "<dl>" + "".join(f"<dt>{esc(k)}</dt><dd>{v.html if isinstance(v, Raw) else esc(v)}</dd>"
+                            for k, v in entries) + "</dl>"
+
+
+def fold(summary: str, body: str) -> str:
+    """Something to open."""
+    return f"<details><summary>{esc(summary)}</summary>{body}</details>"
+
+
+def card(title: str, body: str, caption: str = "") -> str:
+    note = f"<figcaption>{esc(caption)}</figcaption>" if caption else ""
+    return f'<figure class="card"><h3>{esc(title)}</h3>{body}{note}</figure>'
+
+
+# ---- numbers for people ---------------------------------------------------------------------------------------------
+
+
+def pct(share: float | None, digits: int = 1) -> str:
+    """0.8614 -> ``86.1 %``; a dash for what is not known."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def span(interval: Sequence[float] | None, digits: int = 1) -> str:
+    """[0.81, 0.9] -> ``81.0 to 90.0 %``."""
+    return "–" if interval is None else f"{100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f} %"
+
+
+def points(difference: float | None, digits: int = 1) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return "–" if difference is None else f"{100 * difference:+.{digits}f}".replace("-", "−")
+
+
+def quantity(number: float | None, unit: str = "") -> str:
+    """1234567 -> ``1.23 M``."""
+    if number is None:
+        return "–"
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g} {letter}{unit}"
+    return f"{number:.3g} {unit}".strip()
+
+
+def duration(seconds: float) -> str:
+    """3725 -> ``1 h 2 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def figure_of(value: Any) -> str:
+    """Any JSON value in few words."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {figure_of(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(figure_of(v) for v in value)
+    return str(value)

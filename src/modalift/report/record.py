@@ -1,0 +1,180 @@
+"""What a run folder holds, read so that nothing missing, half-written or interrupted can stop a report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import yaml
+
+from modalift import networks
+from modalift.engine.run import Run
+from modalift.engine.statistics import Predictions
+from modalift.errors import ModaliftError
+from modalift.networks import cost
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What the header of a network's file tells, and what the network costs."""
+
+    role: str
+    config: dict[str, Any]
+    classes: tuple[str, ...]
+    parameters: int | None = None
+    macs: int | None = None
+
+    @property
+    def view(self) -> str:
+        return str(self.config.get("view", "?"))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run, as far as it goes.
+
+    Attributes:
+        folder: the run folder.
+        recipe: nested dictionaries, empty where the file is missing; ``recipe_text`` is the file itself.
+        steps, epochs: entries of ``log.jsonl``.
+        results: role -> split -> metrics.
+        networks: role -> what ships.
+        ledger: evaluations on the test split.
+        environment, compute: as written.
+        problems: sentences about what could not be read.
+    """
+
+    folder: Path
+    recipe: dict[str, Any]
+    recipe_text: str
+    steps: list[dict[str, Any]]
+    epochs: list[dict[str, Any]]
+    results: dict[str, dict[str, dict[str, Any]]]
+    networks: dict[str, Shipped]
+    ledger: list[dict[str, Any]]
+    environment: dict[str, Any]
+    compute: dict[str, Any]
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The folder, with its parent where the folder alone would say little (``single_depth/seed0``)."""
+        folder = self.folder.resolve()
+        return f"{folder.parent.name}/{folder.name}" if folder.name.startswith(("seed", "fold")) else folder.name
+
+    @property
+    def planned(self) -> int | None:
+        """Epochs that the recipe asks for."""
+        return self.section("optim").get("epochs")
+
+    def section(self, name: str) -> dict[str, Any]:
+        found = self.recipe.get(name)
+        return found if isinstance(found, dict) else {}
+
+    def headline(self, split: str = "", role: str = "") -> tuple[str, str] | None:
+        """The (role, split) to speak of first: the asked ones, else the student on the test split, else any."""
+        roles = [r for r in self.results if self.results[r] and (not role or r == role)]
+        for wanted in ([split] if split else ["test", "val", "train"]):
+            having = [r for r in roles if self.results[r].get(wanted, {}).get("n")]
+            if having:
+                best = max(having, key=lambda r: (r == "student", self.results[r][wanted].get("top1") or 0))
+                return best, wanted
+        return None
+
+    def predictions(self, role: str, split: str) -> Predictions | None:
+        path = Run(self.folder).predictions(role, split)
+        if not path.is_file():
+            return None
+        try:
+            return Predictions.load(path)
+        except ModaliftError as error:
+            self.problems.append(str(error))
+            return None
+
+
+def read_record(folder: str | Path) -> Record:
+    """Everything that a run folder holds.
+
+    Raises:
+        ModaliftError: the folder is not there, or holds nothing of a run.
+    """
+    folder = Path(folder)
+    run = Run(folder)
+    if not folder.is_dir():
+        raise ModaliftError(f"{folder}: no such run folder")
+    if not run.recipe.is_file() and not (folder / "log.jsonl").is_file() and not run.results.is_file():
+        raise ModaliftError(f"{folder}: not a run folder (no recipe.yaml, log.jsonl or results.json in it)")
+    problems: list[str] = []
+    text = _text(run.recipe)
+    try:
+        recipe = yaml.safe_load(text) if text else {}
+    except yaml.YAMLError as error:
+        recipe = {}
+        problems.append(f"recipe.yaml is not YAML: {str(error).splitlines()[0]}")
+    entries = _lines(folder / "log.jsonl", problems)
+    steps = {(e.get("epoch"), e.get("step")): e for e in entries if e.get("kind") == "step"}
+    epochs = {e.get("epoch"): e for e in entries if e.get("kind") == "epoch"}
+    return Record(
+        folder, recipe if isinstance(recipe, dict) else {}, text, list(steps.values()), list(epochs.values()),
+        _object(run.results, problems), _networks(run, problems), _lines(folder / "test_ledger.jsonl", problems),
+        _object(folder / "environment.json", problems), _object(folder / "compute.json", problems), problems)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _object(path: Path, problems: list[str]) -> dict[str, Any]:
+    text = _text(path)
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        problems.append(f"{path.name} is not whole; it was left out.")
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """JSON lines; a last line that a killed run left half-written is dropped without a word, others are counted."""
+    lines = [line for line in _text(path).splitlines() if line.strip()]
+    found, broken = [], 0
+    for k, line in enumerate(lines):
+        try:
+            entry = json.loads(line)
+            if not isinstance(entry, dict):
+                raise ValueError
+            found.append(entry)
+        except ValueError:
+            broken += k < len(lines) - 1
+    if broken:
+        problems.append(f"{path.name}: {broken} lines could not be read; they were left out.")
+    return found
+
+
+def _networks(run: Run, problems: list[str]) -> dict[str, Shipped]:
+    found = {}
+    for role in run.roles():
+        path = run.network_file(role)
+        try:
+            with safetensors.safe_open(path, framework="np") as file:
+                meta = file.metadata() or {}
+            config, classes = json.loads(meta["config"]), tuple(json.loads(meta["classes"]))
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+            problems.append(f"networks/{path.name} could not be read ({type(error).__name__}).")
+            continue
+        try:
+            net = networks.build(**config)
+            spent = cost(net, frames=net.frames, size=net.size)
+            found[role] = Shipped(role, config, classes, spent.parameters, spent.macs)
+        except (ModaliftError, TypeError):  # a family of a plugin that is not loaded here
+            problems.append(f"The cost of '{role}' is unknown: no network '{config.get('name')}' is registered here.")
+            found[role] = Shipped(role, config, classes)
+    return found
