@@ -113,7 +113,7 @@ class Augment:
     @classmethod
     def strong(cls) -> Augment:
         """For small sets: large affine changes without a mirror image, and changes of light, depth, size and pace."""
-        return cls(crop="centre", scale=(0.85, 1.2), aspect=(0.85, 1.18), rotate=12.0, shift=0.1, speed=(0.8, 1.1),
+        return cls(crop="centre", scale=(0.9, 1.25), aspect=(0.85, 1.18), rotate=12.0, shift=0.08, speed=(0.8, 1.1),
                    warp=0.3, brightness=0.3, contrast=0.3, saturation=0.3, noise=4.0, depth_scale=0.05,
                    depth_offset=150.0, signal_scale=0.15, signal_rotate=25.0, signal_noise=0.05)
 
