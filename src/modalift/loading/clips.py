@@ -270,7 +270,8 @@ class ClipSet(Dataset[Sample]):
     def _check_regions(self) -> None:
         for view, framing in self.framings.items():
             row = next((r for r in self.table if view in r.tracks), None)
-            if framing.region == "valid" and row is not None and self._marked(row, view) is None:
+            video = self.modalities[view].kind == "video"  # a signal has no region
+            if video and framing.region == "valid" and row is not None and self._marked(row, view) is None:
                 raise ModaliftError(f"region 'valid' of view '{view}' needs a view with marked holes (depth) in its"
                                     f" space '{row.tracks[view].space}' - use region: whole")
 
