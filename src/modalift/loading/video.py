@@ -8,9 +8,10 @@ from their beginning instead.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,24 @@ def _open(path: Path) -> tuple[Any, Any]:
     try:
         container = av.open(str(path), metadata_errors="ignore")
     except (av.error.FFmpegError, OSError) as error:
-        cut = missing_bytes(path)
-        what = f"is truncated ({cut} bytes are missing)" if cut else f"is not a readable video ({_reason(error)})"
+        what = _cut(path) or f"is not a readable video ({_reason(error)})"
         raise ModaliftError(f"{path} {what} - copy it again or take the clip out of the table") from None
     if not container.streams.video:
         container.close()
         raise ModaliftError(f"{path} holds no video stream - name a file that does")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        container.close()
+        raise ModaliftError(f"{path} {_cut(path) or 'holds a video that this FFmpeg cannot decode'} - copy it again or"
+                            " convert it")
     stream.thread_type = "NONE"  # workers are the parallelism
     stream.thread_count = 1
     return container, stream
+
+
+def _cut(path: Path) -> str:
+    cut = missing_bytes(path)
+    return f"is truncated ({cut} bytes are missing)" if cut else ""
 
 
 def index(path: Path) -> Index:
@@ -176,59 +185,38 @@ def decode(path: Path, found: Index, wanted: np.ndarray, modality: Modality) -> 
 def _decode_groups(path: Path, found: Index, needed: list[int], convert: _Converter) -> dict[int, np.ndarray] | None:
     """Frames by number, or None if the file does not keep to its index."""
     av = _av()
-    groups = found.groups
-    which = np.searchsorted(groups, needed, side="right") - 1
-    take: dict[int, list[int]] = {}
-    for i, g in zip(needed, which.tolist(), strict=True):
-        take.setdefault(g, []).append(i)
+    wanted = set(needed)
+    take = {bisect_right(found.groups, i) - 1 for i in needed}
     # Leading frames of an open group refer to the group before it.
-    fetch = set(take) | {g - 1 for g in take if g in found.open_groups}
-    runs = _runs(sorted(fetch))
+    runs = deque(_runs(sorted(take | {g - 1 for g in take if g in found.open_groups})))
     pictures: dict[int, np.ndarray] = {}
     container, stream = _open(path)
-    wanted = set(needed)
     with container:
         codec = stream.codec_context
+        namer = _Namer(found, take)
         number = -1
-        run = 0
-        order: list[int] = []
-
-        def settle(frames: list[Any]) -> None:
-            for frame in frames:
-                if frame.pts is None or frame.is_corrupt:
-                    raise _OddFileError
-                order.append(int(frame.pts))
-                if found.rank is not None and int(found.rank[frame.pts]) in wanted:
-                    pictures[int(found.rank[frame.pts])] = convert(frame)
-                elif found.rank is None:
-                    held.append((int(frame.pts), frame))
-
-        held: list[tuple[int, Any]] = []
         try:
             for packet in container.demux(stream):
-                if packet.size == 0 or run == len(runs):
+                if packet.size == 0 or not runs:
                     break
                 number += 1
-                begin, end = groups[runs[run][0]], groups[runs[run][1]]
-                if number < begin:
+                first, end = runs[0]
+                if number < found.groups[first]:
                     continue
                 packet.pts = packet.dts = number
                 # A frame that nothing refers to and nobody wants need not be decoded.
-                if found.rank is not None and found.checked.issuperset(range(*runs[run])):
+                if found.rank is not None and found.checked.issuperset(range(first, end)):
                     codec.skip_frame = "DEFAULT" if int(found.rank[number]) in wanted else "NONREF"
-                settle(codec.decode(packet))
-                if number == end - 1:
-                    settle(codec.decode(None))
-                    if found.rank is None:
-                        _name_held(held, found, begin, end, take, pictures, convert)
-                        held.clear()
-                    elif any(found.rank[a] >= found.rank[b] for a, b in pairwise(order)):
-                        raise _OddFileError  # the stamps told another order than the decoder
-                    elif len(order) == end - begin:
-                        found.checked.update(range(*runs[run]))
-                    order.clear()
+                frames = codec.decode(packet)
+                last = number == found.groups[end] - 1
+                for frame in [*frames, *(codec.decode(None) if last else ())]:
+                    i = namer.number(frame)
+                    if i in wanted:
+                        pictures[i] = convert(frame)
+                if last:
+                    namer.close(first, end)
                     codec.flush_buffers()
-                    run += 1
+                    runs.popleft()
         except (_OddFileError, av.error.FFmpegError):
             return None
     return pictures if wanted <= pictures.keys() else None
@@ -238,18 +226,38 @@ class _OddFileError(Exception):
     """A file does not keep to its index."""
 
 
-def _name_held(held: list[tuple[int, Any]], found: Index, begin: int, end: int, take: dict[int, list[int]],
-               pictures: dict[int, np.ndarray], convert: _Converter) -> None:
-    """Number decoded frames by their place in the decoder's output, group by group."""
-    for g, numbers in take.items():
-        a, b = found.groups[g], found.groups[g + 1]
-        if not begin <= a < end:
-            continue
-        mine = [frame for packet, frame in held if a <= packet < b]
-        if len(mine) != b - a:
+class _Namer:
+    """Gives decoded frames their numbers, and finds out files whose stamps lied."""
+
+    def __init__(self, found: Index, take: set[int]) -> None:
+        self.found, self.take = found, take
+        self.seen: Counter[int] = Counter()
+        self.last = -1
+
+    def number(self, frame: Any) -> int:
+        if frame.pts is None or frame.is_corrupt:
             raise _OddFileError
-        for i in numbers:
-            pictures[i] = convert(mine[i - a])
+        packet = int(frame.pts)
+        g = bisect_right(self.found.groups, packet) - 1
+        if self.found.rank is None:
+            number = self.found.groups[g] + self.seen[g]
+        else:
+            number = int(self.found.rank[packet])
+            if number <= self.last:  # the stamps told another order than the decoder
+                raise _OddFileError
+        self.last = number
+        self.seen[g] += 1
+        return number
+
+    def close(self, first: int, end: int) -> None:
+        """The groups from ``first`` to before ``end`` are decoded."""
+        for g in range(first, end):
+            whole = self.seen[g] == self.found.groups[g + 1] - self.found.groups[g]
+            if whole:
+                self.found.checked.add(g)
+            elif self.found.rank is None and g in self.take:  # which frames are lacking cannot be told
+                raise _OddFileError
+        self.last = -1
 
 
 def _runs(groups: list[int]) -> list[tuple[int, int]]:
