@@ -25,7 +25,7 @@ def derived(name: str) -> Callable[[Deriver], Deriver]:
     return DERIVED.register(name)
 
 
-def derive(name: str, table: Table, out: str | Path, *, view: str | None = None, **options: Any) -> Table:
+def derive(name: str, table: Table, out: str | Path, /, *, view: str | None = None, **options: Any) -> Table:
     """Compute a view for every clip and write a dataset that has it besides the views there were.
 
     Args:
