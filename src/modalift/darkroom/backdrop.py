@@ -28,6 +28,10 @@ class Backdrop:
     day_glow: F32
 
 
+#: Shades of bands and books, looked up by a hash.
+_SHADES = np.random.default_rng(7).random(1024, np.float32)
+
+
 def _rays(camera: Camera, turn: NDArray[np.float64]) -> list[F32]:
     """Directions of unit depth in the place's frame, three arrays ``(4 H W,)``."""
     u, v = camera.columns()[:, None, :], camera.rows()[:, :, None]
@@ -75,8 +79,8 @@ def _dress(camera: Camera, place: Place, turn: NDArray[np.float64], rays: list[F
     half = (boxes["high"] - boxes["low"]) / 2
     middle = (boxes["high"] + boxes["low"]) / 2
     local = [point[i] - middle[:, i][owner] for i in range(3)]
-    share = np.stack([np.abs(local[i]) / half[:, i][owner] for i in range(3)])
-    axis = share.argmax(0)
+    share = [np.abs(local[i]) * (1 / half[:, i])[owner] for i in range(3)]
+    axis = np.where(share[0] > np.maximum(share[1], share[2]), 0, np.where(share[1] > share[2], 1, 2))
     inside = np.where(owner == 0, np.float32(-1), np.float32(1))
     normal = [np.where(axis == i, np.sign(local[i]), np.float32(0)) * inside for i in range(3)]
     pattern, pitch = boxes["pattern"].astype(np.int16)[owner], boxes["pitch"][owner]
@@ -88,9 +92,10 @@ def _dress(camera: Camera, place: Place, turn: NDArray[np.float64], rays: list[F
     albedo[floor] = place.floor * (1 - 0.25 * (np.floor(5 * point[0][floor]) % 2))[:, None]
     albedo[ceiling] = place.ceiling if not place.outdoor else first[ceiling]
     # Corners receive less light from all sides; a cheap stand-in for the hemisphere's visibility.
-    near = np.sort(share * half.T[:, owner], axis=0)
-    edge = np.where(owner == 0, half[0].min() - near[1], np.float32(1))
-    occlusion = 1 - 0.35 * np.exp(-np.maximum(edge, 0) / 0.25) - 0.25 * np.exp(-np.maximum(point[1], 0) / 0.2)
+    gap = [half[0, i] - np.abs(local[i]) for i in range(3)]              # to the walls of box 0; one of them is 0
+    edge = np.maximum(np.minimum(gap[0], gap[1]), np.minimum(np.maximum(gap[0], gap[1]), gap[2]))
+    occlusion = 1 - 0.35 * np.exp(-np.maximum(edge, 0) / 0.25) * (owner == 0)
+    occlusion -= 0.25 * np.exp(-np.maximum(point[1], 0) / 0.2)
     lit = (1 - mix * (pattern == PANES))[:, None]
     night, day = boxes["glow"][owner] * lit, boxes["day_glow"][owner] * lit
     if place.outdoor:
@@ -116,13 +121,18 @@ def _dress(camera: Camera, place: Place, turn: NDArray[np.float64], rays: list[F
 
 def _pattern(pattern: NDArray[np.int16], pitch: F32, across: F32, upward: F32, owner: NDArray[np.int16]) -> F32:
     """How far (0..1) a point has the pattern's second colour."""
-    band = np.floor(across / pitch)
-    noise = np.abs(np.sin(band * 12.9898 + owner * 78.233) * 43758.547) % 1.0
-    plank = np.floor(upward / pitch)
-    books = np.abs(np.sin(np.floor(across / 0.05) * 12.9898 + plank * 37.719 + owner * 78.233) * 43758.547) % 1.0
-    pane = (np.abs(across / pitch - np.round(across / pitch)) < 0.06) | (np.abs(upward / pitch % 1 - 0.5) > 0.44)
-    mix = np.select([pattern == BANDS, pattern == PANES, pattern == PLANKS], [noise, pane * 1.0, books], 0.0)
-    return mix.astype(np.float32)
+    mix = np.zeros(across.shape, np.float32)
+    for kind in (BANDS, PANES, PLANKS):
+        on = np.flatnonzero(pattern == kind)
+        x, y = across[on] / pitch[on], upward[on] / pitch[on]
+        if kind == PANES:
+            mix[on] = (np.abs(x - np.round(x)) < 0.06) | (np.abs(y - np.floor(y) - np.float32(0.5)) > 0.44)
+            continue
+        # Bands have a shade each; planks are rows of books 5 cm wide.
+        cell = np.floor(x if kind == BANDS else across[on] / np.float32(0.05)).astype(np.int64)
+        row = 0 if kind == BANDS else np.floor(y).astype(np.int64)
+        mix[on] = _SHADES[(cell * 7919 + row * 3571 + owner[on].astype(np.int64) * 1299709) & 1023]
+    return mix
 
 
 def _balls(camera: Camera, place: Place, scene: Backdrop) -> None:

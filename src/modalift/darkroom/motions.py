@@ -53,12 +53,12 @@ def key(wrist: ArrayLike, fingers: ArrayLike, palm: ArrayLike, shape: str, swive
 #: Stations of each gesture; the arm rises from rest to the first and falls to rest from the last.
 STATIONS: dict[str, tuple[Array, ...]] = {
     "forward": (key((0.28, 0.42, 0.10), (0.0, 1.0, -0.2), (-0.2, 0.0, 1.0), "flat", 0.9),
-                key((-0.06, -0.12, 0.94), (0.0, -0.15, 1.0), (0.0, -1.0, -0.1), "flat", 0.3)),
-    "keep_down": (key((0.62, 0.24, 0.58), (0.7, 0.1, 0.7), (0.0, -1.0, 0.1), "open", 0.7),
-                  key((0.52, -0.62, 0.46), (0.7, -0.1, 0.7), (0.0, -1.0, 0.1), "open", 0.7)),
+                key((-0.08, -0.24, 0.92), (0.0, -0.15, 1.0), (0.0, -1.0, -0.1), "flat", 0.3)),
+    "keep_down": (key((0.46, 0.28, 0.66), (0.4, 0.1, 0.9), (0.0, -1.0, 0.1), "open", 0.7),
+                  key((0.42, -0.64, 0.46), (0.4, -0.1, 0.9), (0.0, -1.0, 0.1), "open", 0.7)),
     "turn_left": (key((0.90, 0.10, 0.25), (1.0, 0.1, 0.3), (-0.2, 0.0, 1.0), "flat", 0.4),
                   key((-0.68, 0.10, 0.56), (-0.9, 0.1, 0.5), (0.0, 0.1, -1.0), "flat", 0.7)),
-    "stop": (key((0.10, 0.16, 0.82), (0.0, 1.0, 0.1), (0.0, 0.1, 1.0), "open", 0.4),),
+    "stop": (key((0.20, 0.30, 0.74), (0.0, 1.0, 0.1), (0.0, 0.1, 1.0), "open", 0.4),),
     "look_for": (key((-0.02, 0.44, 0.30), (-1.0, 0.15, 0.25), (0.0, -1.0, 0.3), "flat", 1.2),),
     "quiet": (key((-0.30, 0.12, 0.42), (-0.1, 1.0, 0.1), (-1.0, 0.0, -0.3), "index", 0.25),),
     "rally": (key((0.32, 0.62, 0.22), (0.0, 1.0, 0.1), (-0.3, 0.0, 1.0), "index", 0.8),),
@@ -182,12 +182,12 @@ def _timing(rng: np.random.Generator, stations: int, tempo: float) -> Array:
     steps.append(rng.uniform(0.30, 0.42))
     length = np.cumsum([0.0, *steps]) / tempo
     length *= min(1.0, 0.94 * DURATION / length[-1])
-    return length + rng.uniform(0.1, 0.9) * (DURATION - length[-1])
+    return length + rng.uniform(0.2, 0.8) * (DURATION - length[-1])
 
 
 def _distraction(rng: np.random.Generator, style: Style) -> Keyed:
     rest = _jitter(rng, RESTS[style.idle_rest], style, 0.02)
-    if rng.random() > 0.4:
+    if rng.random() > 0.3:
         return Keyed(np.array([0.0, DURATION]), np.stack([rest, rest]))
     there = _jitter(rng, DISTRACTIONS[str(rng.choice(list(DISTRACTIONS)))], style, 0.05)
     start, rise, hold, fall = rng.uniform(-0.4, 1.1), *rng.uniform(0.35, 0.8, 3)
@@ -208,7 +208,7 @@ def draw_motion(rng: np.random.Generator, gesture: str, style: Style, left_hande
     at_head = base in ("look_for", "quiet")
     if not at_head:
         stations[:, WRIST] += style.offset
-    stations = np.stack([_jitter(rng, s, style, 0.015 if at_head else 0.04) for s in stations])
+    stations = np.stack([_jitter(rng, s, style, 0.015 if at_head else 0.03) for s in stations])
     times = _timing(rng, len(stations), style.tempo)
     arm = Keyed(times, np.stack([rest, *np.repeat(stations, 2, axis=0), rest]))
     trunk = np.zeros((len(times), 6))

@@ -143,7 +143,7 @@ def _room(rng: np.random.Generator, chest: Array) -> Place:
     if rng.random() < 0.65:
         _ball(balls, lamp * (1, 0, 1), lamp - (0, 0.1, 0), 0.015, 0.012, np.full(3, 0.1), air, nir=0.3)
         _ball(balls, lamp - (0, 0.06, 0), lamp - (0, -0.06, 0), 0.12, 0.075, np.array([0.7, 0.6, 0.45]),
-              air + (22.0 if lit else 0.0), glow=3.0 * WARM * lit)
+              air + (11.0 if lit else 0.0), glow=3.0 * WARM * lit)
     else:
         lit = False
     yaw = float(rng.normal(0.0, 0.22))
@@ -186,7 +186,7 @@ def _furniture(rng: np.random.Generator, stock: _Stock, balls: _Stock, x: float,
              pitch=0.42)
         _ball(balls, (x, h + 0.06, back - 0.2), (x, h + 0.2, back - 0.2), 0.07, 0.04, _paint(rng, 0.2, 0.7, 0.4), air)
     elif kind == "radiator":
-        hot = air + (rng.uniform(8, 22) if rng.random() < 0.6 else 0.0)
+        hot = air + (rng.uniform(4, 12) if rng.random() < 0.6 else 0.0)
         _box(stock, (x, 0.55, back - 0.06), (0.45, 0.3, 0.05), _paint(rng, 0.6, 0.75, 0.02), hot,
              second=np.full(3, 0.4), pattern=BANDS, pitch=0.05)
     elif kind == "plant":

@@ -18,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -151,8 +152,8 @@ def render(settings: Settings, planned: Plan) -> Clip:
     rng = np.random.default_rng([settings.seed, 1, planned.index])
     subject, gesture = person(settings, planned.subject), GESTURES[planned.label]
     views = settings.modalities
-    frames, T = settings.frames, settings.frames
-    distance, yaw = float(rng.uniform(2.2, 3.9)), float(rng.normal(0.0, 0.14))
+    T = settings.frames
+    distance, yaw = float(2.1 + 1.8 * rng.random() ** 1.4), float(rng.normal(0.0, 0.14))
     origin = np.array([rng.normal(0.0, 0.08), 0.0, distance])
     # Rows: the body's right, up and forward in the world; somebody who faces the rig has the right hand at its left.
     body = np.array([[-np.cos(yaw), 0, -np.sin(yaw)], [0, 1, 0], [np.sin(yaw), 0, -np.cos(yaw)]])
@@ -188,17 +189,17 @@ def render(settings: Settings, planned: Plan) -> Clip:
             for view, light, glow, level in (("rgb", place.night, scene.night_glow, lux),
                                              ("rgb_day", place.day, scene.day_glow, DAYLIGHT[place.outdoor])):
                 if view in views:
-                    seen = colour(hits, albedo, scene, glow, light, cast, camera, frames)
+                    seen = colour(hits, albedo, scene, glow, light, cast, camera, T)
                     videos[view] = sensor.expose(seen, level, noise[view], fixed)
         elif name == "depth":
-            z, amplitude = active(hits, scene, subject, cast, camera, frames)
+            z, amplitude = active(hits, scene, subject, cast, camera, T)
             if "depth" in views:
                 videos["depth"] = DepthSensor().measure(z, amplitude, camera.focal, noise["depth"])
             if "nir" in views:
                 videos["nir"] = NirSensor().measure(amplitude.mean(0), noise["nir"])
         else:
             bolometer = ThermalSensor()
-            warm = heat(hits, scene, subject, cast, place, camera, frames, bolometer)
+            warm = heat(hits, scene, subject, cast, place, camera, T, bolometer)
             videos["thermal"] = bolometer.measure(warm, noise["thermal"],
                                                   bolometer.pattern(camera.width, settings.seed))
     return Clip(videos, pose, facts)
@@ -233,7 +234,7 @@ def _work(settings: Settings, folder: str, workers: int) -> Iterator[tuple[dict[
         yield from map(_write, jobs)
         return
     # A fresh interpreter a worker: forking a process that already runs threads can hang.
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
         yield from pool.imap(_write, jobs, chunksize=4)
 
 
@@ -262,7 +263,8 @@ def simulate(out: Path | str, *, clips: int, size: int = 64, frames: int = 16, l
         frames: of a clip, which always lasts 2 s.
         lux: range of the illuminance in the dark, drawn evenly in its logarithm.
         seed: of everything.
-        workers: processes.
+        workers: processes, each a fresh interpreter: a script that asks for more than one must call this below
+            ``if __name__ == "__main__":``.
         train_subjects, test_subjects: people in either split; no one is in both.
         val_subjects: how many of the training people are marked ``val`` instead.
         modalities: views to write, of ``rgb, rgb_day, depth, nir, thermal, pose``; all if None.

@@ -77,15 +77,15 @@ class RgbSensor:
     """
 
     per_lux: float = 16.0
-    binning: int = 8
+    binning: int = 16
     read: float = 2.5
     dark: float = 0.4
     dsnu: float = 0.6
     lines: float = 0.5
     prnu: float = 0.01
     target: float = 0.16
-    white: float = 1600.0
-    full_well: float = 16000.0
+    white: float = 3000.0
+    full_well: float = 32000.0
     gamma: float = 2.2
 
     def pattern(self, height: int, width: int, seed: int = 0) -> FixedPattern:
@@ -145,7 +145,7 @@ class DepthSensor:
     quartic: float = 0.0010
     edge: float = 0.06
     hole: float = 0.35
-    weak: float = 0.010
+    weak: float = 0.005
     baseline: float = 0.075
     longest: float = 8.0
     step: float = 0.001
@@ -238,7 +238,7 @@ class ThermalSensor:
     stripes: float = 0.07
     blur: float = 0.45
     low: float = 1.0
-    high: float = 99.7
+    high: float = 99.5
     least: float = 6.0
     emissivity: float = 0.97
 
