@@ -185,3 +185,15 @@ def test_forked_workers_read_the_same_frames(table, tmp_path):
         worker.join()
     again = pickle.loads(pickle.dumps(made))
     assert [int(f.sum()) for f in again.read(table[0], "depth")] == truth
+
+
+def test_a_clip_set_gives_the_same_samples_from_a_cache(table, tmp_path):
+    from modalift.loading.clips import ClipSet
+    from modalift.loading.framing import Framing
+
+    framings = {"depth": Framing(5, 32), "pose": Framing(5, 1)}
+    made = build_cache(table, tmp_path / "cache", framings)
+    files, cached = ClipSet(table, framings), ClipSet(table, framings, cache=made)
+    for index in range(len(table)):
+        for view in framings:
+            np.testing.assert_array_equal(cached[0, index]["clips"][view], files[0, index]["clips"][view])
