@@ -145,7 +145,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ModaliftError, match="the disk is full"):
         predictions(np.zeros(3, bool)).save(path)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from modalift.engine.metrics import LEVEL, RESAMPLES, percentile
 from modalift.errors import ModaliftError
+from modalift.files import write_beside
 
 _FACT = "fact_"
 
@@ -85,18 +85,14 @@ class Predictions:
 
     def save(self, path: str | Path) -> Path:
         """Write an ``.npz`` (``ids, labels, subjects, probabilities, fact_*``), beside and renamed."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        facts: dict[str, Any] = {_FACT + k: v for k, v in self.facts.items()}
+
+        def write(beside: Path) -> None:
             with beside.open("wb") as out:
-                arrays: dict[str, Any] = {_FACT + k: v for k, v in self.facts.items()}
                 np.savez_compressed(out, ids=self.ids, labels=self.labels, subjects=self.subjects,
-                                    probabilities=self.probabilities, **arrays)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-        return path
+                                    probabilities=self.probabilities, **facts)
+
+        return write_beside(Path(path), write)
 
     @staticmethod
     def load(path: str | Path) -> Predictions:
@@ -266,6 +262,22 @@ def mcnemar(only_a: int, only_b: int) -> float:
         ways += term
         term = term * (d - i) // (i + 1)
     return min(1.0, 2 * ways / 2**d)
+
+
+def binomial_tail(hits: int, n: int, chance: float) -> float:
+    """Probability of at least so many hits in n tries, each a hit with probability ``chance``.
+
+    Example:
+        >>> round(binomial_tail(9, 10, 0.5), 8)
+        0.01074219
+    """
+    if hits <= 0 or chance >= 1:
+        return 1.0
+    if chance <= 0:
+        return 0.0
+    ways = math.lgamma(n + 1)  # logarithms: the binomials of a thousand clips are no floating point numbers
+    return min(1.0, sum(math.exp(ways - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(chance)
+                                 + (n - k) * math.log1p(-chance)) for k in range(hits, n + 1)))
 
 
 def t_interval(values: NDArray[Any], level: float = LEVEL) -> tuple[list[float], float]:
