@@ -139,7 +139,10 @@ class _View:
     def arrays(self, path: Path) -> frozenset[str]:
         """Names of the arrays in an archive; none where it is missing, which is the doctor's business."""
         if path not in self.held:
-            self.held[path] = frozenset(reading.keys(path)) if path.is_file() else frozenset()
+            try:
+                self.held[path] = frozenset(reading.keys(path)) if path.is_file() else frozenset()
+            except ModaliftError:  # a broken clip is the doctor's business
+                self.held[path] = frozenset()
         return self.held[path]
 
     def track(self, line: Mapping[str, str], clip: str, who: str) -> Track | None:
