@@ -84,7 +84,7 @@ def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", role: 
     note = ("What every sensor saw at the same moment, and what each network answered; the networks see only their own"
             " sensor. Drawn at random, one from each band of brightness where that is known; not chosen by the answers.")
     tables, clips = _tables(found), gallery(shown, note)
-    page = html.document(title or " against ".join(c.name for c in contenders[:3]), "comparison",
+    page = html.document(title or f"{chosen.name} against {found['baseline']}", "comparison",
                          esc(lede) if lede else _lede(found, chosen), [
         ("clips", "What was seen, and what was made of it", "Clips", clips or missing(why or "No clips were given.")),
         ("results", "Results", "Results", tables[0] + _forests(found)),
