@@ -137,12 +137,9 @@ class _View:
         return {self.column, *(c for c in numbers if isinstance(c, str))}
 
     def arrays(self, path: Path) -> frozenset[str]:
-        """Names of the arrays in an archive; none where it is missing, which is the doctor's business."""
+        """Names of the arrays in an archive, looked up once."""
         if path not in self.held:
-            try:
-                self.held[path] = frozenset(reading.keys(path)) if path.is_file() else frozenset()
-            except ModaliftError:  # a broken clip is the doctor's business
-                self.held[path] = frozenset()
+            self.held[path] = _names_in(path)
         return self.held[path]
 
     def track(self, line: Mapping[str, str], clip: str, who: str) -> Track | None:
@@ -245,11 +242,19 @@ def _guess_views(root: Path, columns: Sequence[str], lines: Sequence[Mapping[str
     clips = set(ids)
     for file in sorted(root.glob("*.npz")):
         kind = modality_of(file.stem)
-        if kind and clips & set(reading.keys(file)):
+        if kind and clips & _names_in(file):
             view = kind if kind not in found else file.stem
             if view not in found:
                 found[view] = {"modality": kind, "file": file.name}
     return found
+
+
+def _names_in(path: Path) -> frozenset[str]:
+    """Names of the arrays in an archive; none where it is missing or broken, which is the doctor's business."""
+    try:
+        return frozenset(reading.keys(path)) if path.is_file() else frozenset()
+    except ModaliftError:
+        return frozenset()
 
 
 def stored_options(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import random
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -51,7 +52,7 @@ class Experiment:
         """Clips of a table as networks receive them: augmented for training, by the protocol for evaluation."""
         data, protocol = self.recipe.data, self.recipe.protocol
         return ClipSet(table, {v: self.framings[v] for v in sorted(views)},
-                       augment=Augment(**data.augment) if augment else None, seed=self.recipe.run.seed,
+                       augment=augment_of(data.augment) if augment else None, seed=self.recipe.run.seed,
                        cache=self.store(), skip=set(self.skip),
                        time_views=1 if augment else protocol.time_views, crops=1 if augment else protocol.crops)
 
@@ -80,6 +81,7 @@ def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
     Raises:
         ModaliftError: a view that the table lacks, a teacher without a checkpoint (with the command that makes it), ...
     """
+    augment_of(recipe.data.augment)
     table = open_table(recipe)
     framings: dict[str, Framing] = {}
     nets = {role: _network(recipe, role, section, table, framings, train)
@@ -94,6 +96,15 @@ def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
         framings.setdefault(view, _framing(recipe, view, table))
     scheme.train()  # freezes what must be frozen
     return Experiment(recipe, table, scheme, framings)
+
+
+def augment_of(given: dict[str, Any]) -> Augment:
+    """The recipe's ``data.augment``; a key that it does not know is answered with the nearest one."""
+    known = [f.name for f in dataclasses.fields(Augment)]
+    for key in given:
+        if key not in known:
+            raise ModaliftError(f"unknown key 'data.augment.{key}' - {nearest(key, known)}")
+    return Augment(**given)
 
 
 def open_table(recipe: Recipe) -> Table:

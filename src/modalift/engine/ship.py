@@ -8,7 +8,7 @@ from typing import Any
 
 from modalift.deploy.bundle import save_bundle
 from modalift.engine.run import Run
-from modalift.recipe import load_recipe
+from modalift.recipe import Recipe, load_recipe
 
 
 def ship(run: Run, role: str, to: Path) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def ship(run: Run, role: str, to: Path) -> dict[str, Any]:
     environment = json.loads((run.folder / "environment.json").read_text())
     provenance = {
         "run": run.folder.name, "role": role, "scheme": recipe.scheme.name, "dataset": recipe.data.dataset,
-        "recipe": recipe.model_dump(mode="json"), "training_macs": run.compute().get("training_macs"),
+        "recipe": _public(recipe), "training_macs": run.compute().get("training_macs"),
         "versions": {k: environment[k] for k in ("modalift", "torch", "python")},
         "measured": {split: {"top1": m["top1"], "clips": m["n"], "intervals": m.get("intervals", {}).get("top1")}
                      for split, m in measured.items()},
@@ -33,3 +33,14 @@ def ship(run: Run, role: str, to: Path) -> dict[str, Any]:
                 provenance=provenance)
     return {"bundle": to, "view": trained.net.view, "classes": len(trained.classes), "bytes": to.stat().st_size,
             "parameters": sum(p.numel() for p in trained.net.parameters()), "scheme": recipe.scheme.name}
+
+
+def _public(recipe: Recipe) -> dict[str, Any]:
+    """The recipe without the paths of the machine that it ran on."""
+    tree = recipe.model_dump(mode="json")
+    for section, keys in (("data", ("root", "cache", "options")), ("run", ("dir", "device", "workers", "threads"))):
+        for key in keys:
+            tree[section].pop(key)
+    for network in tree["networks"].values():
+        network.pop("init")
+    return tree

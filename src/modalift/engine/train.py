@@ -57,7 +57,7 @@ def leave_out_bad(experiment: Experiment, console: Console) -> None:
     # Frames that are held decoded were read whole, so what is bad is known; otherwise every file is opened once.
     experiment.skip = dict(clips.bad if experiment.store() is not None else clips.probe())
     for clip, reason in list(experiment.skip.items())[:10]:
-        console.print(Text.assemble(("left out ", "yellow"), f"{clip}: {reason}"))
+        console.print(Text.assemble(("left out ", "yellow"), f"{clip}: {reason}"), soft_wrap=True)
     share = len(experiment.skip) / max(1, len(table))
     if share > experiment.recipe.data.max_bad:
         first, reason = next(iter(experiment.skip.items()))

@@ -12,7 +12,19 @@ from pydantic import ConfigDict, ValidationError, create_model
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import Recognizer
 from modalift.schemes.scheme import (
-    SCHEMES, Progress, Scheme, Terms, Update, average, common, label_loss, labels_of, look, scheme, total, watch,
+    SCHEMES,
+    Progress,
+    Scheme,
+    Terms,
+    Update,
+    average,
+    common,
+    label_loss,
+    labels_of,
+    look,
+    scheme,
+    total,
+    watch,
 )
 
 

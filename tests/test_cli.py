@@ -1,0 +1,211 @@
+"""The command line as a stranger meets it: help that helps, and one line for every wrong input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_manifest, write_tiny
+
+from modalift import cli
+
+VERBS = ("simulate", "check", "derive", "cache", "look", "list", "explain", "cost", "train", "eval", "compare", "diagnose",
+         "study", "ship", "predict", "export")
+
+
+@pytest.fixture
+def modalift(monkeypatch, capsys):
+    """Runs a command line in this process: ``(code, stdout, stderr)``."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["modalift", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def wrong(modalift):
+    """Asserts that a command is refused with exit code 2 and one line, and returns the line."""
+
+    def run(*words: object) -> str:
+        code, _, said = modalift(*words)
+        assert code == 2, said
+        assert said.startswith("error ")
+        assert len(said.strip().splitlines()) == 1, said
+        assert "Traceback" not in said
+        return said
+
+    return run
+
+
+def rows_of(root: Path) -> list[dict]:
+    with (root / "manifest.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(modalift, verb):
+    code, said, _ = modalift(verb, "--help")
+    assert code == 0
+    assert len(said.split()) > 25
+
+
+def test_the_main_job_from_clips_to_an_answer(modalift, recipe_file, tiny, tmp_path):
+    recipe = recipe_file(optim={"epochs": 3})
+    code, said, _ = modalift("check", tiny, "--json")
+    assert code == 0
+    assert json.loads(said)
+    code, said, _ = modalift("explain", recipe, "--json")
+    assert json.loads(said)["cast"][0]["ships"] is True
+    assert modalift("train", recipe)[0] == 0
+    run = tmp_path / "run"
+    code, said, _ = modalift("eval", run, "--json")
+    assert set(json.loads(said)) == {"student"}
+    assert (run / "report.html").is_file()
+    bundle = tmp_path / "x.modalift"
+    assert modalift("ship", run, "-o", bundle)[0] == 0
+    code, said, _ = modalift("predict", bundle, tiny / "c00_depth.npz", "--json")
+    assert code == 0
+    shown = json.loads(said)
+    assert shown[0]["label"].startswith("move")
+    code, said, _ = modalift("export", bundle, "-o", tmp_path / "x.onnx", "--json")
+    assert code == 0, said
+    assert json.loads(said)["difference"] < 1e-4
+    other = tmp_path / "other"
+    assert modalift("train", recipe, "run.seed=1", f"run.dir={other}")[0] == 0
+    assert modalift("eval", other)[0] == 0
+    code, said, _ = modalift("compare", run, other, "--out", tmp_path / "c.html", "--json")
+    assert code == 0
+    assert json.loads(said)["rows"][1]["against_first"]["n"] == 6
+    assert "http://" not in (tmp_path / "c.html").read_text().replace("http://www.w3.org", "")
+    assert "https://" not in (tmp_path / "c.html").read_text()
+
+
+def test_nothing_of_this_machine_goes_home(modalift, recipe_file, tmp_path, tiny):
+    modalift("train", recipe_file(optim={"epochs": 1}))
+    modalift("ship", tmp_path / "run", "-o", tmp_path / "x.modalift")
+    assert str(tiny).encode() not in (tmp_path / "x.modalift").read_bytes()
+
+
+def test_training_again_says_that_it_is_finished(modalift, recipe_file):
+    recipe = recipe_file(optim={"epochs": 1})
+    assert modalift("train", recipe)[0] == 0
+    code, _, said = modalift("train", recipe)
+    assert code == 0
+    assert "is finished" in said
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("optim.lrr=1",), "did you mean 'optim.lr'?"),
+    (("optim.lr=quick",), "optim.lr = 'quick'"),
+    (("networks.student.view=rgb",), "has no view 'rgb'"),
+    (("data.root=/nowhere",), "/nowhere does not exist"),
+    (("data.augment={rotat: 3}",), "rotat"),
+    (("data.augment={rotate: 999}",), "augment.rotate"),
+    (("run.device=cuda",), "run.device"),
+    (("protocol.val_subjects=[nobody]",), "nobody"),
+    (("networks.student.causal=true",), "motion='running'"),
+])
+def test_a_wrong_recipe_is_one_line(wrong, recipe_file, words, message):
+    assert message in wrong("train", recipe_file(), *words).replace("\n", " ")
+
+
+def test_a_teacher_that_was_never_trained(wrong, recipe_file):
+    networks = {"student": {"name": "small", "view": "depth"}, "teacher": {"init": "runs/none", "recipe": "t.yaml"}}
+    assert "modalift train t.yaml run.dir=runs/none" in wrong("train", recipe_file("distill", networks=networks))
+
+
+def test_a_teacher_of_other_classes(wrong, recipe_file, teacher, tmp_path):
+    root = write_tiny(tmp_path / "two", clips=16, classes=2)
+    networks = {"student": {"name": "small", "view": "depth"}, "teacher": {"init": str(teacher)}}
+    said = wrong("train", recipe_file("distill", networks=networks, data={"root": str(root)}))
+    assert "knows 3 classes" in said
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated"])
+def test_damaged_clips_are_named_left_out_and_too_many_stop_the_run(modalift, recipe_file, tmp_path, damage):
+    root = write_tiny(tmp_path / "data")
+    path = root / "c00_depth.npz"
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if damage == "empty" else path.read_bytes()[:200])
+    recipe = recipe_file(data={"root": str(root)}, optim={"epochs": 1})
+    code, said, _ = modalift("check", root)
+    assert code == 1
+    assert "c00" in said
+    code, _, said = modalift("train", recipe)
+    assert code == 0, said
+    assert "left out c00" in said
+    assert json.loads((tmp_path / "run" / "compute.json").read_text())["clips"] == 11
+    code, _, said = modalift("train", recipe, "data.max_bad=0.01", f"run.dir={tmp_path / 'other'}")
+    assert code == 2
+    assert "error 1 of 24 clips cannot be read" in said
+
+
+def test_a_clip_of_one_frame_trains_and_is_answered(modalift, recipe_file, tmp_path):
+    root = write_tiny(tmp_path / "data")
+    for name in ("c00", "c03"):
+        frames = np.load(root / f"{name}_depth.npz")["frames"][:1]
+        np.savez(root / f"{name}_depth.npz", frames=frames)
+    recipe = recipe_file(data={"root": str(root)}, optim={"epochs": 1})
+    assert modalift("train", recipe)[0] == 0
+    assert modalift("eval", tmp_path / "run", "--no-report")[0] == 0
+
+
+def test_labels_with_gaps_and_a_class_of_the_test_split_alone(modalift, recipe_file, tmp_path):
+    root = write_tiny(tmp_path / "data")
+    rows = rows_of(root)
+    for row in rows:
+        if row["label"] == "2" and row["split"] != "test":
+            row["label"], row["label_name"] = "5", "move5"
+    write_manifest(root, rows)
+    code, said, _ = modalift("check", root)
+    assert "move2" in said, "the class that only the test split has is named"
+    assert modalift("train", recipe_file(data={"root": str(root)}, optim={"epochs": 1}))[0] == 0
+
+
+def test_bundles_that_are_none(wrong, tmp_path, tiny):
+    import pickle
+
+    (tmp_path / "pickle.modalift").write_bytes(pickle.dumps({"a": 1}))
+    (tmp_path / "empty.modalift").write_bytes(b"")
+    for name in ("pickle", "empty", "missing"):
+        assert f"{name}.modalift" in wrong("predict", tmp_path / f"{name}.modalift", tiny / "c00_depth.npz").replace("\n", "")
+
+
+def test_other_wrong_things(wrong, tmp_path, recipe_file):
+    assert "not a run folder" in wrong("eval", tmp_path)
+    assert "two run folders" in wrong("compare", tmp_path)
+    assert "did you mean 'schemes'" in wrong("list", "shemes")
+    assert "no such Python file" in wrong("--plugin", tmp_path / "none.py", "list")
+    assert "did you mean 'small'" in wrong("cost", "smal")
+    assert "only 'tiny'" in wrong("train", recipe_file(), "--scale", "huge")
+
+
+def test_a_plugin_adds_a_scheme(modalift, recipe_file, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from modalift.schemes.single import Single\nfrom modalift.schemes import scheme\n\n"
+        "@scheme('mine')\nclass Mine(Single):\n    '''Mine.'''\n")
+    code, said, _ = modalift("--plugin", tmp_path / "mine.py", "train", recipe_file(), "scheme.name=mine", "optim.epochs=1")
+    assert code == 0, said
+
+
+def test_as_a_program_it_exits_with_2_and_without_a_traceback(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "modalift.cli", "train", str(tmp_path / "no.yaml")], capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error ")
+    assert "Traceback" not in done.stderr
