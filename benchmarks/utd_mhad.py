@@ -111,15 +111,15 @@ def table(part: Part, runs: Path, data: Path) -> str:
             return f"## {part.title}\n\nNot finished: {error}\n"
         spent = [c.run(runs / part.name).compute() for c in every if c.name == name]
         top1 = [float(p.right.mean()) for p in found]
-        rows.append({"name": name, "top1": top1, "epochs": spent[0]["epochs"], "seconds": np.mean([s["seconds"] for s in spent]),
-                     "macs": np.mean([s["training_macs"] for s in spent])})
+        rows.append({"name": name, "top1": top1, "epochs": spent[0]["epochs"],
+                     "seconds": np.mean([s["seconds"] for s in spent]), "macs": np.mean([s["training_macs"] for s in spent])})
         if baseline is None:
             baseline = found
         elif len(found) > 1:
             rows[-1]["pair"] = paired_seeds(baseline, found)
     lines = [f"## {part.title}", "", f"{part.seeds} seeds, {len(baseline[0]) if baseline else 0} test clips.", "",
-             "| recipe | epochs | tera MACs | s a run | top-1, each seed | mean | deviation | against the first | 95 % over seeds"
-             " | 95 % over subjects and seeds |", "|---|---|---|---|---|---|---|---|---|---|"]
+             "| recipe | epochs | tera MACs | s a run | top-1, each seed | mean | deviation | against the first"
+             " | 95 % over seeds | 95 % over subjects and seeds |", "|---|---|---|---|---|---|---|---|---|---|"]
     for r in rows:
         pair = r.get("pair")
         each = " ".join(f"{100 * t:.1f}" for t in r["top1"])
@@ -152,8 +152,8 @@ def write(runs: Path, data: Path, parts: Sequence[Part]) -> Path:
     machine = environment()
     text = [
         "# UTD-MHAD: a pose network teaches a depth network", "",
-        "Made by `python benchmarks/utd_mhad.py`; every cell is one `modalift train` of a recipe in `recipes/utd_mhad`, then one"
-        " `modalift eval` on the test split.", "",
+        "Made by `python benchmarks/utd_mhad.py`; every cell is one `modalift train` of a recipe in `recipes/utd_mhad`, then"
+        " one `modalift eval` on the test split.", "",
         f"Hardware: {machine['processor']}, one thread a training, two trainings at a time; PyTorch {machine['torch']}, bf16."
         " Seconds are wall time on a machine that did other work beside; compare multiply-accumulates (MACs) instead.", "",
         "- `single_depth`: labels only. `matched_depth`: labels only for as many epochs as spend the multiply-accumulates of"

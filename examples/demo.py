@@ -75,7 +75,9 @@ def demo(out: Path, tiny: bool, console: Console) -> None:
     taught = Run(folder(out, "taught_thermal"))
     facts = ship(taught, "student", out / "dark.modalift")
     report = export_onnx(deploying.load(out / "dark.modalift"), out / "dark.onnx")
-    page = write_comparison({n: folder(out, r) for n, r in PLAYERS.items()}, out / "demo.html")
+    page = write_comparison({n: folder(out, r) for n, r in PLAYERS.items()}, out / "demo.html", focus="taught by thermal",
+                            title="What a thermal camera teaches one that must see in the dark",
+                            views=["rgb_day", "rgb", "thermal"])
     write_report(taught.folder)
     console.print(verdict(answers, out))
     console.print(sentence(answers))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_manifest, write_tiny
 
+from conftest import write_manifest, write_tiny
 from modalift import cli
 
 VERBS = ("simulate", "check", "derive", "cache", "look", "list", "explain", "cost", "train", "eval", "compare", "diagnose",
@@ -172,7 +172,7 @@ def test_labels_with_gaps_and_a_class_of_the_test_split_alone(modalift, recipe_f
         if row["label"] == "2" and row["split"] != "test":
             row["label"], row["label_name"] = "5", "move5"
     write_manifest(root, rows)
-    code, said, _ = modalift("check", root)
+    _, said, _ = modalift("check", root)
     assert "move2" in said, "the class that only the test split has is named"
     assert modalift("train", recipe_file(data={"root": str(root)}, optim={"epochs": 1}))[0] == 0
 

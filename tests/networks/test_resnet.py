@@ -92,20 +92,18 @@ def test_spans_are_adaptive_pooling(frames: int, bins: int) -> None:
 
 def test_ordered_heads_tell_a_movement_from_its_reverse() -> None:
     x = torch.randn(1, 8, 8, 2, 2)
-    for head in (OrderedHead(8, 4).eval(), CausalHead(8, 4).eval()):
+    for head in (OrderedHead(8, 4).eval(), CausalHead(8, 4, 8).eval()):
         assert (head(x) - head(x.flip(2))).abs().max() > 1e-3
 
 
-def test_causal_head_means_are_the_definition() -> None:
-    head = CausalHead(4, 3, bins=3).eval()
-    x = torch.randn(2, 4, 6, 1, 1)
+def test_causal_head_slides_over_the_last_frames() -> None:
+    head, x = CausalHead(4, 3, frames=6, bins=3).eval(), torch.randn(2, 4, 9, 1, 1)
     u = torch.relu(head.bn(head.conv(torch.nn.functional.pad(x.flatten(2), (2, 0)))))
-    means = []
-    for tau in (1.0, 2.0, 4.0):
-        weight = torch.tensor([(1 - 1 / tau) ** (5 - s) if tau > 1 or s == 5 else 0.0 for s in range(6)])
-        means.append((u * weight).sum(2) / weight.sum())
-    bands = torch.stack([means[0] - means[1], means[1] - means[2], means[2]], 2)
-    torch.testing.assert_close(head(x), head.fc(bands.flatten(1)))
+    spans_of_two = torch.stack([u[..., k : k + 2].mean(2) for k in (3, 5, 7)], 2)
+    torch.testing.assert_close(head(x), head.fc(spans_of_two.flatten(1)))
+    # A clip shorter than the window: what was before it counts as nothing.
+    short = torch.stack([u[..., :1].sum(2) * 0, u[..., :1].sum(2) / 2, u[..., 1:3].mean(2)], 2)
+    torch.testing.assert_close(head(x[:, :, :3]), head.fc(short.flatten(1)))
 
 
 def test_causal_network_ignores_the_future() -> None:

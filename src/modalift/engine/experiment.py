@@ -21,7 +21,7 @@ from modalift.loading.framing import Framing
 from modalift.loading.stores import Memory, Store
 from modalift.modalities import Table
 from modalift.networks import Recognizer
-from modalift.recipe import NetworkSection, Recipe
+from modalift.recipe import NetworkSection, Recipe, load_recipe
 from modalift.schemes import SCHEMES, Scheme
 
 
@@ -178,6 +178,10 @@ def _network(recipe: Recipe, role: str, section: NetworkSection, table: Table, f
         raise ModaliftError(f"networks.{role}: scheme '{recipe.scheme.name}' needs it trained - give networks.{role}.init"
                             " (a run folder)")
     there = not section.init or _exists(section.init)
+    if not there and not train and not section.name and Path(section.recipe).is_file():
+        made = load_recipe(section.recipe)  # to explain an experiment, what its teacher will be is enough
+        other = section.role or next(iter(made.networks))
+        return _network(made, other, made.networks[other], table, framings, train)
     if not there and (train or not section.name):
         how = section.recipe or f"RECIPE run.dir={section.init}"
         raise ModaliftError(f"networks.{role}.init: no trained network at '{section.init}' - make it with"

@@ -40,7 +40,7 @@ class Streaming(Recognizer):
         assert isinstance(self.backbone, ResNet)
         assert isinstance(self.head, CausalHead)
         own = self.prepare.remembers
-        seen, trunk, head = (None, None, None) if state is None else (state[:own], state[own:-3], state[-3:])
+        seen, trunk, head = (None, None, None) if state is None else (state[:own], state[own:-2], state[-2:])
         x, seen = self.prepare.piece(frame, seen)
         x, _, trunk = self.backbone.run(x, before=trunk, remember=True)
         if self.neck is not None:
@@ -61,9 +61,10 @@ def small(prepare: Prepare, *, classes: int, frames: int, size: int, width: int 
         width: channels of the stem; stages have 1, 2 and 4 times that.
         blocks: residual blocks in each stage (1 is a ResNet-8, 2 a ResNet-14).
         dropout: before the classifier.
-        bins: spans of the clip that the head tells apart; with ``causal``, speeds of forgetting.
+        bins: spans of the clip that the head tells apart.
         part: one ``part``-th of the channels is moved from a neighbouring frame.
-        causal: every frame sees the past only, so that :meth:`Recognizer.step` takes one frame at a time.
+        causal: every frame sees the past only, so that :meth:`Recognizer.step` takes one frame at a time; the head then
+            looks at the last ``frames`` frames, however long the stream is.
 
     Raises:
         ModaliftError: ``causal`` with ``motion="clip"``, which needs the frames to come.
@@ -83,5 +84,5 @@ def small(prepare: Prepare, *, classes: int, frames: int, size: int, width: int 
     layout = Layout((blocks,) * 3, small_stem=True)
     trunk = ResNet(prepare.out_channels, layout, width, "residual", part, causal)
     if causal:
-        return Streaming(prepare, trunk, CausalHead(trunk.channels, classes, bins, dropout))
+        return Streaming(prepare, trunk, CausalHead(trunk.channels, classes, frames, bins, dropout))
     return Recognizer(prepare, trunk, OrderedHead(trunk.channels, classes, bins, dropout))

@@ -41,7 +41,7 @@ def results(found: Mapping[str, Mapping[str, Any]], split: str) -> Table:
 def comparison(found: Mapping[str, Any]) -> Table:
     """One row a run, and its paired difference to the first."""
     table = Table(title=f"top-1 on {found['split']}, against '{found['baseline']}'", title_justify="left")
-    for name in ("run", "sensor", "clips", "epochs", "tera MACs", "top-1", "difference", "over clips or seeds", "over subjects"):
+    for name in ("run", "sensor", "clips", "epochs", "tera MACs", "top-1", "difference", "clips or seeds", "subjects"):
         table.add_column(name, justify="left" if name in ("run", "sensor") else "right")
     for row in found["rows"]:
         pair = row["against_first"] or {}
