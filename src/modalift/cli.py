@@ -179,7 +179,9 @@ def look(
     experiment = assemble(recipe_of(recipe, overrides), train=False)
     seen = experiment.clips(experiment.train, experiment.scheme.needs(), augment=epoch >= 0)
     step = max(1, len(seen) // clips)
-    draw(seen, list(range(0, len(seen), step))[:clips], to, epoch=max(epoch, 0))
+    nets = {net.view: net for net in experiment.scheme.roles.values()}
+    draw(seen, list(range(0, len(seen), step))[:clips], to, epoch=max(epoch, 0),
+         prepare=lambda view, clip: nets[view].prepare(clip))
     out.print(f"what the networks receive: {to}")
 
 
@@ -259,7 +261,7 @@ def train(
         asked.run.dir = recipe
     run = run_training(asked, err)
     say(as_json, {"run": run.folder, "networks": run.roles(), **run.compute()},
-        f"trained {', '.join(run.roles())} in {run.folder}; `modalift eval {run.folder}` evaluates it")
+        f"trained {', '.join(run.roles()) or 'every fold'} in {run.folder}; `modalift eval {run.folder}` evaluates it")
 
 
 @app.command("eval")
@@ -278,12 +280,12 @@ def evaluate(
 
     opened = open_run(run)
     results = measure(opened, split, [student] if student else [], overrides or [])
-    if report:
+    if report and not opened.folds():
         from modalift.report.page import write_report
 
         write_report(run)
     say(as_json, {k: terminal.brief(v) for k, v in results.items()}, terminal.results(results, split),
-        *([f"\nreport: {run / 'report.html'}"] if report else []))
+        *([f"\nreport: {run / 'report.html'}"] if report and not opened.folds() else []))
 
 
 @app.command()

@@ -92,7 +92,7 @@ class ProtocolSection(Section):
     select: Literal["last", "best"] = Field("last", description="which checkpoint ships; best: on validation")
     val_subjects: list[str] = Field(default_factory=list, description="training subjects held out for validation")
     folds: int = Field(0, ge=0, description="cross-validation: subject-disjoint folds of all clips")
-    fold: int = Field(0, ge=0)
+    fold: int | None = Field(None, ge=0, description="one fold only; by default all of them, one after the other")
     eval_every: int = Field(1, ge=1, description="epochs between looks at the validation split")
 
 
@@ -163,7 +163,7 @@ def parse_recipe(tree: Mapping[str, Any], source: str = "recipe") -> Recipe:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         raise ModaliftError(f"{source}: {_explain(error)}") from None
-    _fill_in(recipe)
+    fill_in(recipe)
     try:
         _check_names(recipe)
     except ModaliftError as error:
@@ -171,9 +171,11 @@ def parse_recipe(tree: Mapping[str, Any], source: str = "recipe") -> Recipe:
     return recipe
 
 
-def _fill_in(recipe: Recipe) -> None:
+def fill_in(recipe: Recipe) -> None:
     """``{seed}`` and ``{fold}`` in paths become the run's, so that a student finds the teacher of its own seed."""
-    values = {"{seed}": str(recipe.run.seed), "{fold}": str(recipe.protocol.fold)}
+    values = {"{seed}": str(recipe.run.seed)}
+    if recipe.protocol.fold is not None:
+        values["{fold}"] = str(recipe.protocol.fold)
 
     def filled(text: str) -> str:
         for mark, value in values.items():

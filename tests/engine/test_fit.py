@@ -167,6 +167,31 @@ def test_folds_hold_each_subject_out_once(recipe_file):
         assemble(load_recipe(recipe_file(protocol={"folds": 9})))
 
 
+def test_cross_validation_trains_every_fold_and_scores_them_together(recipe_file):
+    run = train(load_recipe(recipe_file(protocol={"folds": 4}, optim={"epochs": 1})))
+    assert [f.folder.name for f in run.folds()] == ["fold0", "fold1", "fold2", "fold3"]
+    found = evaluate(run, "test")["student"]
+    assert found["n"] == 24, "every clip is tested once"
+
+
+def test_weights_that_are_no_numbers_are_never_saved(recipe_file, monkeypatch):
+    recipe = load_recipe(recipe_file(run={"save_s": 1e-6}, optim={"epochs": 1}))
+    from modalift.schemes.single import Single
+
+    after, calls = Single.after_step, [0]
+
+    def poison(self, batch):
+        after(self, batch)
+        calls[0] += 1
+        if calls[0] == 3:
+            self.student.head.fc.bias.data.fill_(float("nan"))
+
+    monkeypatch.setattr(Single, "after_step", poison)
+    with pytest.raises(ModaliftError, match=r"weights .*fc\.bias.* are not finite"):
+        train(recipe)
+    assert read_checkpoint(Run(recipe.run.dir).last)["place"]["step"] == 2
+
+
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "onecycle", "plateau"])
 def test_schedules_start_end_and_warm_up(schedule):
     section = OptimSection(schedule=schedule, epochs=10, warmup=2, milestones=[5, 8])

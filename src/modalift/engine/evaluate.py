@@ -87,6 +87,8 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
     Returns:
         ``{role: metrics}``, see :func:`modalift.engine.metrics.score`.
     """
+    if run.folds():
+        return _joined(run, split, roles, overrides)
     recipe = load_recipe(run.folder, overrides)
     experiment = assemble(recipe, train=False)
     results: dict[str, Any] = {}
@@ -101,6 +103,23 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
         results[role] = score(found.probabilities, found.labels, trained.classes, subjects=found.subjects,
                               facts=dict(found.facts))
     _record(run, split, results, experiment.table.fingerprint())
+    return results
+
+
+def _joined(run: Run, split: str, roles: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+    """A cross-validation: every fold is evaluated, and all folds' answers are scored together.
+
+    Each fold's own accuracies stand in its folder; where folds are of equal size their mean is the joint accuracy.
+    """
+    for fold in run.folds():
+        evaluate(fold, split, roles, overrides)
+    first, results = run.folds()[0], {}
+    for role in roles or first.roles():
+        found = Predictions.join([Predictions.load(f.predictions(role, split)) for f in run.folds()])
+        found.save(run.predictions(role, split))
+        results[role] = score(found.probabilities, found.labels, first.trained(role).classes, subjects=found.subjects,
+                              facts=dict(found.facts))
+    write_beside(run.results, lambda p: Path(p).write_text(json.dumps({r: {split: m} for r, m in results.items()})))
     return results
 
 

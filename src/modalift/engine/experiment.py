@@ -112,7 +112,7 @@ def open_table(recipe: Recipe) -> Table:
     data, protocol = recipe.data, recipe.protocol
     table = datasets.open(data.dataset, data.root, **data.options)
     if protocol.folds:
-        table = _fold(table, protocol.folds, protocol.fold)
+        table = _fold(table, protocol.folds, protocol.fold or 0)
     for subject in protocol.val_subjects:
         if subject not in table.split("train").subjects:
             raise ModaliftError(f"protocol.val_subjects: no training clip of subject '{subject}'"

@@ -66,6 +66,11 @@ class Run:
     def finished(self) -> bool:
         return any((self.folder / "networks").glob("*.safetensors"))
 
+    def folds(self) -> list[Run]:
+        """The runs of a cross-validation's folds, in order; none for an ordinary run."""
+        found = [Run(p) for p in self.folder.glob("fold*") if p.is_dir()]
+        return sorted(found, key=lambda r: int(r.folder.name.removeprefix("fold")))
+
     def roles(self) -> list[str]:
         return sorted(p.stem for p in (self.folder / "networks").glob("*.safetensors"))
 

@@ -41,7 +41,15 @@ class State:
         self.best = -1.0
 
     def save(self, path: Path) -> None:
-        """Writes a checkpoint beside ``path`` and renames it."""
+        """Writes a checkpoint beside ``path`` and renames it.
+
+        Raises:
+            ModaliftError: weights that are no numbers (a gradient overflowed though the loss was finite), a full disk.
+        """
+        for name, weights in self.scheme.named_parameters():
+            if not torch.isfinite(weights).all():
+                raise ModaliftError(f"weights '{name}' are not finite after step {self.step} - the last good checkpoint is"
+                                    f" kept ({path}); lower optim.lr, or set optim.clip=1")
         content = {
             "scheme": self.scheme.state_dict(),
             "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},

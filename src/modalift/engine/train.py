@@ -18,11 +18,13 @@ from modalift.engine.state import State, read_checkpoint
 from modalift.errors import ModaliftError
 from modalift.files import write_beside
 from modalift.networks import Recognizer, cost
-from modalift.recipe import Recipe, load_recipe
+from modalift.recipe import Recipe, fill_in
 
 
 def train(recipe: Recipe, console: Console | None = None) -> Run:
     """Trains a recipe to its end, from wherever its run folder stands; a finished run is left as it is.
+
+    With ``protocol.folds`` and no ``protocol.fold`` every fold is a run of its own, in ``fold0/``, ``fold1/``, ...
 
     Raises:
         ModaliftError: anything missing (before training), a folder of another experiment, a loss that is no number.
@@ -31,6 +33,11 @@ def train(recipe: Recipe, console: Console | None = None) -> Run:
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     run = Run(recipe.run.dir)
+    if recipe.protocol.folds and recipe.protocol.fold is None:
+        write_beside(run.recipe, lambda p: Path(p).write_text(recipe.to_yaml(), encoding="utf-8"))
+        for fold in range(recipe.protocol.folds):
+            train(one_fold(recipe, fold), console)
+        return run
     experiment = assemble(recipe)
     if run.finished:
         same = json.loads((run.folder / "compute.json").read_text())["fingerprint"]
@@ -118,7 +125,9 @@ def match_compute(recipe: Recipe, other: Run) -> Recipe:
     return recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"epochs": epochs})})
 
 
-def continue_run(folder: Path) -> Recipe:
-    """The recipe of a run folder, to go on with it."""
-    recipe = load_recipe(folder)
-    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"dir": folder})})
+def one_fold(recipe: Recipe, fold: int) -> Recipe:
+    """The recipe of one fold of a cross-validation, in a folder of its own below the run's."""
+    own = recipe.model_copy(deep=True)
+    own.protocol.fold, own.run.dir = fold, recipe.run.dir / f"fold{fold}"
+    fill_in(own)
+    return own
