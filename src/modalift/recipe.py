@@ -151,7 +151,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         if not equals or not key:
             raise ModaliftError(f"override '{text}' is not of the form section.key=value")
         try:
-            _set(tree, key.split("."), yaml.safe_load(value))
+            _set(tree, key.split("."), yaml.safe_load(value) if value else "")
         except yaml.YAMLError:
             raise ModaliftError(f"override '{text}': the value is not YAML - quote it") from None
     return parse_recipe(tree, str(path))

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from modalift import networks, schemes
+from modalift.deploy.bundle import load, save_bundle
+from modalift.loading.framing import Framing
 from modalift.modalities import Batch
 from modalift.schemes import SCHEMES, Progress, Scheme, roles_of, total
 
@@ -193,6 +195,17 @@ def test_what_ships_has_the_same_weights_and_cost_under_every_scheme(name):
             continue
         assert student.state_dict().keys() == alone.state_dict().keys(), role
         assert networks.cost(student, FRAMES, SIZE) == networks.cost(alone, FRAMES, SIZE)
+
+
+@every
+def test_what_ships_reads_one_sensor_and_answers_the_same_after_shipping(name, tmp_path):
+    given = batch(2)
+    for role, student in scheme(name).students.items():
+        framing = Framing(FRAMES, SIZE if student.view == "depth" else 1)
+        path = save_bundle(tmp_path / f"{role}.modalift", student.eval(), framing=framing, classes=list("abcd"))
+        home = load(path).net
+        with torch.no_grad():
+            assert torch.equal(home(given.clips[student.view]), student(given.clips[student.view]))
 
 
 @every

@@ -1,0 +1,54 @@
+"""One recipe of each kind (scheme, network families, sensors) trains, at a scale of seconds, and what it ships answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modalift import darkroom
+from modalift.engine.evaluate import evaluate
+from modalift.engine.run import Run
+from modalift.engine.ship import ship
+from modalift.engine.train import train
+from modalift.recipe import TINY, Recipe, find_recipes, load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def kind(recipe: Recipe) -> tuple:
+    networks = sorted((s.name or "from a run", s.view) for s in recipe.networks.values())
+    return recipe.data.dataset, recipe.scheme.name, *networks
+
+
+def one_of_each() -> list[Path]:
+    kinds: dict[tuple, Path] = {}
+    for path in find_recipes([ROOT / "recipes"]):
+        kinds.setdefault(kind(load_recipe(path)), path)
+    return list(kinds.values())
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory) -> Path:
+    return darkroom.simulate(tmp_path_factory.mktemp("darkroom") / "data", clips=24, size=32, frames=4)
+
+
+@pytest.mark.parametrize("path", one_of_each(), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_recipe_trains_and_ships(path, simulated, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = load_recipe(path)
+    changes = [*TINY, "data.cache="]
+    if recipe.data.dataset == "darkroom":
+        changes.append(f"data.root={simulated}")
+    elif not recipe.data.root.exists():
+        pytest.skip("../shared with the real recordings is absent")
+    for role, section in recipe.networks.items():
+        if section.recipe:
+            made = train(load_recipe(section.recipe, [*changes, f"run.dir={tmp_path / role}"]))
+            changes.append(f"networks.{role}.init={made.folder}")
+    run = train(load_recipe(path, [*changes, f"run.dir={tmp_path / 'run'}"]))
+    assert isinstance(run, Run)
+    found = evaluate(run)
+    for role in run.roles():
+        assert found[role]["n"] == 8 or recipe.data.dataset == "darkroom"
+        assert ship(run, role, tmp_path / f"{role}.modalift")["bytes"] > 1000
