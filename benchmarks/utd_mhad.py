@@ -121,7 +121,8 @@ def table(part: Part, runs: Path, data: Path) -> str:
         else:
             pair = paired(baseline[0], found[0])
             rows[-1]["pair"] = pair | {"within": pair["intervals"]["clips"], "subjects": pair["intervals"]["subjects"]}
-    lines = [f"## {part.title}", "", f"{part.seeds} seed{'s' if part.seeds > 1 else ''}, {len(baseline[0]) if baseline else 0} test clips.", "",
+    seeds, clips = "one seed" if part.seeds == 1 else f"{part.seeds} seeds", len(baseline[0]) if baseline else 0
+    lines = [f"## {part.title}", "", f"{seeds}, {clips} test clips.", "",
              "| recipe | epochs | tera MACs | s a run | top-1, each seed | mean | deviation | against the first"
              f" | 95 % over {'seeds' if part.seeds > 1 else 'clips'}"
              f" | 95 % over subjects{' and seeds' if part.seeds > 1 else ''} |", "|---|---|---|---|---|---|---|---|---|---|"]
