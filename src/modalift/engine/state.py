@@ -105,15 +105,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 class Saver:
-    """Writes checkpoints when they are due; only the first process does."""
+    """Writes checkpoints when they are due; only the first process does.
+
+    They are due every ``every`` seconds, or as rarely as keeps them under a fiftieth of the time where they are large.
+    """
 
     def __init__(self, run: Run, state: State, logs: Logs, world: World, every: float) -> None:
         self.run, self.state, self.logs, self.world, self.every = run, state, logs, world, every
         self.since = time.perf_counter()
 
     def maybe(self) -> None:
-        if time.perf_counter() - self.since >= self.every:
+        now = time.perf_counter()
+        if now - self.since >= self.every:
             self.write(self.run.last)
+            if self.every >= 1:  # who asks for less than a second means it
+                self.every = max(self.every, 50 * (time.perf_counter() - now))
 
     def write(self, path: Path) -> None:
         if self.world.chief:
