@@ -36,6 +36,11 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def write_text(path: Path, text: str) -> Path:
+    """:func:`write_beside` for text, in UTF-8."""
+    return write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turns the operating system's words about ``path`` into one line with what to do."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from modalift.datasets.manifest import FORMAT
 from modalift.errors import ModaliftError
+from modalift.files import write_text
 from modalift.modalities import Row, Table, Track
 
 _COLUMNS = ("clip_id", "label", "label_name", "subject", "split")
@@ -41,22 +42,10 @@ def write_manifest(table: Table, folder: Path, name: str = "manifest.csv") -> Pa
     options = {"name": table.name, "classes": list(table.classes), "first_label": 0, "views": views,
                "mirrored": mirrored, "facts": list(names.values())}
     path = folder / name
-    write_beside(path.with_suffix(".json"), json.dumps({"format": FORMAT, "options": options}, indent=1,
-                                                       ensure_ascii=False) + "\n")
-    write_beside(path, text.getvalue())
+    write_text(path.with_suffix(".json"), json.dumps({"format": FORMAT, "options": options}, indent=1,
+                                                     ensure_ascii=False) + "\n")
+    write_text(path, text.getvalue())
     return path
-
-
-def write_beside(path: Path, text: str) -> None:
-    """Write a file under another name in its folder, then rename it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise ModaliftError(f"{path} cannot be written ({error.strerror}) - make room or name another folder") from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 _PER_CLIP = {"key_column": "key", "start": "start", "end": "end", "rate": "rate", "offset_ms": "offset_ms",

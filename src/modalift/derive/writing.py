@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from modalift.datasets.manifest import read_manifest
-from modalift.datasets.writing import write_beside, write_manifest
+from modalift.datasets.writing import write_manifest
 from modalift.errors import ModaliftError
+from modalift.files import write_text
 from modalift.modalities import Modality, Row, Table, Track
 
 
@@ -66,7 +67,7 @@ def write_view(table: Table, out: Path, source: str, name: str, kind: Modality, 
         made = replace(table, rows=tuple(rows), views={**table.views, name: kind})
         write_manifest(made, beside)
         if skipped:
-            write_beside(beside / "skipped.json", json.dumps(skipped, indent=1, ensure_ascii=False) + "\n")
+            write_text(beside / "skipped.json", json.dumps(skipped, indent=1, ensure_ascii=False) + "\n")
         beside.replace(out)
     except OSError as error:
         raise ModaliftError(f"{out} cannot be written ({error.strerror}) - make room or name another folder") from None

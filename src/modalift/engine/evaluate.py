@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from modalift.engine.metrics import score
 from modalift.engine.run import Run, read_network
 from modalift.engine.statistics import Predictions
 from modalift.errors import ModaliftError
-from modalift.files import write_beside
+from modalift.files import write_text
 from modalift.loading.clips import ClipSet, collate
 from modalift.modalities import Table
 from modalift.networks import Recognizer
@@ -119,7 +118,7 @@ def _joined(run: Run, split: str, roles: Sequence[str], overrides: Sequence[str]
         found.save(run.predictions(role, split))
         results[role] = score(found.probabilities, found.labels, first.trained(role).classes, subjects=found.subjects,
                               facts=dict(found.facts))
-    write_beside(run.results, lambda p: Path(p).write_text(json.dumps({r: {split: m} for r, m in results.items()})))
+    write_text(run.results, json.dumps({r: {split: m} for r, m in results.items()}))
     return results
 
 
@@ -127,7 +126,7 @@ def _record(run: Run, split: str, results: dict[str, Any], fingerprint: str) -> 
     held = json.loads(run.results.read_text()) if run.results.is_file() else {}
     for role, metrics in results.items():
         held.setdefault(role, {})[split] = metrics
-    write_beside(run.results, lambda p: Path(p).write_text(json.dumps(held)))
+    write_text(run.results, json.dumps(held))
     if split == "test":
         when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with (run.folder / "test_ledger.jsonl").open("a") as ledger:

@@ -16,7 +16,7 @@ from modalift.engine.fit import fingerprint, fit
 from modalift.engine.run import Run, environment, write_network
 from modalift.engine.state import State, read_checkpoint
 from modalift.errors import ModaliftError
-from modalift.files import write_beside
+from modalift.files import write_text
 from modalift.networks import Recognizer, cost
 from modalift.recipe import Recipe, fill_in
 
@@ -34,7 +34,7 @@ def train(recipe: Recipe, console: Console | None = None) -> Run:
         torch.set_num_threads(recipe.run.threads)
     run = Run(recipe.run.dir)
     if recipe.protocol.folds and recipe.protocol.fold is None:
-        write_beside(run.recipe, lambda p: Path(p).write_text(recipe.to_yaml(), encoding="utf-8"))
+        write_text(run.recipe, recipe.to_yaml())
         for fold in range(recipe.protocol.folds):
             train(one_fold(recipe, fold), console)
         return run
@@ -48,8 +48,8 @@ def train(recipe: Recipe, console: Console | None = None) -> Run:
     leave_out_bad(experiment, console)
     chief = join(recipe.run.device).chief
     if chief:
-        write_beside(run.recipe, lambda p: Path(p).write_text(recipe.to_yaml(), encoding="utf-8"))
-        write_beside(run.folder / "environment.json", lambda p: Path(p).write_text(json.dumps(environment(), indent=1)))
+        write_text(run.recipe, recipe.to_yaml())
+        write_text(run.folder / "environment.json", json.dumps(environment(), indent=1))
     state = fit(experiment, run, console)
     if chief:
         finish(experiment, run, state)
@@ -88,7 +88,7 @@ def finish(experiment: Experiment, run: Run, state: State) -> None:
     content = {"training_macs": used, "own_macs": own_macs(experiment), "seconds": round(state.seconds, 2),
                "clips": len(experiment.train), "epochs": recipe.optim.epochs, "left_out": experiment.skip,
                "fingerprint": fingerprint(experiment, experiment.train.fingerprint())}
-    write_beside(run.folder / "compute.json", lambda p: Path(p).write_text(json.dumps(content, indent=1)))
+    write_text(run.folder / "compute.json", json.dumps(content, indent=1))
     for role, net in scheme.students.items():
         weights = state.average.of(role) if state.average else None
         write_network(run.network_file(role), net, experiment.framings[net.view], experiment.table.classes, weights, text)

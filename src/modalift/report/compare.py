@@ -14,7 +14,7 @@ from modalift.engine.metrics import score
 from modalift.engine.run import Run
 from modalift.engine.statistics import Predictions, aligned, mean_accuracy, paired, paired_seeds
 from modalift.errors import ModaliftError
-from modalift.files import write_beside
+from modalift.files import write_text
 from modalift.modalities import Table
 from modalift.recipe import load_recipe
 from modalift.report import html
@@ -93,7 +93,7 @@ def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", role: 
         ("classes", "Class by class", "Classes", _classes(contenders[0], chosen)),
         ("how", "How to read this", "How to read this", _how(found)),
     ])
-    return write_beside(Path(out), lambda p: p.write_text(page, encoding="utf-8"))
+    return write_text(Path(out), page)
 
 
 # ---- what is compared -----------------------------------------------------------------------------------------------

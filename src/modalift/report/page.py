@@ -8,7 +8,7 @@ from typing import Any
 
 from modalift.engine.experiment import open_table
 from modalift.errors import ModaliftError
-from modalift.files import write_beside
+from modalift.files import write_text
 from modalift.modalities import Table
 from modalift.recipe import load_recipe
 from modalift.report import html
@@ -38,7 +38,7 @@ def write_report(run: str | Path, *, table: Table | None = None, samples: Sequen
     record = read_record(run)
     shown, why = (list(samples), "") if samples is not None else _samples(record, table)
     page = render(record, shown, why)
-    return write_beside(record.folder / "report.html", lambda p: p.write_text(page, encoding="utf-8"))
+    return write_text(record.folder / "report.html", page)
 
 
 def render(record: Record, samples: Sequence[Sample], why: str = "") -> str:
