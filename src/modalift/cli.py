@@ -77,7 +77,7 @@ def common(plugin: Annotated[list[Path] | None, typer.Option(
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 
-@app.command()
+@app.command(epilog="Example: `modalift simulate data/darkroom --clips 1600 --workers 2 --sheet sheet.png`")
 def simulate(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to make")],
     clips: Annotated[int, typer.Option(help="clips in all")] = 960,
@@ -106,7 +106,7 @@ def simulate(
         + (f"; contact sheet: {drawn}" if drawn else ""))
 
 
-@app.command()
+@app.command(epilog="Example: `modalift check recordings/ -o test_subjects=[anna]`")
 def check(
     data: Annotated[Path, typer.Argument(help="a dataset's folder")],
     dataset: Annotated[str, typer.Option(help="how to read it (`modalift list datasets`); by default, what fits")] = "",
@@ -122,7 +122,7 @@ def check(
     raise typer.Exit(1 if findings.trouble else 0)
 
 
-@app.command()
+@app.command(epilog="Example: `modalift derive flow recordings/ recordings_with_flow/ --method dis`")
 def derive(
     what: Annotated[str, typer.Argument(help="flow, pose_map, ... (`modalift list derived`)")],
     data: Annotated[Path, typer.Argument(help="a dataset's folder")],
@@ -142,7 +142,7 @@ def derive(
         f"{len(table)} clips with the views {', '.join(table.views)} in {folder}")
 
 
-@app.command()
+@app.command(epilog="Example: `modalift cache recordings/ cache/ --short-side 256`")
 def cache(
     data: Annotated[Path, typer.Argument(help="a dataset's folder")],
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="the cache folder; give it to recipes as data.cache")],
@@ -164,7 +164,7 @@ def cache(
         *(f"\n[yellow]left out[/] {k}: {v}" for k, v in made.skipped.items()))
 
 
-@app.command()
+@app.command(epilog="Example: `modalift look recipes/darkroom/taught_thermal.yaml --out look.png`")
 def look(
     recipe: RecipePath,
     overrides: Overrides = None,
@@ -188,7 +188,7 @@ def look(
 # ---- what there is --------------------------------------------------------------------------------------------------
 
 
-@app.command("list")
+@app.command("list", epilog="Example: `modalift list networks`")
 def list_things(
     what: Annotated[str, typer.Argument(help="schemes, networks, modalities, datasets, derived or recipes")] = "schemes",
     as_json: AsJson = False,
@@ -200,7 +200,7 @@ def list_things(
     say(as_json, data, table)
 
 
-@app.command()
+@app.command(epilog="Example: `modalift explain recipes/utd_mhad/distill_pose.yaml`")
 def explain(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Print the cast before any training: who sees what, learns, ships, at what cost, and who teaches whom."""
     from modalift.engine.experiment import assemble
@@ -210,7 +210,7 @@ def explain(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = F
     say(as_json, explaining.as_json(experiment), explaining.render(experiment))
 
 
-@app.command()
+@app.command(epilog="Example: `modalift cost tsm backbone=resnet50 --classes 83 --frames 8 --size 224`")
 def cost(
     network: Annotated[str, typer.Argument(help="a network family (`modalift list networks`)")],
     options: Annotated[list[str] | None, typer.Argument(help="its options, as key=value")] = None,
@@ -240,7 +240,7 @@ def cost(
 # ---- learning -------------------------------------------------------------------------------------------------------
 
 
-@app.command()
+@app.command(epilog="Example: `modalift train recipes/darkroom/labels_only.yaml optim.lr=1e-3 run.seed=1 run.dir=runs/mine`")
 def train(
     recipe: RecipePath,
     overrides: Overrides = None,
@@ -264,7 +264,7 @@ def train(
         f"trained {', '.join(run.roles()) or 'every fold'} in {run.folder}; `modalift eval {run.folder}` evaluates it")
 
 
-@app.command("eval")
+@app.command("eval", epilog="Example: `modalift eval runs/mine --split val`")
 def evaluate(
     run: RunPath,
     overrides: Overrides = None,
@@ -288,7 +288,7 @@ def evaluate(
         *([f"\nreport: {run / 'report.html'}"] if report and not opened.folds() else []))
 
 
-@app.command()
+@app.command(epilog="Example: `modalift compare runs/labels_only runs/taught --out comparison.html`")
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="two run folders or more; the first is the baseline")],
     split: Annotated[str, typer.Option(help="test or val")] = "test",
@@ -307,7 +307,7 @@ def compare(
     say(as_json, found, terminal.comparison(found), f"\npage: {to}")
 
 
-@app.command()
+@app.command(epilog="Example: `modalift diagnose runs/mine --full`")
 def diagnose(run: RunPath, full: Annotated[bool, typer.Option(
         "--full", help="also overfit eight clips and train on shuffled labels (minutes)")] = False,
         as_json: AsJson = False) -> None:
@@ -319,7 +319,7 @@ def diagnose(run: RunPath, full: Annotated[bool, typer.Option(
     say(as_json, doctor.as_json(findings), doctor.render(findings))
 
 
-@app.command()
+@app.command(epilog="Example: `modalift study recipes/ucl_rgbd_gesture/single_rgb.yaml MINE.yaml --seeds 3`")
 def study(
     recipes: Annotated[list[Path], typer.Argument(help="recipes; the first is the baseline")],
     seeds: Annotated[int, typer.Option(help="seeds 0 .. N-1 of each")] = 3,
@@ -340,7 +340,7 @@ def study(
 # ---- what goes home -------------------------------------------------------------------------------------------------
 
 
-@app.command()
+@app.command(epilog="Example: `modalift ship runs/mine -o dark.modalift`")
 def ship(
     run: RunPath,
     to: Annotated[Path, typer.Option("--out", "-o", help="the bundle to write")] = Path("student.modalift"),
@@ -356,7 +356,7 @@ def ship(
                         f" `modalift predict {to} CLIP` asks it")
 
 
-@app.command()
+@app.command(epilog="Example: `modalift predict dark.modalift clip.mp4 --json`")
 def predict(
     bundle: Annotated[Path, typer.Argument(help="a bundle that `modalift ship` wrote")],
     clips: Annotated[list[Path], typer.Argument(help="videos, folders of images, or .npz signals")],
@@ -372,7 +372,7 @@ def predict(
     raise typer.Exit(predicting.exit_code(found))
 
 
-@app.command()
+@app.command(epilog="Example: `modalift export dark.modalift -o dark.onnx`")
 def export(
     bundle: Annotated[Path, typer.Argument(help="a bundle that `modalift ship` wrote")],
     to: Annotated[Path, typer.Option("--out", "-o", help="the ONNX file to write")],
