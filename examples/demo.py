@@ -27,7 +27,9 @@ from modalift.engine.run import Run
 from modalift.engine.ship import ship
 from modalift.engine.statistics import Predictions, paired
 from modalift.engine.study import Cell, run_cells
+from modalift.engine.train import match_compute
 from modalift.errors import ModaliftError
+from modalift.recipe import load_recipe
 from modalift.report.compare import write_comparison
 from modalift.report.page import write_report
 from modalift.report.terminal import percent, span
@@ -91,19 +93,25 @@ def folder(out: Path, recipe: str) -> Path:
 
 
 def train(out: Path, data: Path, tiny: bool, console: Console) -> None:
-    """Three rounds: teachers and the baseline; the taught; the baseline again with the compute of the taught."""
+    """Two rounds: teachers and the baseline; then the taught, and the baseline with the compute of the taught."""
     small = ("optim.epochs=1", "optim.batch=4", "data.size=32", "data.frames=4") if tiny else ()
     common = (f"data.root={data}", *small)
 
-    def cell(recipe: str, name: str = "", *more: str, match: Path | None = None) -> Cell:
-        return Cell(name or recipe, RECIPES / f"{recipe}.yaml", 0, 0, 0, (*common, *more), match)
+    def cell(recipe: str, name: str = "", *more: str) -> Cell:
+        return Cell(name or recipe, RECIPES / f"{recipe}.yaml", 0, 0, 0, (*common, *more))
 
     run_cells([cell("teacher_thermal"), cell("labels_long"), cell("labels_only")], out, jobs=2, console=console)
-    run_cells([cell("taught_thermal", "", f"networks.teacher.init={folder(out, 'teacher_thermal')}"),
+    taught = cell("taught_thermal", "", f"networks.teacher.init={folder(out, 'teacher_thermal')}")
+    # The longest first, so that both cores end together.
+    run_cells([cell("labels_only", "labels_compute", f"optim.epochs={matched_epochs(taught, common)}"), taught,
                cell("self_training", "", f"networks.teacher.init={folder(out, 'labels_long')}")],
               out, jobs=2, console=console)
-    run_cells([cell("labels_only", "labels_compute", "run.threads=2", match=folder(out, "taught_thermal"))],
-              out, jobs=1, console=console)
+
+
+def matched_epochs(taught: Cell, common: tuple[str, ...]) -> int:
+    """Epochs of labels only that spend what the taught network's training spends, its teacher's included."""
+    alone = load_recipe(RECIPES / "labels_only.yaml", common)
+    return match_compute(alone, load_recipe(taught.recipe, taught.overrides)).optim.epochs
 
 
 def verdict(answers: dict[str, Predictions], out: Path) -> Table:

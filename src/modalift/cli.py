@@ -246,17 +246,16 @@ def train(
     overrides: Overrides = None,
     scale: Scale = "",
     match_compute: Annotated[Path | None, typer.Option(
-        help="a finished run: train for as many epochs as spend what it spent, its teachers included")] = None,
+        help="a run or a recipe: train for as many epochs as spend what it spends, its teachers included")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a recipe. The same command goes on where it was stopped, killed or out of power."""
-    from modalift.engine.run import open_run
     from modalift.engine.train import match_compute as matched
     from modalift.engine.train import train as run_training
 
     asked = recipe_of(recipe, overrides, scale)
     if match_compute:
-        asked = matched(asked, open_run(match_compute))
+        asked = matched(asked, recipe_of(match_compute, None))
     if recipe.is_dir():
         asked.run.dir = recipe
     run = run_training(asked, err)

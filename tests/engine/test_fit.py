@@ -129,7 +129,7 @@ def test_compute_is_counted_and_matched(recipe_file, teacher):
     networks = {"student": {"name": "small", "view": "depth", "width": 4}, "teacher": {"init": str(teacher)}}
     taught = train(load_recipe(recipe_file("distill", networks=networks)))
     alone = load_recipe(recipe_file(networks={"student": networks["student"]}))
-    matched = match_compute(alone, taught)
+    matched = match_compute(alone, load_recipe(taught.folder))
     experiment = assemble(alone)
     net = experiment.scheme.roles["student"]
     assert epoch_macs(experiment) == 3 * cost(net, net.frames, net.size).macs * 12

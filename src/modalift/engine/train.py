@@ -116,12 +116,9 @@ def training_macs(experiment: Experiment) -> float:
     return own_macs(experiment) + sum(Run(Path(t)).compute().get("training_macs", 0.0) for t in sorted(teachers))
 
 
-def match_compute(recipe: Recipe, other: Run) -> Recipe:
-    """The recipe with as many epochs as spend what another run spent in all, its teachers included (at least that)."""
-    spent = other.compute().get("training_macs")
-    if not spent:
-        raise ModaliftError(f"{other.folder}: its compute is unknown - it must be a finished run")
-    epochs = math.ceil(spent / epoch_macs(assemble(recipe)))
+def match_compute(recipe: Recipe, other: Recipe) -> Recipe:
+    """The recipe with as many epochs as spend what another one spends in all, its teachers included (at least that)."""
+    epochs = math.ceil(training_macs(assemble(other)) / epoch_macs(assemble(recipe)))
     return recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"epochs": epochs})})
 
 
