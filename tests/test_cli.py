@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import write_manifest, write_tiny
 from modalift import cli
+from tiny import write_manifest, write_tiny
 
 VERBS = ("simulate", "check", "derive", "cache", "look", "list", "explain", "cost", "train", "eval", "compare", "diagnose",
          "study", "ship", "predict", "export")

@@ -59,7 +59,7 @@ def table_of(data: Path, dataset: str, options: list[str] | None) -> Table:
         if not equals:
             raise ModaliftError(f"option '{text}' is not of the form key=value")
         given[key] = yaml.safe_load(value)
-    return datasets.open(dataset or datasets.fitting(data), data, **given)
+    return datasets.open(dataset or datasets.guess(data), data, **given)
 
 
 @app.callback()

@@ -249,17 +249,14 @@ def _check_names(recipe: Recipe) -> None:
     from modalift.datasets import DATASETS
 
     DATASETS[recipe.data.dataset]
-    common = set(networks.COMMON_OPTIONS)
     for role, section in recipe.networks.items():
         if not section.name and not section.init:
             raise ModaliftError(f"networks.{role} has neither a name nor an init - add networks.{role}.name")
-        known = set(common)
         if section.name:
-            known |= set(networks.options_of(section.name))
-        for key in section.model_extra or {}:
-            if section.name and key not in known:
-                raise ModaliftError(f"unknown key 'networks.{role}.{key}' for network '{section.name}'"
-                                    f" - {nearest(key, [*known, *NetworkSection.model_fields])}")
+            networks.check_options(section.name, section.model_extra or {}, f"networks.{role}")
+        for key in section.model_extra or {} if not section.name else ():
+            raise ModaliftError(f"unknown key 'networks.{role}.{key}' for a network that comes from a run"
+                                f" - {nearest(key, NetworkSection.model_fields)}")
     schemes.check_settings(recipe.scheme.name, recipe.scheme.model_extra or {})
     named, more = schemes.roles_of(recipe.scheme.name)
     for role in named:

@@ -180,7 +180,7 @@ def test_broken_manifests(text, match, tmp_path):
 
 def test_wrong_options(tmp_path):
     root = manifest(tmp_path, PLAIN)
-    fails("dataset 'csv' has no option 'splitt' - did you mean 'split'", root, splitt="x")
+    fails("unknown key 'data.options.splitt' for dataset 'csv' - did you mean 'split'", root, splitt="x")
     fails("has no column 'splt' - did you mean 'split'", root, split="splt")
     fails("unknown key 'views.rgb.colum' - did you mean 'column'", root, views={"rgb": {"colum": "rgb"}})
     fails("views.rgb: .* has no column 'rgbb'", root, views={"rgb": {"column": "rgbb"}})

@@ -10,15 +10,19 @@ import pytest
 import torch
 
 from modalift import files
+from modalift.engine import state as states
+from modalift.engine import train as training
 from modalift.engine.evaluate import evaluate
 from modalift.engine.experiment import assemble
-from modalift.engine.optim import MovingAverage, Plateau, factor
+from modalift.engine.optim import MovingAverage, Plateau, factor, only
 from modalift.engine.run import Run
 from modalift.engine.state import read_checkpoint
 from modalift.engine.train import epoch_macs, match_compute, train
 from modalift.errors import ModaliftError
 from modalift.networks import cost
 from modalift.recipe import OptimSection, load_recipe
+from modalift.schemes import Update
+from tiny import write_tiny
 
 
 def test_it_learns_what_can_be_learned(recipe_file):
@@ -150,8 +154,8 @@ def test_evaluating_the_test_split_is_entered_in_the_ledger(recipe_file):
 def test_the_best_checkpoint_is_chosen_on_validation_and_never_without_it(recipe_file):
     run = train(load_recipe(recipe_file(protocol={"select": "best"})))
     assert run.best.is_file()
-    with pytest.raises(ModaliftError, match="there was no validation clip"):
-        train(load_recipe(recipe_file(data={"options": {"test_subjects": ["s3", "s4"]}}, protocol={"select": "best"}),
+    with pytest.raises(ModaliftError, match="needs validation clips"):
+        assemble(load_recipe(recipe_file(data={"options": {"test_subjects": ["s3", "s4"]}}, protocol={"select": "best"}),
                           [f"run.dir={run.folder}2"]))
 
 
@@ -192,6 +196,73 @@ def test_weights_that_are_no_numbers_are_never_saved(recipe_file, monkeypatch):
     assert read_checkpoint(Run(recipe.run.dir).last)["place"]["step"] == 2
 
 
+def test_a_corrupt_clip_is_left_out_everywhere_and_a_finished_run_stays_finished(recipe_file, tmp_path):
+    root = write_tiny(tmp_path / "data")
+    for clip in ("c00", "c09"):  # one to learn from, one to be tested on
+        (root / f"{clip}_depth.npz").write_bytes(b"")
+    recipe = load_recipe(recipe_file(data={"root": str(root)}))
+    run = train(recipe)
+    found = evaluate(run, "test")["student"]
+    assert (found["n"], list(found["left_out"])) == (5, ["c09"])
+    assert train(recipe).finished
+    assert evaluate(run, "test", overrides=["data.cache=", "run.workers=1"])["student"]["top1"] == found["top1"]
+
+
+def test_the_last_checkpoint_is_written_though_every_epoch_is_the_best_so_far(recipe_file, monkeypatch):
+    recipe = load_recipe(recipe_file(optim={"epochs": 4}, run={"save_s": 0.01}))
+    order, save = [], states.State.save
+    monkeypatch.setattr(states.State, "save", lambda self, path: (order.append(path.name), save(self, path)))
+    train(recipe)
+    assert order.index("last.pt") < len(order) - 1, "a kill before the end must find something to go on from"
+
+
+def test_accumulation_over_more_clips_than_there_are_is_refused(recipe_file):
+    with pytest.raises(ModaliftError, match="16, but there are 12 training clips"):
+        train(load_recipe(recipe_file(optim={"batch": 4, "accumulate": 4})))
+
+
+def test_under_a_moving_average_validation_sees_what_ships(recipe_file):
+    run = train(load_recipe(recipe_file(optim={"epochs": 3, "ema": 0.9})))
+    lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    looked = lines[-1]["val"]["student"]
+    shipped = evaluate(run, "val")["student"]
+    assert shipped["top1"] == looked["top1"]
+    assert shipped["nll"] == pytest.approx(looked["loss"], rel=1e-4)
+
+
+def test_a_run_stopped_between_its_networks_is_not_finished(recipe_file, monkeypatch):
+    recipe = load_recipe(recipe_file("mtut"))
+    write, calls = training.write_network, [0]
+
+    def stop(*args, **kwargs):
+        calls[0] += 1
+        if calls[0] == 2:
+            raise KeyboardInterrupt
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(training, "write_network", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe)
+    monkeypatch.undo()
+    assert not Run(recipe.run.dir).finished
+    assert train(recipe).roles() == ["depth", "pose"]
+
+
+def test_a_teacher_that_saw_what_is_held_out_is_refused(recipe_file, teacher):
+    networks = {"student": {"name": "small", "view": "depth", "width": 4}, "teacher": {"init": str(teacher)}}
+    with pytest.raises(ModaliftError, match="was trained on 6 clips that this recipe holds out"):
+        train(load_recipe(recipe_file("distill", networks=networks, protocol={"folds": 4, "fold": 0})))
+
+
+def test_of_two_updates_each_has_its_own_gradients(recipe_file):
+    made = assemble(load_recipe(recipe_file("mtut"))).scheme
+    made.updates = lambda: [Update("one", ("depth",)), Update("two", ("pose",))]
+    with only(made, made.updates()[0]):
+        assert all(p.requires_grad for p in made.roles["depth"].parameters())
+        assert not any(p.requires_grad for p in made.roles["pose"].parameters())
+    assert all(p.requires_grad for p in made.roles["pose"].parameters())
+
+
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "onecycle", "plateau"])
 def test_schedules_start_end_and_warm_up(schedule):
     section = OptimSection(schedule=schedule, epochs=10, warmup=2, milestones=[5, 8])
@@ -200,6 +271,8 @@ def test_schedules_start_end_and_warm_up(schedule):
     if schedule != "onecycle":
         assert values[0] < 0.01
         assert values[10] == pytest.approx(0.5, abs=0.01)
+    if schedule == "constant":
+        assert factor(section, 9.0, scale=0.01) == 1, "only plateau looks at the validation split"
     if schedule in ("cosine", "onecycle"):
         assert values[-1] < 0.01
     if schedule == "step":
@@ -220,5 +293,5 @@ def test_the_moving_average_is_what_its_formula_says():
     average = MovingAverage({"student": net}, 0.9)
     with torch.no_grad():
         net.weight.fill_(2.0)
-    average.update({"student": net})
+    average.update({"student": net}, 10**6)
     assert average.of("student")["weight"].item() == pytest.approx(1.1)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modalift.errors import ModaliftError, nearest
+from modalift.errors import ModaliftError
 from modalift.modalities import Table
 from modalift.registry import Registry
+from modalift.signatures import checked
 
 __all__ = ["DATASETS", "dataset", "guess", "open", "options_of"]
 
@@ -43,10 +44,7 @@ def open(name: str, root: str | Path, **options: Any) -> Table:
         ModaliftError: unknown dataset or option, no such folder, or whatever is wrong inside it.
     """
     maker = DATASETS[name]
-    known = options_of(name)
-    for key in options:
-        if key not in known:
-            raise ModaliftError(f"dataset '{name}' has no option '{key}' - {nearest(key, known)}")
+    options = checked(maker, options, options_of(name), "data.options", f"dataset '{name}'")
     place = Path(root).expanduser()
     if not place.exists():
         raise ModaliftError(f"{place} does not exist - set data.root to the dataset's folder")
@@ -68,14 +66,6 @@ def guess(root: str | Path) -> str:
     if about.is_file() and b'"modalift-darkroom/' in about.read_bytes()[:200]:
         return "darkroom"
     return "csv" if (place / "manifest.csv").is_file() else "folder"
-
-
-def fitting(root: str | Path) -> str:
-    """The dataset that a folder looks like: ``darkroom`` by its dataset.json, ``csv`` by its manifest, else ``folder``."""
-    place = Path(root)
-    if (place / "dataset.json").is_file():
-        return "darkroom"
-    return "csv" if place.suffix == ".csv" or (place / "manifest.csv").is_file() else "folder"
 
 
 for _module in pkgutil.iter_modules(__path__):  # one file adds a dataset

@@ -266,9 +266,9 @@ def swapped_colours(patient: Patient) -> Finding:
 
 def shipped(patient: Patient) -> Finding:
     """The bundle, asked about the recordings themselves, against evaluation now and as it was stored."""
-    table, protocol = some(patient.table, patient.view, _BUNDLE_CLIPS), patient.experiment.recipe.protocol
+    table = some(patient.table, patient.view, _BUNDLE_CLIPS)
     clips = patient.experiment.clips(table, {patient.view}, augment=False)
-    now = answer(patient.trained.net, clips, time_views=protocol.time_views, crops=protocol.crops)
+    now = answer(patient.trained.net, clips)
     with tempfile.TemporaryDirectory() as folder:
         ship(patient.run, patient.role, Path(folder) / "probe.modalift")
         bundle = load_bundle(Path(folder) / "probe.modalift")

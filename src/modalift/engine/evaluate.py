@@ -5,39 +5,37 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from modalift.engine.experiment import Experiment, assemble
+from modalift.engine.experiment import Experiment, open_table
 from modalift.engine.metrics import score
+from modalift.engine.optim import MovingAverage
 from modalift.engine.run import Run, read_network
 from modalift.engine.statistics import Predictions
 from modalift.errors import ModaliftError
 from modalift.files import write_text
-from modalift.loading.clips import ClipSet, collate
+from modalift.loading.cache import open_cache
+from modalift.loading.clips import ClipSet, loader
 from modalift.modalities import Table
 from modalift.networks import Recognizer
 from modalift.recipe import load_recipe
 
 
 @torch.no_grad()
-def answer(net: Recognizer, clips: ClipSet, *, time_views: int = 1, crops: int = 1, batch: int = 32, workers: int = 0,
+def answer(net: Recognizer, clips: ClipSet, *, batch: int = 32, workers: int = 0,
            device: torch.device | str = "cpu") -> np.ndarray:
     """Class probabilities ``(N, K)`` of every clip: the mean over its views in time and its crops.
 
     The last batch is as large as it comes: a split is never padded.
     """
     net.eval()
-    keys = [(0, i, v, c) for i in range(len(clips)) for v in range(time_views) for c in range(crops)]
-    each = time_views * crops
-    per_batch = max(1, batch // each) * each
-    batches = [keys[i:i + per_batch] for i in range(0, len(keys), per_batch)]
-    load = torch.utils.data.DataLoader(clips, batch_sampler=batches, collate_fn=collate, num_workers=workers,
-                                       generator=torch.Generator().manual_seed(0))
+    each = clips.time_views * clips.crops
     found = []
-    for part in load:
+    for part in loader(clips, batch=max(1, batch // each) * each, shuffle=False, seed=0, epoch=0, workers=workers):
         logits = net(part.clips[net.view].to(device)).float()
         found.append(torch.softmax(logits, 1).reshape(-1, each, logits.shape[1]).mean(1).cpu().numpy())
     return np.concatenate(found)
@@ -45,29 +43,37 @@ def answer(net: Recognizer, clips: ClipSet, *, time_views: int = 1, crops: int =
 
 def seen_by(table: Table, view: str) -> Table:
     """The clips that a sensor recorded."""
-    return table.where(lambda r: view in r.tracks)
+    seen = table.where(lambda r: view in r.tracks)
+    if not len(seen):
+        raise ModaliftError(f"{table.name}: no clip of this split has the view '{view}' - `modalift check` counts them")
+    return seen
 
 
-def predictions(net: Recognizer, experiment: Experiment, split: str, device: torch.device | str = "cpu") -> Predictions:
-    """What a network answers on a split, with whose clips they are and their numeric facts."""
-    protocol, settings = experiment.recipe.protocol, experiment.recipe.run
-    table = seen_by(experiment.table.split(split), net.view).where(lambda r: r.id not in experiment.skip)
-    if not len(table):
-        raise ModaliftError(f"{experiment.table.name}: no clip of the split '{split}' has the view '{net.view}'")
-    clips = experiment.clips(table, {net.view}, augment=False)
-    probabilities = answer(net.to(device), clips, time_views=protocol.time_views, crops=protocol.crops,
-                           workers=settings.workers, device=device)
-    names = {k for r in table for k, v in r.facts.items() if isinstance(v, float)}
-    facts = {n: np.array([r.facts.get(n, np.nan) for r in table], float) for n in sorted(names)}
-    return Predictions(np.array([r.id for r in table]), np.array([-1 if r.label is None else r.label for r in table]),
-                       np.array([r.subject for r in table]), probabilities.astype(np.float32), facts)
+def predictions(net: Recognizer, clips: ClipSet, *, workers: int = 0, device: torch.device | str = "cpu") -> Predictions:
+    """What a network answers, with whose clips they are and their numeric facts; corrupt clips are not among them."""
+    rows = [clips.table.rows[i] for i in clips.indices]
+    probabilities = answer(net.to(device), clips, workers=workers, device=device)
+    names = {k for r in rows for k, v in r.facts.items() if isinstance(v, float)}
+    facts = {n: np.array([r.facts.get(n, np.nan) for r in rows], float) for n in sorted(names)}
+    return Predictions(np.array([r.id for r in rows]), np.array([-1 if r.label is None else r.label for r in rows]),
+                       np.array([r.subject for r in rows]), probabilities.astype(np.float32), facts)
 
 
-def quick_look(experiment: Experiment, split: str, device: torch.device | str) -> dict[str, dict[str, float]]:
-    """Accuracy and loss of every student on a split, during training; the scheme goes back to training."""
-    looks = {}
+def quick_look(experiment: Experiment, split: str, device: torch.device | str,
+               average: MovingAverage | None = None) -> dict[str, dict[str, float]]:
+    """Accuracy and loss of every student on a split, during training, with the weights that would ship.
+
+    Under a moving average these are the averaged ones; the scheme goes back to its own and to training.
+    """
+    looks, workers = {}, experiment.recipe.run.workers
     for role, net in experiment.scheme.students.items():
-        found = predictions(net, experiment, split, device)
+        own = {k: v.clone() for k, v in net.state_dict().items()} if average else None
+        if average:
+            net.load_state_dict(average.of(role))
+        clips = experiment.clips(seen_by(experiment.table.split(split), net.view), {net.view}, augment=False)
+        found = predictions(net, clips, workers=workers, device=device)
+        if own:
+            net.load_state_dict(own)
         known = found.take(found.labels >= 0)
         chosen = known.probabilities[np.arange(len(known)), known.labels]
         recalls = [known.right[known.labels == c].mean() for c in np.unique(known.labels)]
@@ -89,19 +95,22 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
     if run.folds():
         return _joined(run, split, roles, overrides)
     recipe = load_recipe(run.folder, overrides)
-    experiment = assemble(recipe, train=False)
+    table, data, protocol = open_table(recipe), recipe.data, recipe.protocol
+    cache = open_cache(Path(data.cache)) if data.cache not in ("", "memory") and Path(data.cache).is_dir() else None
     results: dict[str, Any] = {}
     for role in roles or run.roles():
         trained = read_network(run.network_file(run.role(role)))
-        if trained.classes != experiment.table.classes:
+        if trained.classes != table.classes:
             raise ModaliftError(f"{run.folder}: '{role}' knows {len(trained.classes)} classes, the table has"
-                                f" {len(experiment.table.classes)} - evaluate it on the table that it was trained on")
-        experiment.framings[trained.net.view] = trained.framing
-        found = predictions(trained.net, experiment, split)
+                                f" {len(table.classes)} - evaluate it on the table that it was trained on")
+        clips = ClipSet(seen_by(table.split(split), trained.net.view), {trained.net.view: trained.framing}, augment=None,
+                        seed=recipe.run.seed, cache=cache, time_views=protocol.time_views, crops=protocol.crops)
+        left_out = clips.probe()
+        found = predictions(trained.net, clips, workers=recipe.run.workers)
         found.save(run.predictions(role, split))
         results[role] = score(found.probabilities, found.labels, trained.classes, subjects=found.subjects,
-                              facts=dict(found.facts))
-    _record(run, split, results, experiment.table.fingerprint())
+                              facts=dict(found.facts)) | {"left_out": left_out}
+    _record(run, split, results, table.fingerprint())
     return results
 
 
@@ -118,7 +127,7 @@ def _joined(run: Run, split: str, roles: Sequence[str], overrides: Sequence[str]
         found.save(run.predictions(role, split))
         results[role] = score(found.probabilities, found.labels, first.trained(role).classes, subjects=found.subjects,
                               facts=dict(found.facts))
-    write_text(run.results, json.dumps({r: {split: m} for r, m in results.items()}))
+    _record(run, split, results, "all folds")
     return results
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import random
 import zlib
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from modalift import datasets, networks, schemes
 from modalift.engine.run import Run, read_network
@@ -47,6 +50,28 @@ class Experiment:
             raise ModaliftError(f"{self.table.name}: no training clip has any of the views {', '.join(sorted(views))}"
                                 " and what the scheme needs - look at `modalift check`")
         return kept
+
+    def steps(self, world: int = 1) -> tuple[int, int]:
+        """Steps of an epoch, and clips of a step over all processes; what does not fill a step waits for another epoch.
+
+        Raises:
+            ModaliftError: accumulation over more clips than there are.
+        """
+        optim, clips = self.recipe.optim, len(self.train)
+        per_step = optim.batch * optim.accumulate * world
+        if clips < per_step and optim.accumulate > 1:
+            raise ModaliftError(f"optim.batch x accumulate x processes = {per_step}, but there are {clips} training clips"
+                                " - lower one of them")
+        return max(1, clips // per_step), per_step
+
+    def fingerprint(self) -> str:
+        """What must not change between a run and its resumption: everything but where and how it is computed."""
+        tree = self.recipe.model_dump(mode="json")
+        tree["run"] = {"seed": tree["run"]["seed"], "precision": tree["run"]["precision"]}
+        tree.pop("paper")
+        for key in ("cache", "root"):
+            tree["data"].pop(key)
+        return hashlib.sha256((json.dumps(tree, sort_keys=True) + self.table.fingerprint()).encode()).hexdigest()[:16]
 
     def clips(self, table: Table, views: set[str], *, augment: bool) -> ClipSet:
         """Clips of a table as networks receive them: augmented for training, by the protocol for evaluation."""
@@ -94,8 +119,35 @@ def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
             raise ModaliftError(f"the scheme reads the view '{view}', which data.modalities leaves out"
                                 f" ({', '.join(allowed)})")
         framings.setdefault(view, _framing(recipe, view, table))
+    for role, net in scheme.students.items():
+        if framings[net.view].region == "valid" and table.modality(net.view).invalid is None:
+            raise ModaliftError(f"networks.{role}: data.region=valid of '{net.view}' would be cut by another sensor, which is"
+                                f" not there when it ships - set data.per_view.{net.view}.region=whole")
+    if not len(table.split("val")):
+        for key, value in (("protocol.select", recipe.protocol.select), ("optim.schedule", recipe.optim.schedule)):
+            if value in ("best", "plateau"):
+                raise ModaliftError(f"{key}={value} needs validation clips, and there was none - set"
+                                    " protocol.val_subjects (never the test split)")
+    if train:
+        _no_leak(recipe, table)
     scheme.train()  # freezes what must be frozen
     return Experiment(recipe, table, scheme, framings)
+
+
+def origin(table: Table) -> str:
+    """A table's fingerprint whatever its splits: the same recordings, however they are dealt."""
+    return table.map(lambda r: dataclasses.replace(r, split="train")).fingerprint()
+
+
+def _no_leak(recipe: Recipe, table: Table) -> None:
+    """Refuses a network that was trained on clips that this recipe holds out."""
+    held = {r.id for r in table if r.split != "train"}
+    for role, section in recipe.networks.items():
+        known = Run(Path(section.init)).compute() if section.init and Path(section.init).is_dir() else {}
+        both = held & set(known.get("trained_on", {}).get(origin(table), ()))
+        if both:
+            raise ModaliftError(f"networks.{role}.init: {section.init} was trained on {len(both)} clips that this recipe"
+                                f" holds out ('{min(both)}', ...) - train it with the same split, folds and fold")
 
 
 def augment_of(given: dict[str, Any]) -> Augment:
@@ -167,7 +219,11 @@ def _framing(recipe: Recipe, view: str, table: Table) -> Framing:
     merged = {**base, **own}
     if table.modality(view).kind == "signal":
         merged |= {"size": 1, "region": "whole"}  # a signal has no picture to cut a region from
-    return Framing(**merged)
+    try:
+        return TypeAdapter(Framing).validate_python(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModaliftError(f"data.per_view.{view}.{first['loc'][-1]} = {first['input']!r}: {first['msg']}") from None
 
 
 def _network(recipe: Recipe, role: str, section: NetworkSection, table: Table, framings: dict[str, Framing],

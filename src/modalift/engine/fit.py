@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from contextlib import nullcontext
 from typing import Any
@@ -12,11 +10,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from modalift.engine.distribution import join, leave, spread
+from modalift.engine.distribution import agree, join, leave, place, spread
 from modalift.engine.evaluate import quick_look
 from modalift.engine.experiment import Experiment
 from modalift.engine.logs import Logs, add, means, progress_bar, say
-from modalift.engine.optim import MovingAverage, Plateau, clip_each, factor, optimiser, set_rate
+from modalift.engine.optim import MovingAverage, Plateau, clip_each, factor, only, optimiser, set_rate
 from modalift.engine.run import Run
 from modalift.engine.state import Saver, State
 from modalift.errors import ModaliftError
@@ -37,9 +35,8 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     recipe, console = experiment.recipe, console or Console(stderr=True)
     optim, settings = recipe.optim, recipe.run
     world = join(settings.device)
-    scheme = experiment.scheme.to(world.device)
-    scheme = scheme.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter less time on CPUs
-    train = experiment.train
+    scheme, train = experiment.scheme, experiment.train
+    place(scheme, world.device)
     if scheme.batch_relational and optim.accumulate > 1:
         raise ModaliftError(f"optim.accumulate={optim.accumulate}: scheme '{recipe.scheme.name}' {scheme.batch_relational}"
                             " - use accumulate=1 and a larger batch")
@@ -51,23 +48,23 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     students = scheme.students
     state = State(scheme, optimizers, Plateau(optim), MovingAverage(students, optim.ema) if optim.ema else None,
                   torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16"),
-                  fingerprint(experiment, train.fingerprint()))
+                  experiment.fingerprint())
     if run.last.is_file():
         state.load(run.last)
     logs = Logs(run.folder, state.marks, tensorboard=settings.tensorboard, writes=world.chief)
-    model, per_step = spread(scheme.train(), world), optim.batch * optim.accumulate * world.size
-    steps = max(1, len(train) // per_step if len(train) >= per_step else 1)
+    model, (steps, per_step) = spread(scheme.train(), world), experiment.steps(world.size)
     saver = Saver(run, state, logs, world, settings.save_s)
 
     def step(batch: Any, name: str, last: bool) -> Terms:
         """One update's forward and backward; ``last`` closes the accumulation."""
-        place = Progress(state.epoch, optim.epochs, state.step, steps * optim.epochs, name)
+        where = Progress(state.epoch, optim.epochs, state.step, steps * optim.epochs, name)
         half = HALF.get(settings.precision)
-        with torch.autocast(world.device.type, half) if half else nullcontext():
-            terms: Terms = model(batch, place)
-        loss = total(terms)
-        check(loss, terms, state, run)
-        state.scaler.scale(loss / optim.accumulate).backward()
+        with only(scheme, updates[name]):
+            with torch.autocast(world.device.type, half) if half else nullcontext():
+                terms: Terms = model(batch, where)
+            loss = total(terms)
+            check(loss, terms, state, run)
+            state.scaler.scale(loss / optim.accumulate).backward()
         if last:
             state.scaler.unscale_(optimizers[name])
             if optim.clip:
@@ -100,7 +97,7 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
                 state.sample += per_step
                 scheme.after_step(batch)
                 if state.average:
-                    state.average.update(students)
+                    state.average.update(students, state.step)
                 if state.step % max(1, steps // 20) == 0:
                     logs.write({"kind": "step", "epoch": state.epoch, "step": state.step, "lr": rate,
                                 "loss": float(total(terms).detach()), **say(terms)})
@@ -111,9 +108,10 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
                      "seconds": round(state.seconds, 3), **means(state.sums)}
             state.epoch, state.sample, state.sums = state.epoch + 1, 0, {}
             if len(experiment.table.split("val")) and state.epoch % recipe.protocol.eval_every == 0:
-                entry["val"] = quick_look(experiment, "val", world.device)
-                best = max(v["top1"] for v in entry["val"].values())
-                state.plateau.look(min(v["loss"] for v in entry["val"].values()))
+                found = agree(quick_look(experiment, "val", world.device, state.average), world)
+                entry["val"] = found  # several students: the mean over them decides
+                best = sum(v["top1"] for v in found.values()) / len(found)
+                state.plateau.look(sum(v["loss"] for v in found.values()) / len(found))
                 if best > state.best:
                     state.best = best
                     saver.write(run.best)
@@ -133,13 +131,3 @@ def check(loss: Tensor, terms: Terms, state: State, run: Run) -> None:
     kept = f"the last good checkpoint is {run.last}" if run.last.is_file() else "no checkpoint had been written yet"
     raise ModaliftError(f"the loss is not finite in epoch {state.epoch + 1}, step {state.step + 1}: term '{bad}'"
                         f" - {kept}; lower optim.lr, or set optim.clip=1")
-
-
-def fingerprint(experiment: Experiment, clips: str) -> str:
-    """What must not change between a run and its resumption: everything but where and how it is computed."""
-    tree = experiment.recipe.model_dump(mode="json")
-    tree["run"] = {"seed": tree["run"]["seed"], "precision": tree["run"]["precision"]}
-    tree.pop("paper")
-    tree["data"].pop("cache")
-    tree["data"].pop("root")
-    return hashlib.sha256((json.dumps(tree, sort_keys=True) + clips).encode()).hexdigest()[:16]

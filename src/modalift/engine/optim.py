@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ def factor(section: OptimSection, epoch: float, scale: float = 1.0) -> float:
         rise = 0.3 * total
         start, low, share = (1 / 25, 1.0, epoch / rise) if epoch < rise else (1.0, 1e-4, (epoch - rise) / (total - rise))
         return low + (start - low) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
-    return warm * scale
+    return warm * (scale if section.schedule == "plateau" else 1.0)
 
 
 class Plateau:
@@ -89,7 +90,11 @@ def clip_each(optimizer: torch.optim.Optimizer, limit: float) -> dict[str, float
 
 
 class MovingAverage:
-    """Exponential moving average of the students' weights: what ships where a recipe asks for it."""
+    """Exponential moving average of the students' weights: what ships where a recipe asks for it.
+
+    The decay grows to its value as :math:`(1 + n) / (10 + n)` with the step n, so that a short training does not ship
+    what it began with.
+    """
 
     def __init__(self, students: Mapping[str, nn.Module], decay: float) -> None:
         self.decay = decay
@@ -97,18 +102,37 @@ class MovingAverage:
                         for k, v in net.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, students: Mapping[str, nn.Module]) -> None:
+    def update(self, students: Mapping[str, nn.Module], step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
         for role, net in students.items():
             for k, v in net.state_dict().items():
                 held = self.average[f"{role}.{k}"]
                 if v.is_floating_point():
-                    held.lerp_(v, 1 - self.decay)
+                    held.lerp_(v, 1 - decay)
                 else:
                     held.copy_(v)
+
+    def load(self, average: Mapping[str, Tensor]) -> None:
+        for key, held in self.average.items():
+            held.copy_(average[key])
 
     def of(self, role: str) -> dict[str, Tensor]:
         start = f"{role}."
         return {k[len(start):]: v for k, v in self.average.items() if k.startswith(start)}
+
+
+@contextmanager
+def only(scheme: Scheme, update: Update) -> Iterator[None]:
+    """While one of several updates runs, nothing outside its roles collects gradients."""
+    others = [p for role, net in scheme.roles.items() if role not in update.roles for p in net.parameters()
+              if p.requires_grad] if len(scheme.updates()) > 1 else []
+    for p in others:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in others:
+            p.requires_grad_(True)
 
 
 def set_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:

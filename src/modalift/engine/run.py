@@ -64,7 +64,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return any((self.folder / "networks").glob("*.safetensors"))
+        return (self.folder / "compute.json").is_file()  # written last
 
     def folds(self) -> list[Run]:
         """The runs of a cross-validation's folds, in order; none for an ordinary run."""
@@ -81,7 +81,7 @@ class Run:
             ModaliftError: the run is not finished, or the role is not there or not unique.
         """
         roles = self.roles()
-        if not roles:
+        if not roles or not (self.finished or self.folds()):
             raise ModaliftError(f"{self.folder}: no trained network - finish it with `modalift train {self.folder}`")
         if wanted:
             if wanted not in roles:
@@ -94,7 +94,7 @@ class Run:
     def trained(self, role: str = "") -> Trained:
         return read_network(self.network_file(self.role(role)))
 
-    def compute(self) -> dict[str, float]:
+    def compute(self) -> dict[str, Any]:
         path = self.folder / "compute.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 

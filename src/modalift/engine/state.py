@@ -79,7 +79,7 @@ class State:
             optimizer.load_state_dict(content["optimizers"][name])
         self.plateau.load_state_dict(content["plateau"])
         if self.average:
-            self.average.average = content["average"]
+            self.average.load(content["average"])
         self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["random"])
         if torch.cuda.is_available() and len(content["random_gpu"]) == torch.cuda.device_count():
@@ -125,4 +125,5 @@ class Saver:
         if self.world.chief:
             self.state.marks = self.logs.marks()
             self.state.save(path)
-        self.since = time.perf_counter()
+        if path == self.run.last:
+            self.since = time.perf_counter()

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from modalift.engine.distribution import join
-from modalift.engine.experiment import Experiment, assemble
-from modalift.engine.fit import fingerprint, fit
+from modalift.engine.experiment import Experiment, assemble, origin
+from modalift.engine.fit import fit
 from modalift.engine.run import Run, environment, write_network
 from modalift.engine.state import State, read_checkpoint
 from modalift.errors import ModaliftError
@@ -40,8 +40,7 @@ def train(recipe: Recipe, console: Console | None = None) -> Run:
         return run
     experiment = assemble(recipe)
     if run.finished:
-        same = json.loads((run.folder / "compute.json").read_text())["fingerprint"]
-        if same != fingerprint(experiment, experiment.train.fingerprint()):
+        if run.compute()["fingerprint"] != experiment.fingerprint():
             raise ModaliftError(f"{run.folder}: holds the finished run of another recipe - give run.dir another folder")
         console.print(f"{run.folder} is finished; `modalift eval {run.folder}` evaluates it")
         return run
@@ -76,22 +75,33 @@ def finish(experiment: Experiment, run: Run, state: State) -> None:
     """Writes the networks that may ship, and what the training cost."""
     recipe, scheme = experiment.recipe, experiment.scheme
     if recipe.protocol.select == "best":
-        if not run.best.is_file():
-            raise ModaliftError("protocol.select=best, but there was no validation clip - set protocol.val_subjects, or"
-                                " select=last (never the test split)")
         held = read_checkpoint(run.best)
         scheme.load_state_dict(held["scheme"])
         if state.average:
-            state.average.average = held["average"]
+            state.average.load(held["average"])
     text = recipe.to_yaml()
     used = training_macs(experiment)
     content = {"training_macs": used, "own_macs": own_macs(experiment), "seconds": round(state.seconds, 2),
                "clips": len(experiment.train), "epochs": recipe.optim.epochs, "left_out": experiment.skip,
-               "fingerprint": fingerprint(experiment, experiment.train.fingerprint())}
-    write_text(run.folder / "compute.json", json.dumps(content, indent=1))
+               "fingerprint": experiment.fingerprint(), "trained_on": trained_on(experiment)}
     for role, net in scheme.students.items():
         weights = state.average.of(role) if state.average else None
         write_network(run.network_file(role), net, experiment.framings[net.view], experiment.table.classes, weights, text)
+    write_text(run.folder / "compute.json", json.dumps(content))  # last: a run that has it is finished
+
+
+def teachers(recipe: Recipe) -> list[Run]:
+    """The runs that a recipe's networks start from."""
+    return [Run(Path(t)) for t in sorted({s.init for s in recipe.networks.values() if s.init and Path(s.init).is_dir()})]
+
+
+def trained_on(experiment: Experiment) -> dict[str, list[str]]:
+    """Which clips of which recordings have shaped the networks, their teachers' clips included."""
+    known = {origin(experiment.table): {r.id for r in experiment.train}}
+    for run in teachers(experiment.recipe):
+        for where, ids in run.compute().get("trained_on", {}).items():
+            known.setdefault(where, set()).update(ids)
+    return {where: sorted(ids) for where, ids in known.items()}
 
 
 def clip_macs(net: Recognizer) -> int:
@@ -101,9 +111,11 @@ def clip_macs(net: Recognizer) -> int:
 
 def epoch_macs(experiment: Experiment) -> float:
     """Multiply-accumulates of one epoch: a backward pass counts as two forward ones, a frozen network has none."""
-    frozen = {id(n) for n in experiment.scheme.frozen()}
-    per_clip = sum(clip_macs(n) * (1 if id(n) in frozen else 3) for n in experiment.scheme.roles.values())
-    return float(per_clip * len(experiment.train))
+    frozen, rows = {id(n) for n in experiment.scheme.frozen()}, experiment.train
+    steps, per_step = experiment.steps()
+    used = min(len(rows), steps * per_step) / len(rows)  # a last step that is not full is left out
+    return used * sum(clip_macs(n) * (1 if id(n) in frozen else 3) * sum(n.view in r.tracks for r in rows)
+                      for n in experiment.scheme.roles.values())
 
 
 def own_macs(experiment: Experiment) -> float:
@@ -112,8 +124,7 @@ def own_macs(experiment: Experiment) -> float:
 
 def training_macs(experiment: Experiment) -> float:
     """Multiply-accumulates of a training, those of its teachers' trainings included."""
-    teachers = {s.init for s in experiment.recipe.networks.values() if s.init and Path(s.init).is_dir()}
-    return own_macs(experiment) + sum(Run(Path(t)).compute().get("training_macs", 0.0) for t in sorted(teachers))
+    return own_macs(experiment) + sum(t.compute().get("training_macs", 0.0) for t in teachers(experiment.recipe))
 
 
 def match_compute(recipe: Recipe, other: Recipe) -> Recipe:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from modalift.errors import ModaliftError, nearest
 from modalift.modalities import MODALITIES, modality
 from modalift.networks.recognizer import Backbone, Motion, Observation, Prepare, Recognizer, Stage
 from modalift.registry import Registry
+from modalift.signatures import checked
 
 #: Family name -> function ``(prepare, *, classes, frames, size, **options) -> Recognizer``. A family whose function has
 #: an argument ``sensor`` gets the Modality that it will read.
@@ -24,6 +25,18 @@ def options_of(name: str) -> dict[str, inspect.Parameter]:
     """The options that a family takes beside the common ones (width, backbone, dropout, ...)."""
     given = inspect.signature(NETWORKS[name]).parameters
     return {k: p for k, p in given.items() if k not in ("prepare", "classes", "frames", "size", "sensor")}
+
+
+def check_options(name: str, given: Mapping[str, Any], where: str = "networks") -> dict[str, Any]:
+    """The options of a network with their types checked: the family's own, and those of :data:`COMMON_OPTIONS`."""
+    own = options_of(name)
+    common = {k: v for k, v in given.items() if k in COMMON_OPTIONS}
+    rest = {k: v for k, v in given.items() if k not in common}
+    for key in rest:
+        if key not in own:
+            raise ModaliftError(f"unknown key '{where}.{key}' for network '{name}' - {nearest(key, [*own, *COMMON_OPTIONS])}")
+    who = f"network '{name}'"
+    return checked(build, common, dict.fromkeys(COMMON_OPTIONS), where, who) | checked(NETWORKS[name], rest, own, where, who)
 
 
 def build(name: str, *, classes: int, view: str = "", modality_name: str = "", channels: int | None = None,
@@ -51,10 +64,8 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
         (1, 10)
     """
     family = NETWORKS[name]
-    known = options_of(name)
-    for key in options:
-        if key not in known:
-            raise ModaliftError(f"network '{name}' has no option '{key}' - {nearest(key, [*known, *COMMON_OPTIONS])}")
+    options = check_options(name, options, "network")
+    check_options(name, {"motion": motion, "motion_gain": motion_gain, "mean": mean, "std": std}, "network")
     if classes < 1 or frames < 1 or size < 1:
         raise ModaliftError(f"network '{name}': classes={classes}, frames={frames}, size={size} - "
                             "each must be 1 or more")
@@ -74,7 +85,10 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
     std = tuple(std) if std is not None else fitting(sensor.std)
     prepare = Prepare(channels, mean, std, sensor.invalid, motion, motion_gain)
     asked = {"sensor": sensor} if "sensor" in inspect.signature(family).parameters else {}
-    net = family(prepare, classes=classes, frames=frames, size=size, **asked, **options)
+    try:
+        net = family(prepare, classes=classes, frames=frames, size=size, **asked, **options)
+    except ValueError as error:  # of PyTorch: a probability outside 0 .. 1
+        raise ModaliftError(f"network '{name}': {error}") from None
     net.view, net.modality = view or kind, kind
     net.classes, net.channels, net.frames, net.size = classes, channels, frames, size
     net.config = {"name": name, "classes": classes, "view": net.view, "modality_name": kind, "channels": channels,
@@ -88,4 +102,4 @@ from modalift.networks.cost import Cost, cost  # noqa: E402
 from modalift.networks.weights import load_weights  # noqa: E402
 
 __all__ = ["COMMON_OPTIONS", "NETWORKS", "Backbone", "Cost", "Observation", "Prepare", "Recognizer", "Stage", "build",
-           "cost", "load_weights", "network", "options_of", "signal", "small", "tsm"]
+           "check_options", "cost", "load_weights", "network", "options_of", "signal", "small", "tsm"]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import typing
 from collections.abc import Mapping
 from typing import Any
-
-from pydantic import ConfigDict, ValidationError, create_model
 
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import Recognizer
@@ -19,6 +16,7 @@ from modalift.schemes.scheme import (
     Update,
     average,
     common,
+    joint_mean,
     label_loss,
     labels_of,
     look,
@@ -26,14 +24,12 @@ from modalift.schemes.scheme import (
     total,
     watch,
 )
+from modalift.signatures import checked, parameters
 
 
 def _parameters(name: str) -> dict[str, tuple[Any, Any]]:
     """Constructor argument -> (resolved annotation, default)."""
-    cls = SCHEMES[name]
-    hints = typing.get_type_hints(cls.__init__)
-    given = list(inspect.signature(cls.__init__).parameters.values())[1:]
-    return {p.name: (hints[p.name], p.default) for p in given}
+    return parameters(SCHEMES[name].__init__)
 
 
 def roles_of(name: str) -> tuple[tuple[str, ...], bool]:
@@ -55,18 +51,7 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ModaliftError: an unknown setting (with the nearest one) or a value of the wrong type.
     """
-    known = settings_of(name)
-    for key in settings:
-        if key not in known:
-            raise ModaliftError(f"unknown key 'scheme.{key}' for scheme '{name}' - {nearest(key, known)}")
-    hints = {k: h for k, (h, _) in _parameters(name).items()}
-    model = create_model(name, __config__=ConfigDict(extra="forbid"),
-                         **{k: (hints[k], d) for k, d in known.items()})  # type: ignore[call-overload]
-    try:
-        return dict(model(**settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ModaliftError(f"scheme.{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
+    return checked(SCHEMES[name].__init__, settings, settings_of(name), "scheme", f"scheme '{name}'")
 
 
 def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, Any] | None = None) -> Scheme:
@@ -93,6 +78,6 @@ def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, 
 from modalift.schemes import distill, mtut, single  # noqa: E402  (schemes register themselves)
 
 __all__ = [
-    "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "distill",
+    "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "distill", "joint_mean",
     "label_loss", "labels_of", "look", "mtut", "roles_of", "scheme", "settings_of", "single", "total", "watch",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modalift.losses import focal_weight, semantic_alignment
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, labels_of, scheme, watch
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, joint_mean, label_loss, labels_of, scheme, watch
 
 
 @scheme("mtut")
@@ -74,5 +74,5 @@ class MTUT(Scheme):
         mine, theirs = (F.cross_entropy(o.logits.detach().float(), labels.clamp_min(0), reduction="none")
                         for o in (own, other))
         each = focal_weight(mine, theirs, self.focus, limit=self.limit)
-        joint = focal_weight(average(mine, labelled), average(theirs, labelled), self.focus, limit=self.limit)
+        joint = focal_weight(joint_mean(mine, labelled), joint_mean(theirs, labelled), self.focus, limit=self.limit)
         return torch.where(labelled, each, joint)

@@ -175,6 +175,14 @@ def average(values: Tensor, keep: Tensor | None = None) -> Tensor:
     return torch.where(keep, values, torch.zeros_like(values)).sum() / count.clamp_min(1e-12)
 
 
+def joint_mean(values: Tensor, keep: Tensor) -> Tensor:
+    """Mean of the kept values over all processes, as a number without gradient; zero where none is kept."""
+    both = torch.stack([torch.where(keep, values, torch.zeros_like(values)).sum(), keep.sum()]).detach().float()
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(both)
+    return both[0] / both[1].clamp_min(1.0)
+
+
 def label_loss(seen: Observation, batch: Batch, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of the labelled clips that the network saw, averaged over them."""
     labels, labelled = labels_of(seen, batch)

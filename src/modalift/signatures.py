@@ -1,0 +1,47 @@
+"""A function's signature as a schema: what a recipe hands in is checked against it before it is called."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from modalift.errors import ModaliftError, nearest
+
+
+def parameters(maker: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """Keyword argument -> (resolved annotation, default)."""
+    hints = typing.get_type_hints(maker)
+    return {p.name: (hints.get(p.name, Any), p.default) for p in inspect.signature(maker).parameters.values()
+            if p.name != "self"}
+
+
+def checked(maker: Callable[..., Any], given: Mapping[str, Any], known: Mapping[str, Any], where: str,
+            who: str) -> dict[str, Any]:
+    """The given arguments with their types checked (and numbers in YAML's spelling understood).
+
+    Args:
+        maker: the function or constructor that will be called.
+        given: what was handed in.
+        known: which of its arguments may be.
+        where: what a key is called in messages, e.g. ``scheme`` for ``scheme.weight``.
+        who: what is made, for messages, e.g. ``scheme 'mtut'``.
+
+    Raises:
+        ModaliftError: an unknown key, with the nearest one, or a value of the wrong type.
+    """
+    for key in given:
+        if key not in known:
+            raise ModaliftError(f"unknown key '{where}.{key}' for {who} - {nearest(key, known)}")
+    hints = parameters(maker)
+    fields: dict[str, Any] = {k: (hints[k][0], ...) for k in given}
+    model = create_model("arguments", __config__=ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True), **fields)
+    try:
+        made = model(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModaliftError(f"{where}.{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
+    return {key: getattr(made, key) for key in given}
