@@ -200,7 +200,7 @@ def test_a_corrupt_clip_is_left_out_everywhere_and_a_finished_run_stays_finished
     root = write_tiny(tmp_path / "data")
     for clip in ("c00", "c09"):  # one to learn from, one to be tested on
         (root / f"{clip}_depth.npz").write_bytes(b"")
-    recipe = load_recipe(recipe_file(data={"root": str(root)}))
+    recipe = load_recipe(recipe_file(data={"root": str(root), "max_bad": 0.2}))
     run = train(recipe)
     found = evaluate(run, "test")["student"]
     assert (found["n"], list(found["left_out"])) == (5, ["c09"])
