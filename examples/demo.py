@@ -123,7 +123,7 @@ def verdict(answers: dict[str, Predictions], out: Path) -> Table:
     for name, found in answers.items():
         spent = Run(folder(out, PLAYERS[name])).compute()
         pair = paired(answers[first], found) if name != first else None
-        gain = f"{100 * pair['difference']:+.1f} ({span(pair['over_clips'])})" if pair else ""
+        gain = f"{100 * pair['difference']:+.1f} ({span(pair['intervals']['clips'])})" if pair else ""
         table.add_row(name, str(spent["epochs"]), f"{spent['training_macs'] / 1e12:.3g}",
                       percent(float(found.right.mean())), gain)
     return table
