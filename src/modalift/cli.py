@@ -36,7 +36,9 @@ def say(as_json: bool, data: Any, *renderables: Any) -> None:
     if as_json:
         print(json.dumps(data, default=str))
     else:
-        out.print(*renderables)
+        # Text, not str: names of files and classes may hold brackets, which are markup to Rich.
+        for part in renderables:
+            out.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
 
 
 def recipe_of(path: Path, overrides: list[str] | None, scale: str = "") -> Any:
@@ -49,16 +51,15 @@ def recipe_of(path: Path, overrides: list[str] | None, scale: str = "") -> Any:
 
 def table_of(data: Path, dataset: str, options: list[str] | None) -> Table:
     """The table of a folder: of the named dataset, or of whichever fits."""
-    import yaml
-
     from modalift import datasets
+    from modalift.recipe import yaml_value
 
     given = {}
     for text in options or []:
         key, equals, value = text.partition("=")
         if not equals:
             raise ModaliftError(f"option '{text}' is not of the form key=value")
-        given[key] = yaml.safe_load(value)
+        given[key] = yaml_value(value, f"option '{text}'")
     return datasets.open(dataset or datasets.guess(data), data, **given)
 
 
@@ -71,7 +72,10 @@ def common(plugin: Annotated[list[Path] | None, typer.Option(
             raise ModaliftError(f"--plugin {path}: no such Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            raise ModaliftError(f"--plugin {path}: {type(error).__name__}: {error} - correct the file") from None
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
@@ -161,7 +165,7 @@ def cache(
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     say(as_json, {"folder": folder, "bytes": size, "left_out": made.skipped},
         f"{len(table) - len(made.skipped)} clips, {size / 1e6:.1f} MB in {folder}",
-        *(f"\n[yellow]left out[/] {k}: {v}" for k, v in made.skipped.items()))
+        *(f"left out {k}: {v}" for k, v in made.skipped.items()))
 
 
 @app.command(epilog="Example: `modalift look recipes/darkroom/taught_thermal.yaml --out look.png`")
@@ -169,8 +173,8 @@ def look(
     recipe: RecipePath,
     overrides: Overrides = None,
     to: Annotated[Path, typer.Option("--out", help="the picture to write")] = Path("look.png"),
-    clips: Annotated[int, typer.Option(help="how many clips")] = 4,
-    epoch: Annotated[int, typer.Option(help="which epoch's augmentation; -1: none, as in evaluation")] = 0,
+    clips: Annotated[int, typer.Option(help="how many clips", min=1)] = 4,
+    epoch: Annotated[int, typer.Option(help="which epoch's augmentation; -1: none, as in evaluation", min=-1)] = 0,
 ) -> None:
     """Draw exactly what each network receives."""
     from modalift.engine.experiment import assemble
@@ -221,13 +225,12 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """Count a network's parameters, multiply-accumulates and the activations that a backward pass keeps."""
-    import yaml
-
     from modalift import networks
+    from modalift.recipe import yaml_value
 
     given = dict(text.partition("=")[::2] for text in options or [])
     net = networks.build(network, classes=classes, frames=frames, size=size, channels=channels,
-                         **{k: yaml.safe_load(v) for k, v in given.items()})
+                         **{k: yaml_value(v, f"{k}=") for k, v in given.items()})
     found = networks.cost(net, frames=frames, size=size)
     table = RichTable("", "", show_header=False, title=f"{network}: 1 x {channels} x {frames} x {size} x {size}")
     for name, number in (("parameters", found.parameters), ("multiply-accumulates", found.macs),
@@ -321,10 +324,10 @@ def diagnose(run: RunPath, full: Annotated[bool, typer.Option(
 @app.command(epilog="Example: `modalift study recipes/ucl_rgbd_gesture/single_rgb.yaml MINE.yaml --seeds 3`")
 def study(
     recipes: Annotated[list[Path], typer.Argument(help="recipes; the first is the baseline")],
-    seeds: Annotated[int, typer.Option(help="seeds 0 .. N-1 of each")] = 3,
+    seeds: Annotated[int, typer.Option(help="seeds 0 .. N-1 of each", min=1)] = 3,
     folds: Annotated[int, typer.Option(help="cross-validation over subjects; 0: the dataset's split")] = 0,
     folder: Annotated[Path, typer.Option("--out", help="where the runs go")] = Path("runs/study"),
-    jobs: Annotated[int, typer.Option(help="trainings at a time")] = 1,
+    jobs: Annotated[int, typer.Option(help="trainings at a time", min=1)] = 1,
     change: Annotated[list[str] | None, typer.Option("--set", help="section.key=value for every recipe")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -359,7 +362,7 @@ def ship(
 def predict(
     bundle: Annotated[Path, typer.Argument(help="a bundle that `modalift ship` wrote")],
     clips: Annotated[list[Path], typer.Argument(help="videos, folders of images, or .npz signals")],
-    top: Annotated[int, typer.Option(help="how many answers")] = 3,
+    top: Annotated[int, typer.Option(help="how many answers", min=1)] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Ask a bundle what clips show."""
@@ -367,7 +370,12 @@ def predict(
     from modalift.deploy import predict as predicting
 
     found = predicting.predict_many(deploying.load(bundle), clips, top=top)
-    say(as_json, predicting.as_json(found), predicting.render(found))
+    answered = [f for f in found if not f.error]
+    if answered or as_json:
+        say(as_json, predicting.as_json(found), predicting.render(answered))
+    for failed in found:
+        if failed.error:
+            complain(failed.error)
     raise typer.Exit(predicting.exit_code(found))
 
 
@@ -388,10 +396,37 @@ def export(
 def main() -> None:
     """Entry point: a wrong input is one line on standard error and exit code 2."""
     try:
-        app()
+        code = app(prog_name="modalift", standalone_mode=False)
     except ModaliftError as error:
-        err.print(Text.assemble(("error ", "bold red"), str(error)), soft_wrap=True)  # no markup: names have brackets
-        sys.exit(EXIT_CODE)
+        complain(str(error))
+        code = EXIT_CODE
+    except KeyboardInterrupt:
+        code = stopped()
+    except Exception as error:  # typer brings its own copy of click's errors, or not: they are told by what they have
+        kind = type(error).__name__
+        if kind == "Abort":
+            code = stopped()
+        elif kind == "NoArgsIsHelpError":
+            out.print(Text(error.format_message()))  # type: ignore[attr-defined]
+            code = 0
+        elif hasattr(error, "format_message"):
+            context = getattr(error, "ctx", None)
+            verb = context.command_path if context else "modalift"
+            complain(f"{error.format_message().rstrip('.')} - `{verb} --help` explains")
+            code = EXIT_CODE
+        else:
+            raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def stopped() -> int:
+    complain("stopped - the same command goes on where it was")
+    return 130
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    err.print(Text.assemble(("error ", "bold red"), " ".join(message.split("\n"))), soft_wrap=True)
 
 
 if __name__ == "__main__":

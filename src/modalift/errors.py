@@ -22,7 +22,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
         'known: mtut, single'
     """
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
     return "known: " + ", ".join(names) if names else "none is known"

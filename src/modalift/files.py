@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from modalift.errors import ModaliftError
 
@@ -22,6 +24,9 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    for left in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed while it wrote
+        if not Path(f"/proc/{left.suffixes[-2][1:]}").exists():
+            left.unlink(missing_ok=True)
     with disk_errors(path):
         try:
             write(beside)
@@ -34,6 +39,23 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
         finally:
             beside.unlink(missing_ok=True)
     return path
+
+
+def read_json(path: Path, what: type, advice: str) -> Any:
+    """A JSON file's content, which must be of a type.
+
+    Raises:
+        ModaliftError: missing, damaged, or of another type; ``advice`` says how it is made again.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModaliftError(f"{path}: no such file - {advice}") from None
+    except (OSError, ValueError) as error:
+        raise ModaliftError(f"{path}: is damaged ({error}) - remove it; {advice}") from None
+    if not isinstance(held, what):
+        raise ModaliftError(f"{path}: is damaged (not a JSON {what.__name__}) - remove it; {advice}")
+    return held
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -51,7 +73,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         advice = "the disk is full: free some space and run the same command again" if full else error.strerror
         raise ModaliftError(f"{path}: cannot be written - {advice}; what was there before is kept") from error
     except RuntimeError as error:  # torch's zip writer reports a failed write so
-        if "write" not in str(error) and "PytorchStreamWriter" not in str(error):
+        if not any(word in str(error) for word in ("write", "PytorchStreamWriter", "inline_container", "unexpected pos")):
             raise
         raise ModaliftError(f"{path}: cannot be written (is the disk full?) - free some space and run the same command"
                             " again; what was there before is kept") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -100,7 +101,7 @@ class RunSection(Section):
     """Where and on what it runs."""
 
     dir: Path = Path("runs/run")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     workers: int = Field(0, ge=0)
@@ -150,11 +151,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ModaliftError(f"override '{text}' is not of the form section.key=value")
-        try:
-            _set(tree, key.split("."), yaml.safe_load(value) if value else "")
-        except yaml.YAMLError:
-            raise ModaliftError(f"override '{text}': the value is not YAML - quote it") from None
+        _set(tree, key.split("."), yaml_value(value, f"override '{text}'"))
     return parse_recipe(tree, str(path))
+
+
+def yaml_value(text: str, where: str) -> Any:
+    """A value given on the command line, in YAML's spelling; nothing is empty text."""
+    try:
+        return yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        raise ModaliftError(f"{where}: the value is not YAML - quote it") from None
 
 
 def parse_recipe(tree: Mapping[str, Any], source: str = "recipe") -> Recipe:
@@ -194,7 +200,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ModaliftError(f"{path}: no such recipe - `modalift list recipes` shows those that come with Modalift")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ModaliftError(f"{path}: not YAML - {str(error).splitlines()[0]}") from None
     if not isinstance(tree, dict):
         raise ModaliftError(f"{path}: a recipe is a mapping with the sections data, networks, scheme, optim, ...")
@@ -240,7 +246,7 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key '{where}' - {nearest(where, _known_keys())}"
     if first["type"] == "missing":
         return f"'{where}' is missing - add it to the recipe or give {where}=... on the command line"
-    return f"{where} = {first['input']!r}: {first['msg']}"
+    return f"{where} = {reprlib.repr(first['input'])}: {first['msg']}"
 
 
 def _check_names(recipe: Recipe) -> None:

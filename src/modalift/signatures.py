@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -43,5 +44,5 @@ def checked(maker: Callable[..., Any], given: Mapping[str, Any], known: Mapping[
         made = model(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ModaliftError(f"{where}.{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
+        raise ModaliftError(f"{where}.{first['loc'][0]} = {reprlib.repr(first['input'])}: {first['msg']}") from None
     return {key: getattr(made, key) for key in given}

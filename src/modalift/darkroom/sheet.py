@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from modalift.darkroom.motions import GESTURES
 from modalift.darkroom.simulate import Clip, Settings, plan, render, subject_name
 from modalift.errors import ModaliftError
+from modalift.files import write_beside
 
 U8 = NDArray[np.uint8]
 _INK, _PAPER = (225, 225, 225), (24, 20, 18)
@@ -99,10 +100,7 @@ def sheet(path: Path | str, dataset: Path | str, *, clips: Sequence[int] | None 
     done, data = cv2.imencode(".png", np.concatenate(pages, 1))
     if not done:
         raise ModaliftError(f"{path} could not be drawn - choose a smaller cell")
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(data.tobytes())
-    partial.replace(path)
-    return path
+    return write_beside(path, lambda beside: beside.write_bytes(data.tobytes()))
 
 
 def default_clips(settings: Settings) -> list[int]:

@@ -268,6 +268,8 @@ def stored_options(path: Path) -> dict[str, Any]:
         raise ModaliftError(f"{file} cannot be read as JSON ({error}) - correct or remove it") from None
     if not isinstance(told, dict) or told.get("format") != FORMAT:
         return {}
+    if not isinstance(told.get("options", {}), dict):
+        raise ModaliftError(f"{file}: 'options' must be a mapping - correct or remove the file")
     for key in told.get("options", {}):
         if key not in STORED:
             raise ModaliftError(f"{file}: unknown option '{key}' - {nearest(key, STORED)}")

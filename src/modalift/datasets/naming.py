@@ -61,15 +61,20 @@ def view_modality(view: str, named: str | None, channels: int | None = None) -> 
 
 
 def with_channels(view: str, kind: Modality, tracks: Iterable[Track]) -> Modality:
-    """The modality with its channels taken from the first recording of the view that can be read."""
+    """The modality with its channels taken from the recordings of the view: what most of the first ones have."""
     if kind.channels:
         return kind
     problem: ModaliftError | None = None
+    found: list[int] = []
     for track in tracks:
         try:
-            return kind.with_channels(reading.channels(track, kind))
+            found.append(reading.channels(track, kind))
         except ModaliftError as error:  # a broken clip is the doctor's business, as long as another one is whole
             problem = error
+        if len(found) == 5:
+            break
+    if found:
+        return kind.with_channels(max(found, key=found.count))
     raise ModaliftError(f"view '{view}': no recording tells how many channels {kind.name} has"
                         + (f" ({problem})" if problem else "") + f" - give views.{view}.channels")
 

@@ -39,7 +39,10 @@ def join(device: str = "auto") -> World:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModaliftError(f"run.device = '{device}', but PyTorch sees no GPU - use run.device=cpu")
-    where = torch.device(f"cuda:{local}" if device == "cuda" else device)
+    try:
+        where = torch.device(f"cuda:{local}" if device == "cuda" else device)
+    except RuntimeError:
+        raise ModaliftError(f"run.device = '{device}' is no device - use cpu, cuda or auto") from None
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     return World(rank, size, where)

@@ -16,7 +16,7 @@ from modalift.engine.metrics import score
 from modalift.engine.optim import MovingAverage
 from modalift.engine.run import Run, read_network
 from modalift.engine.statistics import Predictions
-from modalift.errors import ModaliftError
+from modalift.errors import ModaliftError, nearest
 from modalift.files import write_text
 from modalift.loading.cache import open_cache
 from modalift.loading.clips import ClipSet, loader
@@ -97,7 +97,9 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
     recipe = load_recipe(run.folder, overrides)
     table, data, protocol = open_table(recipe), recipe.data, recipe.protocol
     cache = open_cache(Path(data.cache)) if data.cache not in ("", "memory") and Path(data.cache).is_dir() else None
+    _allowed(overrides)
     results: dict[str, Any] = {}
+    run.role(run.roles()[0] if run.roles() else "")  # refuses a run that is not finished
     for role in roles or run.roles():
         trained = read_network(run.network_file(run.role(role)))
         if trained.classes != table.classes:
@@ -112,6 +114,16 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
                               facts=dict(found.facts)) | {"left_out": left_out}
     _record(run, split, results, table.fingerprint())
     return results
+
+
+def _allowed(overrides: Sequence[str]) -> None:
+    """What may differ from training: where the data are, how many views are averaged, and what it is computed on."""
+    known = ("data.root", "data.cache", "protocol.time_views", "protocol.crops", "run.workers", "run.device", "run.threads")
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key not in known:
+            raise ModaliftError(f"eval {key}=...: a run is evaluated as it was trained; only {', '.join(known)} may differ"
+                                f" - {nearest(key, known)}")
 
 
 def _joined(run: Run, split: str, roles: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
@@ -132,7 +144,7 @@ def _joined(run: Run, split: str, roles: Sequence[str], overrides: Sequence[str]
 
 
 def _record(run: Run, split: str, results: dict[str, Any], fingerprint: str) -> None:
-    held = json.loads(run.results.read_text()) if run.results.is_file() else {}
+    held = run.measured()
     for role, metrics in results.items():
         held.setdefault(role, {})[split] = metrics
     write_text(run.results, json.dumps(held))

@@ -108,6 +108,9 @@ def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
     """
     augment_of(recipe.data.augment)
     table = open_table(recipe)
+    for view in recipe.data.per_view:
+        if view not in table.views:
+            raise ModaliftError(f"unknown view 'data.per_view.{view}' - {nearest(view, table.views)}")
     framings: dict[str, Framing] = {}
     nets = {role: _network(recipe, role, section, table, framings, train)
             for role, section in recipe.networks.items()}
@@ -123,6 +126,8 @@ def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
         if framings[net.view].region == "valid" and table.modality(net.view).invalid is None:
             raise ModaliftError(f"networks.{role}: data.region=valid of '{net.view}' would be cut by another sensor, which is"
                                 f" not there when it ships - set data.per_view.{net.view}.region=whole")
+    if not table.classes:
+        raise ModaliftError(f"{table.name}: no clip has a label - nothing can be learned to be told apart")
     if not len(table.split("val")):
         for key, value in (("protocol.select", recipe.protocol.select), ("optim.schedule", recipe.optim.schedule)):
             if value in ("best", "plateau"):
@@ -163,6 +168,8 @@ def open_table(recipe: Recipe) -> Table:
     """The recipe's table, with its validation subjects and folds."""
     data, protocol = recipe.data, recipe.protocol
     table = datasets.open(data.dataset, data.root, **data.options)
+    if protocol.fold is not None and not protocol.folds:
+        raise ModaliftError(f"protocol.fold={protocol.fold} needs protocol.folds - say how many folds there are")
     if protocol.folds:
         table = _fold(table, protocol.folds, protocol.fold or 0)
     for subject in protocol.val_subjects:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ import torch
 import modalift
 from modalift import networks
 from modalift.errors import ModaliftError, nearest
-from modalift.files import write_beside
+from modalift.files import read_json, write_beside
 from modalift.loading.framing import Framing
 from modalift.networks import Recognizer
 
@@ -68,7 +69,7 @@ class Run:
 
     def folds(self) -> list[Run]:
         """The runs of a cross-validation's folds, in order; none for an ordinary run."""
-        found = [Run(p) for p in self.folder.glob("fold*") if p.is_dir()]
+        found = [Run(p) for p in self.folder.glob("fold*") if re.fullmatch(r"fold\d+", p.name)]
         return sorted(found, key=lambda r: int(r.folder.name.removeprefix("fold")))
 
     def roles(self) -> list[str]:
@@ -96,7 +97,12 @@ class Run:
 
     def compute(self) -> dict[str, Any]:
         path = self.folder / "compute.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_json(path, dict, f"`modalift train {self.folder}` writes it again") if path.is_file() else {}
+
+    def measured(self) -> dict[str, Any]:
+        """``results.json``: role -> split -> metrics; empty where nothing was evaluated."""
+        advice = f"`modalift eval {self.folder}` writes it again"
+        return read_json(self.results, dict, advice) if self.results.is_file() else {}
 
 
 def open_run(folder: str | Path) -> Run:
@@ -132,9 +138,13 @@ def read_network(path: Path) -> Trained:
         raise ModaliftError(f"{path}: not a readable safetensors file ({error}) - train or copy it again") from None
     if meta.get("format") != FORMAT:
         raise ModaliftError(f"{path}: not a network that Modalift wrote (format {meta.get('format')!r})")
-    net = networks.build(**json.loads(meta["config"]))
-    net.load_state_dict(tensors)
-    return Trained(net.eval(), Framing(**json.loads(meta["framing"])), tuple(json.loads(meta["classes"])))
+    try:
+        net = networks.build(**json.loads(meta["config"]))
+        net.load_state_dict(tensors)
+        return Trained(net.eval(), Framing(**json.loads(meta["framing"])), tuple(json.loads(meta["classes"])))
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModaliftError(f"{path}: its weights and its description do not fit ({str(error).splitlines()[0][:80]})"
+                            " - remove it and train again") from None
 
 
 def environment() -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from modalift.deploy.bundle import save_bundle
 from modalift.engine.run import Run
+from modalift.files import read_json
 from modalift.recipe import Recipe, load_recipe
 
 
@@ -19,12 +19,13 @@ def ship(run: Run, role: str, to: Path) -> dict[str, Any]:
     """
     role = run.role(role)
     trained, recipe = run.trained(role), load_recipe(run.folder)
-    measured = json.loads(run.results.read_text()).get(role, {}) if run.results.is_file() else {}
-    environment = json.loads((run.folder / "environment.json").read_text())
+    measured = run.measured().get(role, {})
+    advice = f"`modalift train {run.folder}` writes it"
+    environment = read_json(run.folder / "environment.json", dict, advice)
     provenance = {
         "run": run.folder.name, "role": role, "scheme": recipe.scheme.name, "dataset": recipe.data.dataset,
         "recipe": _public(recipe), "training_macs": run.compute().get("training_macs"),
-        "versions": {k: environment[k] for k in ("modalift", "torch", "python")},
+        "versions": {k: environment.get(k) for k in ("modalift", "torch", "python")},
         "measured": {split: {"top1": m["top1"], "clips": m["n"], "intervals": m.get("intervals", {}).get("top1")}
                      for split, m in measured.items()},
     }

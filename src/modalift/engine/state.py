@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,13 @@ class State:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content; tensors and plain values only, so that a stranger's file cannot run code."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says at length what the error below says in a line
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModaliftError(f"{path}: no such checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        raise ModaliftError(f"{path}: not a checkpoint of Modalift or damaged ({str(error).splitlines()[0][:80]})"
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, LookupError):
+        raise ModaliftError(f"{path}: not a checkpoint of Modalift, or damaged; nothing in it was run"
                             " - remove it to start again") from None
     if not isinstance(content, dict) or "fingerprint" not in content:
         raise ModaliftError(f"{path}: not a checkpoint of Modalift - remove it to start again")

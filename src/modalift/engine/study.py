@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from modalift.engine.run import Run
 from modalift.engine.statistics import Predictions, paired_seeds
 from modalift.errors import ModaliftError
+from modalift.recipe import load_recipe
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ def study(recipes: Sequence[Path], folder: Path, *, seeds: int = 3, folds: int =
 
     A recipe whose teacher is trained for each seed names it with ``{seed}`` (and ``{fold}``) in ``networks.*.init``.
     """
+    twice = [p for p in recipes if [q.stem for q in recipes].count(p.stem) > 1]
+    if twice:
+        raise ModaliftError(f"study: two recipes are called '{twice[0].stem}' - their runs would share a folder; rename one")
+    for path in recipes:  # what is wrong with the last one must not wait for the first to be trained
+        load_recipe(path, overrides)
     cells = [Cell(path.stem, path, seed, fold, folds, tuple(overrides))
              for fold in range(max(1, folds)) for seed in range(seeds) for path in recipes]
     run_cells(cells, folder, jobs=jobs, console=console)
@@ -63,7 +70,8 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, console: Co
     """
     console = console or Console(stderr=True)
     waiting = [c for c in cells if not (c.run(folder).results.is_file() and c.run(folder).finished)]
-    console.print(f"{len(cells) - len(waiting)} of {len(cells)} cells are there; {len(waiting)} to train")
+    console.print(f"{len(cells) - len(waiting)} of {len(cells)} cells are there; {len(waiting)} to train",
+                  highlight=False)
     running: list[tuple[Cell, subprocess.Popen[str], float]] = []
     while waiting or running:
         while waiting and len(running) < jobs:
@@ -78,8 +86,9 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, console: Co
                 for _, other, _ in running:
                     other.terminate()
                 said = (process.stderr.read() if process.stderr else "").strip().splitlines()
-                raise ModaliftError(f"study: {cell.run(folder).folder} failed: {said[-1] if said else 'no message'}")
-            console.print(f"{cell.run(folder).folder}: {time.perf_counter() - started:.0f} s, {len(waiting)} wait")
+                last = said[-1].removeprefix("error ") if said else "no message"
+                raise ModaliftError(f"study: {cell.run(folder).folder} failed: {last}")
+            console.print(Text(f"{cell.run(folder).folder}: {time.perf_counter() - started:.0f} s, {len(waiting)} wait"))
         time.sleep(0.1)
 
 

@@ -42,8 +42,10 @@ def train(recipe: Recipe, console: Console | None = None) -> Run:
     if run.finished:
         if run.compute()["fingerprint"] != experiment.fingerprint():
             raise ModaliftError(f"{run.folder}: holds the finished run of another recipe - give run.dir another folder")
-        console.print(f"{run.folder} is finished; `modalift eval {run.folder}` evaluates it")
+        console.print(Text(f"{run.folder} is finished already"), soft_wrap=True)
         return run
+    if run.folder.is_dir() and any(run.folder.iterdir()) and not run.recipe.is_file():
+        raise ModaliftError(f"run.dir={run.folder}: holds something that is no run - give run.dir another folder")
     leave_out_bad(experiment, console)
     chief = join(recipe.run.device).chief
     if chief:
@@ -60,8 +62,7 @@ def leave_out_bad(experiment: Experiment, console: Console) -> None:
     views = experiment.scheme.needs()
     table = experiment.table.where(lambda r: bool(views & set(r.tracks)))
     clips = experiment.clips(table, views, augment=False)
-    # Frames that are held decoded were read whole, so what is bad is known; otherwise every file is opened once.
-    experiment.skip = dict(clips.bad if experiment.store() is not None else clips.probe())
+    experiment.skip = dict(clips.probe())
     for clip, reason in list(experiment.skip.items())[:10]:
         console.print(Text.assemble(("left out ", "yellow"), f"{clip}: {reason}"), soft_wrap=True)
     share = len(experiment.skip) / max(1, len(table))

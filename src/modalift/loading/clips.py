@@ -127,7 +127,11 @@ class ClipSet(Dataset[Sample]):
                 for view in self.framings:
                     if view in row.tracks:
                         length = self._length(row, view)
-                        self.store.read(row, view, sorted({0, length - 1}))
+                        signal = self.modalities[view].kind == "signal"  # short enough to be read whole
+                        seen = self.store.read(row, view, None if signal else sorted({0, length - 1}))
+                        if not np.isfinite(seen).all():
+                            raise ModaliftError(f"{row.tracks[view].path}: view '{view}' holds numbers that are not finite"
+                                                " - correct it or leave the clip out")
             except ModaliftError as error:
                 return row.id, str(error)
             return row.id, ""

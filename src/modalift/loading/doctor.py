@@ -293,7 +293,7 @@ def render(findings: Findings) -> Any:
     for column in ("view", "modality", "clips", "frames min/median/max", "pictures", "mean reading 5/50/95 %", "holes"):
         views.add_column(column)
     for view, s in findings.views.items():
-        views.add_row(view, s.modality if s.channels == 1 else f"{s.modality} ({s.channels})", str(s.clips),
+        views.add_row(Text(view), s.modality if s.channels == 1 else f"{s.modality} ({s.channels})", str(s.clips),
                       "{} / {:g} / {}".format(*s.lengths) if s.lengths else "-", _some(s.sizes, 2) or "-",
                       "{:.4g} / {:.4g} / {:.4g} ".format(*s.brightness) + s.unit if s.brightness else "-",
                       f"{s.holes:.1%}" if s.holes else "-")
@@ -311,6 +311,7 @@ def render(findings: Findings) -> Any:
 
 def _counts(title: str, head: str, counts: dict[str, dict[str, int]]) -> Any:
     from rich.table import Table as Grid
+    from rich.text import Text
 
     used: Sequence[str] = [s for s in SPLITS if any(c[s] for c in counts.values())]
     grid = Grid(title=title, title_justify="left")
@@ -318,5 +319,5 @@ def _counts(title: str, head: str, counts: dict[str, dict[str, int]]) -> Any:
     for split in used:
         grid.add_column(split, justify="right")
     for name, of in counts.items():
-        grid.add_row(name or "(unknown)", *(str(of[s]) for s in used))
+        grid.add_row(Text(name or "(unknown)"), *(str(of[s]) for s in used))
     return grid

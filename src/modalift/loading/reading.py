@@ -307,6 +307,9 @@ def _array(path: Path, key: str) -> np.ndarray:
 
 
 def _shaped(array: np.ndarray, modality: Modality, track: Track) -> np.ndarray:
+    if array.dtype.kind not in "biuf" or not array.size:
+        raise ModaliftError(f"{track.path}: an array of {array.dtype} {array.shape} is no recording - give real numbers,"
+                            " time first")
     if modality.kind == "signal":
         array = array.reshape(len(array), 1, 1, -1)
     elif array.ndim == 3:

@@ -87,8 +87,8 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
     asked = {"sensor": sensor} if "sensor" in inspect.signature(family).parameters else {}
     try:
         net = family(prepare, classes=classes, frames=frames, size=size, **asked, **options)
-    except ValueError as error:  # of PyTorch: a probability outside 0 .. 1
-        raise ModaliftError(f"network '{name}': {error}") from None
+    except (ValueError, RuntimeError) as error:  # of PyTorch: a probability outside 0 .. 1, more weights than memory
+        raise ModaliftError(f"network '{name}': {str(error).splitlines()[0]}") from None
     net.view, net.modality = view or kind, kind
     net.classes, net.channels, net.frames, net.size = classes, channels, frames, size
     net.config = {"name": name, "classes": classes, "view": net.view, "modality_name": kind, "channels": channels,

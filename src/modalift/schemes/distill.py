@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modalift.errors import ModaliftError
 from modalift.losses import soft_target
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
@@ -32,6 +33,8 @@ class Distill(Scheme):
     def __init__(self, student: Recognizer, teacher: Recognizer, *, weight: float = 8.0,
                  temperature: float = 4.0) -> None:
         super().__init__()
+        if temperature <= 0:
+            raise ModaliftError(f"scheme.temperature = {temperature} - it must be above 0")
         self.student = student
         self.teacher = teacher
         self.weight = weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modalift.errors import ModaliftError
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
 from modalift.schemes.scheme import Progress, Scheme, Terms, label_loss, scheme, watch
@@ -22,6 +23,8 @@ class Single(Scheme):
 
     def __init__(self, student: Recognizer, *, smoothing: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= smoothing < 1:
+            raise ModaliftError(f"scheme.smoothing = {smoothing} - it must lie in [0, 1)")
         self.student = student
         self.smoothing = smoothing
 
