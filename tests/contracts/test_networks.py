@@ -194,5 +194,5 @@ def test_wrong_input_is_told(name: str, options: dict[str, Any]) -> None:
         net.observe(clips(net), ["layer99"])
     with pytest.raises(ModaliftError, match="reads clips"):
         net(torch.zeros(1, net.channels + 1, 2, net.size, net.size))
-    with pytest.raises(ModaliftError, match="unknown key 'network.widht'.*did you mean 'width'"):
+    with pytest.raises(ModaliftError, match=r"unknown key 'network\.widht'.*did you mean 'width'"):
         networks.build(name, classes=5, view="rgb", widht=3)
