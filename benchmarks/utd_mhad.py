@@ -45,9 +45,9 @@ class Part:
 PARTS = (
     Part("main", "All labels, 80 epochs, official split", 5, 80),
     Part("quarter", "A quarter of the labels, the other clips without", 3, 80, changes=("data.labelled=0.25",)),
-    Part("mtut", "MTUT: depth and pose learn together, 80 epochs", 3, 80, ("mtut_pose",)),
-    Part("folds", "Four subject-disjoint folds of all 861 clips, 40 epochs", 1, 40, ("single_depth", "distill_pose"), folds=4),
     Part("short", "All labels, 40 epochs, official split", 3, 40, ("single_depth", "distill_pose")),
+    Part("folds", "Four subject-disjoint folds of all 861 clips, 40 epochs", 1, 40, ("single_depth", "distill_pose"), folds=4),
+    Part("mtut", "MTUT: depth and pose learn together, 80 epochs", 3, 80, ("mtut_pose",)),
     Part("long", "All labels, 160 epochs", 1, 160, ("single_depth", "distill_pose")),
 )
 

@@ -134,7 +134,8 @@ def test_small_refuses_what_makes_no_sense(options: dict, part: str) -> None:
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"backbone": "resnet81"}, "did you mean 'resnet8'"), ({"placement": "residul"}, "Input should be 'none', 'residual' or 'block'"),
+    ({"backbone": "resnet81"}, "did you mean 'resnet8'"),
+    ({"placement": "residul"}, "Input should be 'none', 'residual' or 'block'"),
     ({"width": 0.0}, "width=0"),
 ])
 def test_tsm_refuses_what_makes_no_sense(options: dict, part: str) -> None:
