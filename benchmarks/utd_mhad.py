@@ -21,6 +21,7 @@ from modalift import datasets
 from modalift.engine.run import environment
 from modalift.engine.statistics import Predictions, paired, paired_seeds
 from modalift.engine.study import Cell, run_cells
+from modalift.errors import ModaliftError
 from modalift.loading.cache import build_cache
 from modalift.report.terminal import percent, span
 
@@ -107,8 +108,8 @@ def table(part: Part, runs: Path, data: Path) -> str:
     for name in part.recipes:
         try:
             found = answers(part, name, runs, data)
-        except Exception as error:  # a cell that is not there yet: say so in the report
-            return f"## {part.title}\n\nNot finished: {error}\n"
+        except (ModaliftError, OSError):
+            return f"## {part.title}\n\nNot trained yet: `python benchmarks/utd_mhad.py --only {part.name}` does it.\n"
         spent = [c.run(runs / part.name).compute() for c in every if c.name == name]
         top1 = [float(p.right.mean()) for p in found]
         rows.append({"name": name, "top1": top1, "epochs": spent[0]["epochs"],
@@ -147,8 +148,8 @@ def teachers(runs: Path) -> str:
                for s in range(main.seeds)]
         depth = [Predictions.load(runs / "main" / "distill_pose" / f"seed{s}" / "predictions" / "student-test.npz")
                  for s in range(main.seeds)]
-    except Exception as error:  # not trained yet
-        return f"Not finished: {error}\n"
+    except (ModaliftError, OSError):
+        return "The teachers are not trained yet.\n"
     fused = [float(((p.probabilities + d.probabilities).argmax(1) == p.labels).mean()) for p, d in zip(own, depth, strict=True)]
     alone = [float(p.right.mean()) for p in own]
     return (f"The pose teachers reach {percent(float(np.mean(alone)))} ({' '.join(f'{100 * a:.1f}' for a in alone)}). Mean of"
