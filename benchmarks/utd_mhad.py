@@ -18,7 +18,10 @@ import numpy as np
 from rich.console import Console
 
 from modalift import datasets
-from modalift.engine.run import environment
+from modalift.deploy.bundle import load
+from modalift.deploy.export import export_onnx
+from modalift.engine.run import Run, environment
+from modalift.engine.ship import ship
 from modalift.engine.statistics import Predictions, paired, paired_seeds
 from modalift.engine.study import Cell, run_cells
 from modalift.errors import ModaliftError
@@ -157,6 +160,25 @@ def teachers(runs: Path) -> str:
             f" {percent(float(np.mean(fused)))}.\n")
 
 
+def shipped(runs: Path, data: Path) -> str:
+    """The first taught network, shipped, asked about one real recording, and exported: the same answer three times."""
+    run = Run(runs / "main" / "distill_pose" / "seed0")
+    try:
+        facts = ship(run, "student", runs / "depth.modalift")
+        found = Predictions.load(run.predictions("student", "test"))
+    except (ModaliftError, OSError):
+        return "## What goes home\n\nNot trained yet.\n"
+    bundle = load(runs / "depth.modalift")
+    row = int(np.flatnonzero(found.ids == "a11_s4_t4")[0])
+    said = bundle.predict(data / "depth" / "a11_s4_t4.mkv")
+    report = export_onnx(bundle, runs / "depth.onnx")
+    gap = float(np.abs(said.probabilities - found.probabilities[row]).max())
+    return (f"## What goes home\n\n`modalift ship` of seed 0 writes {facts['bytes'] / 1e6:.2f} MB ({facts['parameters']:,}"
+            f" parameters, depth alone). `modalift predict depth.modalift a11_s4_t4.mkv` says **{said.label}** with"
+            f" {percent(said.probability)} (the label is {bundle.classes[found.labels[row]]}); evaluation said the same to"
+            f" {gap:.0e}. `modalift export` to ONNX differs by {report.difference:.0e} of the largest logit.\n")
+
+
 def write(runs: Path, data: Path, parts: Sequence[Part]) -> Path:
     machine = environment()
     text = [
@@ -175,7 +197,7 @@ def write(runs: Path, data: Path, parts: Sequence[Part]) -> Path:
         " (a simulation with four subjects found 80 % coverage where 95 % is meant).", "",
         teachers(runs),
     ]
-    text += [table(part, runs, data) for part in parts]
+    text += [table(part, runs, data) for part in parts] + [shipped(runs, data)]
     path = HERE / "results" / "utd_mhad.md"
     path.write_text("\n".join(text))
     return path
