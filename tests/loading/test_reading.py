@@ -272,3 +272,9 @@ def test_real_depth_and_colour():
     np.testing.assert_array_equal(reading.read(Track(path), DEPTH, [5, 2, 40]), truth[[5, 2, 40]])
     path = sorted((SHARED / "ucl_rgbd_gesture" / "rgb").glob("*.mp4"))[0]
     np.testing.assert_array_equal(reading.read(Track(path), RGB, [14, 0]), sequential(path, "rgb24")[[14, 0]])
+
+
+def test_a_depth_video_is_not_read_as_colour(tmp_path):
+    path = record(tmp_path, "ffv1_16", 4)
+    with pytest.raises(ModaliftError, match="16-bit readings.*give the recording of the right sensor"):
+        reading.read(Track(path), modality("rgb"))

@@ -158,7 +158,7 @@ def decode(path: Path, found: Index, wanted: np.ndarray, modality: Modality) -> 
     """
     needed = sorted({int(i) for i in wanted})
     pictures: dict[int, np.ndarray] | None = None
-    convert = _Converter(modality)
+    convert = _Converter(modality, path)
     if not found.odd:
         pictures = _decode_groups(path, found, needed, convert)
         if pictures is None:
@@ -288,17 +288,20 @@ def _sequential(path: Path) -> Iterator[Any]:
 class _Converter:
     """A decoded frame to an array of a modality; one scaler context serves all frames."""
 
-    def __init__(self, modality: Modality) -> None:
+    def __init__(self, modality: Modality, path: Path) -> None:
         from av.video.reformatter import VideoReformatter
 
         self.scaler = VideoReformatter()
-        self.modality = modality
+        self.modality, self.path = modality, path
         if modality.dtype == "float32" or modality.channels not in (0, 1, 3):
             raise ModaliftError(f"{modality.name} ({modality.channels} channels of {modality.dtype}) cannot be read"
                                 " from a video file - store it as .npz or .npy")
 
     def __call__(self, frame: Any) -> np.ndarray:
         bits = max(c.bits for c in frame.format.components)
+        if self.modality.dtype == "uint8" and bits == 16 and len(frame.format.components) == 1:
+            raise ModaliftError(f"{self.path} holds 16-bit readings, as a depth camera writes them, but {self.modality.name}"
+                                " is 8-bit - give the recording of the right sensor")
         if self.modality.dtype == "uint16" and bits > 8:
             # Numbers are kept as they were stored: a 12-bit depth video is not stretched to 16 bits.
             picture = self._as(frame, "gray16le")
