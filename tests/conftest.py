@@ -39,7 +39,7 @@ def recipe_file(tiny: Path, tmp_path: Path) -> Callable[..., Path]:
             "networks": networks or TINY_NETWORKS[scheme],
             "scheme": {"name": scheme},
             "optim": {"epochs": 2, "batch": 4, "lr": 3e-3},
-            "run": {"dir": str(tmp_path / "run"), "device": "cpu"},
+            "run": {"dir": str(tmp_path / "run"), "device": "cpu", "threads": 1},
         }
         for key, section in sections.items():
             tree[key] = {**tree.get(key, {}), **section}

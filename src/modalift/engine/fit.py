@@ -29,8 +29,8 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
 
     On the CPU a run that was killed at any moment ends with the same weights, bit for bit, as one that was not:
     augmentation depends on (seed, epoch, clip) alone, the order of clips on (seed, epoch), the learning rate on the
-    place in training, and everything else is in the checkpoint. With another number of processes the order of samples
-    is kept, the last bits are not.
+    place in training, and everything else is in the checkpoint. With another number of threads the last bits differ,
+    with another number of processes the order of samples alone is kept.
     """
     recipe, console = experiment.recipe, console or Console(stderr=True)
     optim, settings = recipe.optim, recipe.run
