@@ -79,7 +79,7 @@ def demo(out: Path, tiny: bool, console: Console) -> None:
     report = export_onnx(deploying.load(out / "dark.modalift"), out / "dark.onnx")
     page = write_comparison({n: folder(out, r) for n, r in PLAYERS.items()}, out / "demo.html", focus="taught by thermal",
                             title="What a thermal camera teaches one that must see in the dark",
-                            views=["rgb_day", "rgb", "thermal"])
+                            views=["rgb_day", "rgb", "thermal"], lede=sentence(answers))
     write_report(taught.folder)
     console.print(verdict(answers, out))
     console.print(sentence(answers))
