@@ -276,5 +276,5 @@ def test_real_depth_and_colour():
 
 def test_a_depth_video_is_not_read_as_colour(tmp_path):
     path = record(tmp_path, "ffv1_16", 4)
-    with pytest.raises(ModaliftError, match="16-bit readings.*give the recording of the right sensor"):
+    with pytest.raises(ModaliftError, match=r"16-bit readings.*give the recording of the right sensor"):
         reading.read(Track(path), modality("rgb"))
