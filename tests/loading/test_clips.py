@@ -407,3 +407,19 @@ def test_real_depth_and_joints_of_people():
     assert readings.max() < 5000, "millimetres, with nothing between person and hole"
     assert (valid.any(2).any(-1).float().sum(-1) > 40).all(), "from head to foot"
     assert torch.isfinite(batch.clips["pose"]).all()
+
+
+def test_a_views_pixels_do_not_depend_on_which_other_views_are_read(tmp_path):
+    """Two cameras of unlike shape in one space: each alone sees what it sees beside the other."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "rgb.npz", a=rng.integers(0, 255, (4, 54, 96, 3), dtype=np.uint8))
+    np.savez(tmp_path / "depth.npz", a=rng.integers(500, 3000, (4, 60, 64)).astype(np.uint16))
+    half = (0.8, 0.0, 0.1, 0.0, 1.1, 0.0)
+    row = Row("a", 0, "s1", "train", {"rgb": Track(tmp_path / "rgb.npz", key="a", space="rig"),
+                                      "depth": Track(tmp_path / "depth.npz", key="a", space="rig", affine=half)})
+    table = build_table("rig", ["wave"], {"rgb": modality("rgb"), "depth": modality("depth")}, [row])
+    framings = {"rgb": Framing(4, 32), "depth": Framing(4, 32)}
+    both = ClipSet(table, framings, augment=STRONG, seed=1)[0, 0]["clips"]
+    for view, framing in framings.items():
+        alone = ClipSet(table, {view: framing}, augment=STRONG, seed=1)[0, 0]["clips"]
+        np.testing.assert_array_equal(alone[view], both[view])

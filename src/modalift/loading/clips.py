@@ -98,6 +98,7 @@ class ClipSet(Dataset[Sample]):
         self._mirrors_views = all(m.mirror != "never" for m in self.modalities.values())
         # Boxes live in shared memory: what one worker finds, all of them and the next epoch's know.
         self._boxes = torch.full((len(table), len(self.framings), 4), float("nan"), dtype=torch.float64).share_memory_()
+        self._aspects: dict[tuple[int, str], float] = {}
         self._check_regions()
 
     def __len__(self) -> int:
@@ -160,7 +161,6 @@ class ClipSet(Dataset[Sample]):
         sample: Sample = {"clips": {}, "valid": {}, "present": {}, "index": index, "pads": {},
                           "label": self.table.mirrored[label] if flip and label >= 0 else label}
         geometries: dict[str, Geometry] = {}
-        aspects: dict[str, float] = {}
         reference: int | None = None
         for view, framing in self.framings.items():
             modality = self.modalities[view]
@@ -183,8 +183,8 @@ class ClipSet(Dataset[Sample]):
                     space = self._space(row, view)
                     if space not in geometries:
                         geometries[space] = self._draw_space(space, epoch, index, flip)
-                        aspects[space] = frames.shape[2] / frames.shape[1]
-                    clip, valid = self._see(row, index, view, frames, geometries[space], aspects[space], crop)
+                    aspect = self._aspect(row, index, view, frames)
+                    clip, valid = self._see(row, index, view, frames, geometries[space], aspect, crop)
                     clip, valid = _spread(clip, back), None if valid is None else _spread(valid, back)
                     if rng is not None and self.augment is not None:
                         clip = photometric(clip, valid, modality, self.augment, rng)
@@ -264,6 +264,21 @@ class ClipSet(Dataset[Sample]):
     def _space(row: Row, view: str) -> str:
         """The view's frame of reference; a view without one is alone in its own."""
         return row.tracks[view].space or f"of {view}"
+
+    def _aspect(self, row: Row, index: int, view: str, frames: Array) -> float:
+        """Width over height of the space's picture: that of its first view without an affine, whether it is read or not."""
+        space = self._space(row, view)
+        reference = next((v for v, m in self.table.views.items() if m.kind == "video" and v in row.tracks
+                          and self._space(row, v) == space and row.tracks[v].affine is None), view)
+        if reference == view:
+            return frames.shape[2] / frames.shape[1]
+        if (index, space) not in self._aspects:
+            try:
+                first = self.store.read(row, reference, [0])
+            except ModaliftError:  # held in memory or a cache are the views that are read, not this one
+                first = Files(self.table.views).read(row, reference, [0])
+            self._aspects[index, space] = first.shape[2] / first.shape[1]
+        return self._aspects[index, space]
 
     def _marked(self, row: Row, view: str) -> str | None:
         """The first view of the same space that marks invalid readings."""
