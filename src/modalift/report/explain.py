@@ -84,13 +84,13 @@ def render(experiment: Experiment) -> Group:
     for name in ("role", "network", "sees", "clip (C x T x H x W)", "learns", "ships", "parameters", "MACs a clip"):
         people.add_column(name, justify="right" if name in ("parameters", "MACs a clip") else "left")
     for m in cast(experiment):
-        people.add_row(m.role, m.network, m.view, m.clip, "yes" if m.learns else "frozen", "[green]yes[/]" if m.ships
+        people.add_row(Text(m.role), m.network, Text(m.view), m.clip, "yes" if m.learns else "frozen", "[green]yes[/]" if m.ships
                        else "stays home", f"{m.parameters:,}", f"{m.macs:,}")
     lessons = RichTable(title="what is learnt", title_justify="left")
     for name in ("term", "weight", "who teaches whom"):
         lessons.add_column(name)
     for name, weight in facts["terms"].items():
-        lessons.add_row(name, f"{weight:g}" if weight else "logged only", who(name))
+        lessons.add_row(Text(name), f"{weight:g}" if weight else "logged only", who(name))
     text = Text(f"{facts['train_clips']} training clips, {facts['labelled']} of them with a label; "
                 f"{recipe.optim.epochs} epochs cost {facts['macs_in_all'] / 1e12:.3g} tera multiply-accumulates"
                 " (a backward pass counted as two forward ones)")

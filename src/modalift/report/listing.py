@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from modalift.errors import ModaliftError, nearest
 
@@ -29,7 +30,7 @@ def listing(what: str) -> tuple[Rows, Table]:
     for name in rows[0] if rows else ("nothing",):
         table.add_column(name)
     for row in rows:
-        table.add_row(*(str(v) for v in row.values()))
+        table.add_row(*(Text(str(v)) for v in row.values()))
     return rows, table
 
 

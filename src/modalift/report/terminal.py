@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 
 def brief(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def results(found: Mapping[str, Mapping[str, Any]], split: str) -> Table:
         table.add_column(name, justify="left" if name == "network" else "right")
     for role, m in found.items():
         top1 = m.get("intervals", {}).get("top1", {})
-        table.add_row(role, str(m["n"]), f"[bold]{percent(m['top1'])}[/]", span(top1.get("clips")),
+        table.add_row(Text(role), str(m["n"]), f"[bold]{percent(m['top1'])}[/]", span(top1.get("clips")),
                       span(top1.get("subjects")), percent(m["top5"]), percent(m["mean_class"]), percent(m["ece"]))
     return table
 
@@ -46,7 +47,7 @@ def comparison(found: Mapping[str, Any]) -> Table:
     for row in found["rows"]:
         pair = row["against_first"] or {}
         within = pair.get("intervals", {})
-        table.add_row(row["name"], row["view"] or "-", str(row["n"]), str(row["epochs"] or "-"),
+        table.add_row(Text(row["name"]), row["view"] or "-", str(row["n"]), str(row["epochs"] or "-"),
                       f"{(row['training_macs'] or 0) / 1e12:.3g}", f"[bold]{percent(row['top1'])}[/]",
                       f"{100 * pair['difference']:+.1f}" if pair else "",
                       span(pair.get("over_seeds") or within.get("clips")) if pair else "",
@@ -62,6 +63,6 @@ def study(found: Mapping[str, Any]) -> Group:
     for row in found["rows"]:
         pair = row.get("against_first")
         gain = f"{100 * pair['difference']:+.1f} ({span(pair['over_seeds'])})" if pair else ""
-        table.add_row(row["name"], str(row["epochs"]), f"{row['training_macs'] / 1e12:.3g}", f"{row['seconds']:.0f}",
+        table.add_row(Text(row["name"]), str(row["epochs"]), f"{row['training_macs'] / 1e12:.3g}", f"{row['seconds']:.0f}",
                       str(len(row["top1"])), percent(row["mean"]), percent(row["sd"]), gain)
     return Group(table)
