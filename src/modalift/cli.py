@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 app = typer.Typer(name="modalift", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
                   pretty_exceptions_enable=False,
                   help="Train with every sensor there is; ship a network that needs one of them.")
-out, err = Console(), Console(stderr=True)
+# Into a file or a pipe there is no width to keep to: tables must not be cut.
+out, err = Console(width=None if sys.stdout.isatty() else 160), Console(stderr=True)
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="changes to the recipe, as section.key=value")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]

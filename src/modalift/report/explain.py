@@ -84,8 +84,8 @@ def render(experiment: Experiment) -> Group:
     for name in ("role", "network", "sees", "clip (C x T x H x W)", "learns", "ships", "parameters", "MACs a clip"):
         people.add_column(name, justify="right" if name in ("parameters", "MACs a clip") else "left")
     for m in cast(experiment):
-        people.add_row(Text(m.role), m.network, Text(m.view), m.clip, "yes" if m.learns else "frozen", "[green]yes[/]" if m.ships
-                       else "stays home", f"{m.parameters:,}", f"{m.macs:,}")
+        people.add_row(Text(m.role), m.network, Text(m.view), m.clip, "yes" if m.learns else "frozen",
+                       "[green]yes[/]" if m.ships else "stays home", f"{m.parameters:,}", f"{m.macs:,}")
     lessons = RichTable(title="what is learnt", title_justify="left")
     for name in ("term", "weight", "who teaches whom"):
         lessons.add_column(name)
