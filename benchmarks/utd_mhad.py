@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,9 @@ class Part:
 PARTS = (
     Part("main", "All labels, 80 epochs, official split", 5, 80),
     Part("quarter", "A quarter of the labels, the other clips without", 3, 80, changes=("data.labelled=0.25",)),
-    Part("short", "All labels, 40 epochs, official split", 3, 40, ("single_depth", "distill_pose")),
     Part("folds", "Four subject-disjoint folds of all 861 clips, 40 epochs", 1, 40, ("single_depth", "distill_pose"), folds=4),
-    Part("mtut", "MTUT: depth and pose learn together, 80 epochs", 3, 80, ("mtut_pose",)),
+    Part("mtut", "MTUT: depth and pose learn together, 80 epochs", 2, 80, ("mtut_pose",)),
+    Part("short", "All labels, 40 epochs, official split", 1, 40, ("single_depth", "distill_pose")),
     Part("long", "All labels, 160 epochs", 1, 160, ("single_depth", "distill_pose")),
 )
 
@@ -209,17 +209,19 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/utd_mhad"))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", choices=[p.name for p in PARTS], help="train only these parts")
+    parser.add_argument("--seeds", type=int, help="seeds of every part, instead of its own number")
     parser.add_argument("--report", action="store_true", help="train nothing, write what is there")
     given = parser.parse_args()
+    parts = PARTS if given.seeds is None else tuple(replace(p, seeds=given.seeds) for p in PARTS)
     console = Console(stderr=True)
     if not given.report:
         if not (given.runs / "cache").is_dir():
             build_cache(datasets.open("csv", given.data), given.runs / "cache", ["depth", "pose"], codec="raw")
-        for part in PARTS:
+        for part in parts:
             if not given.only or part.name in given.only:
                 run_part(part, given.runs, given.data, given.jobs, console)
-                write(given.runs, given.data, PARTS)
-    console.print(f"written: {write(given.runs, given.data, PARTS)}")
+                write(given.runs, given.data, parts)
+    console.print(f"written: {write(given.runs, given.data, parts)}")
 
 
 if __name__ == "__main__":
