@@ -4,7 +4,7 @@ Few clips are labelled, many are only synchronised. A thermal network learns fro
 learns from the same few labels and from the thermal network's answers on every clip. Beside it: the same network with
 the labels alone (as many epochs; as much compute), and taught by itself instead of by a second sensor.
 
-    python examples/demo.py [--scale tiny] [--out runs/demo]
+    python examples/demo.py [--scale tiny] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ CLIPS, TINY = 1600, 24
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=["full", "tiny"], default="full", help="tiny: a rehearsal in seconds")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--out", type=Path, help="by default runs/demo, or runs/demo-tiny")
     given = parser.parse_args()
     console, started = Console(), time.perf_counter()
     try:
-        demo(given.out, given.scale == "tiny", console)
+        tiny = given.scale == "tiny"
+        demo(given.out or Path("runs/demo-tiny" if tiny else "runs/demo"), tiny, console)
     except ModaliftError as error:
         console.print(f"error {error}", style="bold red", markup=False)
         raise SystemExit(2) from None
@@ -63,8 +64,8 @@ def main() -> None:
 def demo(out: Path, tiny: bool, console: Console) -> None:
     """Simulates, trains, evaluates, compares, ships and exports; says what came out, whatever it is."""
     data = out / "data"
-    if tiny:
-        shutil.rmtree(out, ignore_errors=True)
+    if tiny and (out / "data" / "dataset.json").is_file():  # a rehearsal starts afresh
+        shutil.rmtree(out)
     if not data.exists():
         clips = TINY if tiny else CLIPS
         console.print(f"[bold]1[/] simulating {clips} clips of people who gesture in the dark (1 to 8 lux) ...")
