@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -64,8 +63,6 @@ def main() -> None:
 def demo(out: Path, tiny: bool, console: Console) -> None:
     """Simulates, trains, evaluates, compares, ships and exports; says what came out, whatever it is."""
     data = out / "data"
-    if tiny and (out / "data" / "dataset.json").is_file():  # a rehearsal starts afresh
-        shutil.rmtree(out)
     if not data.exists():
         clips = TINY if tiny else CLIPS
         console.print(f"[bold]1[/] simulating {clips} clips of people who gesture in the dark (1 to 8 lux) ...")
