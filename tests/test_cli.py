@@ -209,3 +209,53 @@ def test_as_a_program_it_exits_with_2_and_without_a_traceback(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error ")
     assert "Traceback" not in done.stderr
+
+
+def test_names_with_brackets_are_shown_as_they_are(modalift, recipe_file, tmp_path):
+    run = tmp_path / "a [red]b[/x]"
+    code, said, _ = modalift("train", recipe_file(optim={"epochs": 1}), f"run.dir={run}")
+    assert code == 0
+    assert "a [red]b[/x]" in said.replace("\n", "")
+    assert modalift("eval", run, "--no-report")[0] == 0
+
+
+def test_an_unfinished_run_is_not_evaluated(wrong, modalift, recipe_file, tmp_path):
+    modalift("train", recipe_file(optim={"epochs": 1}))
+    (tmp_path / "run" / "compute.json").unlink()
+    assert "no trained network" in wrong("eval", tmp_path / "run")
+
+
+def test_what_was_trained_is_what_is_evaluated(wrong, modalift, recipe_file, tmp_path):
+    modalift("train", recipe_file(optim={"epochs": 1}))
+    assert "evaluated as it was trained" in wrong("eval", tmp_path / "run", "data.limit=2")
+
+
+@pytest.mark.parametrize("damage", ["{bad", "[]"])
+def test_damaged_results_say_how_they_are_made_again(wrong, modalift, recipe_file, tmp_path, damage):
+    modalift("train", recipe_file(optim={"epochs": 1}))
+    (tmp_path / "run" / "results.json").write_text(damage)
+    assert "results.json" in wrong("ship", tmp_path / "run", "-o", tmp_path / "x.modalift")
+
+
+@pytest.mark.parametrize(("code", "message"), [("def (", "SyntaxError"), ("import nowhere_at_all", "nowhere_at_all"),
+                                               ("raise SystemExit(7)", "SystemExit")])
+def test_a_broken_plugin_is_one_line(wrong, tmp_path, code, message):
+    (tmp_path / "mine.py").write_text(code)
+    assert message in wrong("--plugin", tmp_path / "mine.py", "list")
+
+
+def test_joints_that_are_no_numbers_are_left_out_by_name(modalift, recipe_file, tmp_path):
+    root = write_tiny(tmp_path / "data")
+    joints = np.load(root / "c03_pose.npz")["joints"]
+    joints[2] = np.nan
+    np.savez(root / "c03_pose.npz", joints=joints)
+    networks = {"student": {"name": "signal", "view": "pose", "width": 8, "blocks": 1}}
+    code, _, said = modalift("train", recipe_file(networks=networks, data={"root": str(root)}, optim={"epochs": 1}))
+    assert code == 0
+    assert "left out c03" in said
+    assert "not finite" in said
+
+
+def test_usage_errors_are_one_line_too(wrong):
+    assert "Did you mean 'train'" in wrong("trian")
+    assert "--help` explains" in wrong("train")

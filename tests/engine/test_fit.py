@@ -58,7 +58,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_term(recipe_file, 
     assert all(torch.isfinite(v).all() for v in held["scheme"].values() if v.is_floating_point())
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(recipe_file, monkeypatch):
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, "No space left on device"),
+    RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 178368 vs 178264"),  # how torch says it
+])
+def test_a_full_disk_keeps_the_last_checkpoint(recipe_file, monkeypatch, error):
     recipe = load_recipe(recipe_file(run={"save_s": 1e-6}, optim={"epochs": 3}))
     save, calls = torch.save, [0]
 
@@ -66,11 +70,11 @@ def test_a_full_disk_keeps_the_last_checkpoint(recipe_file, monkeypatch):
         calls[0] += 1
         if calls[0] > 3:
             path.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         save(content, path)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ModaliftError, match="the disk is full") as caught:
+    with pytest.raises(ModaliftError, match="is the disk full|the disk is full") as caught:
         train(recipe)
     assert "\n" not in str(caught.value)
     folder = Run(recipe.run.dir).last.parent
