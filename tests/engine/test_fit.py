@@ -74,7 +74,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(recipe_file, monkeypatch, error):
         save(content, path)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ModaliftError, match="is the disk full|the disk is full") as caught:
+    with pytest.raises(ModaliftError, match=r"is the disk full|the disk is full") as caught:
         train(recipe)
     assert "\n" not in str(caught.value)
     folder = Run(recipe.run.dir).last.parent
