@@ -48,7 +48,8 @@ def main() -> None:
         lines.append(f"| {sensor} | {percent(pair['a'])} | {each[0]} | {percent(pair['b'])} | {each[1]} |"
                      f" {100 * pair['difference']:+.1f} | {span(pair['over_seeds'])} | {span(pair['over_subjects_seeds'])} |")
     lines += ["", "Thirty test clips of three subjects, all of whom were also seen in training (the split is by scene): one"
-              " clip is 3.3 points, so only large differences mean anything here, and none is shown. A hundred clips are too few for networks"
+              " clip is 3.3 points, so only large differences mean anything here, and none is"
+              " shown. A hundred clips are too few for networks"
               " that start from nothing: a linear classifier on HOG features of the crops is reported at 40 % (RGB) and 47 %"
               " (depth). No setting was tuned on this set."]
     path = HERE / "results" / "ucl_rgbd_gesture.md"
