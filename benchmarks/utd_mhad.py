@@ -51,7 +51,7 @@ PARTS = (
     Part("quarter", "A quarter of the labels, the other clips without", 3, 80, changes=("data.labelled=0.25",)),
     Part("folds", "Four subject-disjoint folds of all 861 clips, 40 epochs", 1, 40, ("single_depth", "distill_pose"), folds=4),
     Part("mtut", "MTUT: depth and pose learn together, 80 epochs", 2, 80, ("mtut_pose",)),
-    Part("short", "All labels, 40 epochs, official split", 1, 40, ("single_depth", "distill_pose")),
+    Part("short", "All labels, 40 epochs, official split", 2, 40, ("single_depth", "distill_pose")),
     Part("long", "All labels, 160 epochs", 1, 160, ("single_depth", "distill_pose")),
 )
 
