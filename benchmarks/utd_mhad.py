@@ -120,6 +120,9 @@ def table(part: Part, runs: Path, data: Path) -> str:
         answered[name] = found
         rows[-1]["pairs"] = [(other, difference(answered[other], found)) for other in ("single_depth", "matched_depth")
                              if other in answered and name == "distill_pose"]
+        if name == "mtut_pose":
+            alone = answers(PARTS[0], "single_depth", runs, data)[:part.seeds]
+            rows[-1]["pairs"].append(("single_depth", difference(alone, found)))
     seeds, clips = "one seed" if part.seeds == 1 else f"{part.seeds} seeds", len(next(iter(answered.values()))[0])
     lines = [f"## {part.title}", "", f"{seeds}, {clips} test clips.", "",
              "| recipe | epochs | tera MACs | s a run | top-1, each seed | mean | deviation |", "|---|---|---|---|---|---|---|"]
