@@ -146,8 +146,8 @@ def shouting(runs: Path) -> str:
     first, last = epochs[0], epochs[-1]
     loud = [e["weights"]["align/pose>depth"] * e["terms"]["align/pose>depth"] / e["terms"]["recognise/depth"]
             for e in (first, last)]
-    return (f"\nThe paper's weight .05 and reference size of 392 positions, untuned: when alignment begins, its weighted term is"
-            f" {loud[0]:.0f} times the depth network's label term, and {loud[1]:.0f} times at the end; the pose network's label"
+    return (f"\nThe paper's weight .05 and reference size of 392 positions, untuned: when alignment begins, its weighted term"
+            f" is {loud[0]:.0f} times the depth network's label term, and {loud[1]:.0f} times at the end; the pose network's label"
             f" loss ends at {last['terms']['recognise/pose']:.2f}. Maps of 16 positions (pose has no picture) are not what that"
             " weight was made for; choosing it on a training subject is left to be done.")
 
