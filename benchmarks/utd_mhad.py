@@ -147,9 +147,9 @@ def shouting(runs: Path) -> str:
     loud = [e["weights"]["align/pose>depth"] * e["terms"]["align/pose>depth"] / e["terms"]["recognise/depth"]
             for e in (first, last)]
     return (f"\nThe paper's weight .05 and reference size of 392 positions, untuned: when alignment begins, its weighted term"
-            f" is {loud[0]:.0f} times the depth network's label term, and {loud[1]:.0f} times at the end; the pose network's label"
-            f" loss ends at {last['terms']['recognise/pose']:.2f}. Maps of 16 positions (pose has no picture) are not what that"
-            " weight was made for; choosing it on a training subject is left to be done.")
+            f" is {loud[0]:.0f} times the depth network's label term, and {loud[1]:.0f} times at the end; the pose network's"
+            f" label loss ends at {last['terms']['recognise/pose']:.2f}. Maps of 16 positions (pose has no"
+            " picture) are not what that weight was made for; choosing it on a training subject is left to be done.")
 
 
 def difference(one: list[Predictions], other: list[Predictions]) -> dict[str, Any]:
