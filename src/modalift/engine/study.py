@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -126,7 +125,3 @@ def summary(cells: Sequence[Cell], folder: Path, role: str = "", split: str = "t
 
 def _file(run: Run, role: str, split: str) -> Path:
     return run.predictions(run.role(role), split)
-
-
-def write_summary(found: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(found, indent=1))

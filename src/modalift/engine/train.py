@@ -44,7 +44,8 @@ def train(recipe: Recipe, console: Console | None = None) -> Run:
             raise ModaliftError(f"{run.folder}: holds the finished run of another recipe - give run.dir another folder")
         console.print(Text(f"{run.folder} is finished already"), soft_wrap=True)
         return run
-    if run.folder.is_dir() and any(run.folder.iterdir()) and not run.recipe.is_file():
+    # Names with a dot are files half written by a process that was killed, or by a fellow that is a moment ahead.
+    if run.folder.is_dir() and not run.recipe.is_file() and any(p.name[0] != "." for p in run.folder.iterdir()):
         raise ModaliftError(f"run.dir={run.folder}: holds something that is no run - give run.dir another folder")
     leave_out_bad(experiment, console)
     chief = join(recipe.run.device).chief
