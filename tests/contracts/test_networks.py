@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "signal": [{}, {"velocity": False, "blocks": 2}, {"motion": "clip"}],
 }
 #: Families that read signals (B, C, T, 1, 1) and not video.
-SIGNALS = {"signal"}
+SIGNALS = {name for name, card in networks.CARDS.items() if card.view == "pose"}
 CASES = [(name, options) for name in networks.NETWORKS for options in VARIANTS.get(name, [{}])]
 every = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{n}-{i}" for i, (n, _) in enumerate(CASES)])
 
@@ -54,8 +53,7 @@ def test_maps_are_as_declared(name: str, options: dict[str, Any]) -> None:
         assert set(seen.maps) == set(net.stages)
         assert seen.logits.shape == (2, 5)
         for stage, declared in net.stages.items():
-            height, time = math.ceil(size / declared.stride), math.ceil(net.frames / declared.time_stride)
-            assert seen.maps[stage].shape == (2, declared.channels, time, height, height), stage
+            assert seen.maps[stage].shape == (2, *declared.shape(net.frames, size, size)), stage
         assert list(net.stages)[-1] == net.last_stage
         assert torch.equal(seen.logits, net(clip))  # looking at maps changes nothing
 
@@ -196,3 +194,33 @@ def test_wrong_input_is_told(name: str, options: dict[str, Any]) -> None:
         net(torch.zeros(1, net.channels + 1, 2, net.size, net.size))
     with pytest.raises(ModaliftError, match=r"unknown key 'network\.widht'.*did you mean 'width'"):
         networks.build(name, classes=5, view="rgb", widht=3)
+
+
+@every
+def test_too_small_a_clip_is_told_with_the_smallest_size(name: str, options: dict[str, Any]) -> None:
+    net = made(name, options).eval()
+    frames, pixels = net.backbone.smallest
+    smallest = torch.zeros(1, net.channels, frames, pixels, pixels)
+    assert net(smallest).isfinite().all()
+    if frames > 1:
+        with pytest.raises(ModaliftError, match=f"at least {frames} of"):
+            net(smallest[:, :, 1:])
+    if pixels > 1:
+        with pytest.raises(ModaliftError, match=f"at least {frames} of {pixels} x {pixels}"):
+            net(smallest[..., 1:])
+
+
+@every
+def test_recomputing_changes_memory_and_nothing_else(name: str, options: dict[str, Any]) -> None:
+    if "recompute" not in networks.options_of(name):
+        pytest.skip(f"{name} has no switch for it")
+    plain, saving = made(name, options).train(), made(name, options | {"recompute": True}).train()
+    assert networks.cost(saving, 4, 32).activation_bytes < 0.8 * networks.cost(plain, 4, 32).activation_bytes
+    clip = clips(plain)
+    for net in (plain, saving):
+        torch.manual_seed(2)
+        net(clip).logsumexp(1).sum().backward()
+    for (key, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad), key
+    for (key, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
+        assert torch.equal(a, b), key

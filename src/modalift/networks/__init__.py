@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from modalift.errors import ModaliftError, nearest
@@ -15,7 +16,35 @@ from modalift.signatures import checked
 #: Family name -> function ``(prepare, *, classes, frames, size, **options) -> Recognizer``. A family whose function has
 #: an argument ``sensor`` gets the Modality that it will read.
 NETWORKS: Registry[Callable[..., Recognizer]] = Registry("network")
-network = NETWORKS.register
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a table of networks says of a family beside its cost.
+
+    Attributes:
+        papers: who uses it.
+        view: the view that it is shown on.
+        clip: channels, frames and pixels of a clip as its paper has it.
+    """
+
+    papers: str
+    view: str
+    clip: tuple[int, int, int]
+
+
+#: Family name -> its card.
+CARDS: dict[str, Card] = {}
+
+
+def network(name: str, *, papers: str = "", view: str = "rgb",
+            clip: tuple[int, int, int] = (3, 8, 224)) -> Callable[[Callable[..., Recognizer]], Callable[..., Recognizer]]:
+    """Registers a family: a decorator of its function. The arguments make its :class:`Card`."""
+    def register(family: Callable[..., Recognizer]) -> Callable[..., Recognizer]:
+        CARDS[name] = Card(papers, view, clip)
+        return NETWORKS.add(name, family)
+
+    return register
 
 #: Options of :func:`build` that every family takes.
 COMMON_OPTIONS = ("channels", "frames", "size", "mean", "std", "motion", "motion_gain")
@@ -101,5 +130,5 @@ from modalift.networks import signal, small, tsm  # noqa: E402  (families regist
 from modalift.networks.cost import Cost, cost  # noqa: E402
 from modalift.networks.weights import load_weights  # noqa: E402
 
-__all__ = ["COMMON_OPTIONS", "NETWORKS", "Backbone", "Cost", "Observation", "Prepare", "Recognizer", "Stage", "build",
+__all__ = ["CARDS", "COMMON_OPTIONS", "NETWORKS", "Backbone", "Card", "Cost", "Observation", "Prepare", "Recognizer", "Stage", "build",
            "check_options", "cost", "load_weights", "network", "options_of", "signal", "small", "tsm"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError, nearest
+from modalift.networks.recompute import recomputed
 
 #: Whether the network also sees each pixel's departure from its mean over time: not at all, from the mean of the
 #: whole clip, or from the running mean up to the frame (the only one that can stream).
@@ -24,11 +25,25 @@ class Stage:
         channels: channels of the map.
         stride: input pixels a map pixel, in height and width.
         time_stride: input frames a map frame.
+        space, time: pixels -> map pixels and frames -> map frames, where that is not the quotient by the stride
+            rounded up.
+
+    Example:
+        >>> Stage(256, 16, 2).shape(9, 112, 120)
+        (256, 5, 7, 8)
     """
 
     channels: int
     stride: int
     time_stride: int = 1
+    space: Callable[[int], int] | None = None
+    time: Callable[[int], int] | None = None
+
+    def shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """``(C, T, H, W)`` of the map of a clip of these extents."""
+        space = self.space or (lambda pixels: -(-pixels // self.stride))
+        time = self.time or (lambda count: -(-count // self.time_stride))
+        return self.channels, time(frames), space(height), space(width)
 
 
 @dataclass
@@ -131,9 +146,19 @@ class Backbone(nn.Module):
 
     A subclass sets ``stages`` (name -> Stage, from the input to the last; the last one is what the head reads) and
     implements :meth:`features`.
+
+    Attributes:
+        smallest: the fewest frames and pixels (height or width) of a clip that it can read.
+        recompute: whether a training step keeps only what goes into each part that is run through :meth:`again`.
     """
 
     stages: dict[str, Stage]
+    smallest: tuple[int, int] = (1, 1)
+    recompute: bool = False
+
+    def again(self, part: nn.Module, *inputs: Any) -> Tensor:
+        """``part(*inputs)``; with ``recompute``, in training, its activations are made anew for the backward pass."""
+        return recomputed(part, *inputs) if self.recompute and self.training else part(*inputs)
 
     def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """The last feature map and the maps of the stages in ``keep``, all ``(B, C, T, H, W)``."""
@@ -203,6 +228,10 @@ class Recognizer(nn.Module):
         if clip.dim() != 5 or clip.shape[1] != self.channels:
             raise ModaliftError(f"network '{self.view or type(self.backbone).__name__}' reads clips "
                                 f"(B, {self.channels}, T, H, W), not {tuple(clip.shape)}")
+        frames, pixels = self.backbone.smallest
+        if clip.shape[2] < frames or min(clip.shape[3:]) < pixels:
+            raise ModaliftError(f"network '{self.view or type(self.backbone).__name__}' got {clip.shape[2]} frames of "
+                                f"{clip.shape[3]} x {clip.shape[4]} pixels - it needs at least {frames} of {pixels} x {pixels}")
         x, maps = self.backbone.features(self.prepare(clip), [s for s in stages if s != "neck"])
         if self.neck is not None:
             x = self.neck(x)

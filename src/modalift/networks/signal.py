@@ -102,7 +102,7 @@ class MeanAndMax(nn.Module):
         return self.fc(self.drop(torch.cat([x.mean(2), x.amax(2)], 1)))
 
 
-@network("signal")
+@network("signal", papers="Modalift's own", view="pose", clip=(60, 32, 1))
 def signal(prepare: Prepare, *, classes: int, frames: int, size: int, sensor: Modality, width: int = 128,
            blocks: int = 3, centre: bool | None = None, velocity: bool = True, dropout: float = 0.4) -> Recognizer:
     """A temporal convolution network for joints and inertial sensors: clips ``(B, C, T, 1, 1)``.

@@ -49,7 +49,7 @@ class Streaming(Recognizer):
         return logits, (*seen, *trunk, *head)
 
 
-@network("small")
+@network("small", papers="Modalift's own", clip=(3, 16, 56))
 def small(prepare: Prepare, *, classes: int, frames: int, size: int, width: int = 16, blocks: int = 1,
           dropout: float = 0.3, bins: int = 4, part: int = 8, causal: bool = False) -> Recognizer:
     """A temporal-shift ResNet-8 of 16, 32 and 64 channels with an order-aware head, for clips of 48 to 64 pixels.

@@ -9,7 +9,7 @@ from modalift.networks.recognizer import Prepare, Recognizer
 from modalift.networks.resnet import Placement, ResNet
 
 
-@network("tsm")
+@network("tsm", papers="MSD")
 def tsm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str = "resnet50", width: float = 1.0,
         dropout: float = 0.5, shift: bool = True, placement: Placement = "residual", part: int = 8) -> Recognizer:
     """A temporal-shift network (TSM); without shift, a temporal-segment network (TSN).
