@@ -126,9 +126,12 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
     return net
 
 
-from modalift.networks import signal, small, tsm  # noqa: E402  (families register themselves)
+# Families register themselves when they are imported.
+import modalift.networks.signal  # noqa: E402
+import modalift.networks.small  # noqa: E402
+import modalift.networks.tsm  # noqa: E402
 from modalift.networks.cost import Cost, cost  # noqa: E402
 from modalift.networks.weights import load_weights  # noqa: E402
 
-__all__ = ["CARDS", "COMMON_OPTIONS", "NETWORKS", "Backbone", "Card", "Cost", "Observation", "Prepare", "Recognizer", "Stage", "build",
-           "check_options", "cost", "load_weights", "network", "options_of", "signal", "small", "tsm"]
+__all__ = ["CARDS", "COMMON_OPTIONS", "NETWORKS", "Backbone", "Card", "Cost", "Observation", "Prepare", "Recognizer", "Stage",
+           "build", "check_options", "cost", "load_weights", "network", "options_of"]
