@@ -126,10 +126,11 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
     return net
 
 
-# Families register themselves when they are imported.
-import modalift.networks.signal  # noqa: E402
-import modalift.networks.small  # noqa: E402
-import modalift.networks.tsm  # noqa: E402
+from modalift.networks import (  # noqa: E402  (families register themselves)
+    signal,  # noqa: F401
+    small,  # noqa: F401
+    tsm,  # noqa: F401
+)
 from modalift.networks.cost import Cost, cost  # noqa: E402
 from modalift.networks.weights import load_weights  # noqa: E402
 
