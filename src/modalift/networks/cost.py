@@ -10,11 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-from modalift.networks.recognizer import Recognizer
+from modalift.errors import ModaliftError
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+
+#: A clip of more numbers than this is a slip of the keyboard: no machine holds its activations.
+LARGEST = 2**40
+
+#: The inputs of one call of a layer and its output -> what it adds to a count.
+Rule = Callable[[nn.Module, tuple[Any, ...], Any], int]
 
 
 @dataclass(frozen=True)
@@ -23,8 +31,8 @@ class Cost:
 
     Attributes:
         parameters: learnable numbers.
-        macs: multiply-accumulates of convolutions, transposed convolutions and linear layers in a forward pass, biases
-            not counted; a figure in FLOPs is about twice this.
+        macs: multiply-accumulates of a forward pass; a figure in FLOPs is about twice this. See :func:`cost` for which
+            layers are counted.
         activation_bytes: bytes of distinct tensors that a training step keeps for its backward pass, parameters and
             buffers excluded.
     """
@@ -34,34 +42,43 @@ class Cost:
     activation_bytes: int
 
 
-def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def _macs(module: nn.Module, given: tuple[Any, ...], out: Any) -> int:
     """Multiply-accumulates of one call of a layer; 0 for layers that are not counted."""
     if isinstance(module, _CONVOLUTIONS):
-        return y.numel() * module.weight[0].numel()  # every output: Cin / groups * kernel
+        return out.numel() * module.weight[0].numel()  # every output: Cin / groups * kernel
     if isinstance(module, _TRANSPOSED):
-        return x.numel() * module.weight[0].numel()  # every input: Cout / groups * kernel
+        return given[0].numel() * module.weight[0].numel()  # every input: Cout / groups * kernel
     if isinstance(module, nn.Linear):
-        return y.numel() * module.in_features
+        return out.numel() * module.in_features
+    if isinstance(module, _RECURRENT):
+        x = given[0].data if isinstance(given[0], PackedSequence) else given[0]
+        weights = sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
+        return x.numel() // module.input_size * weights  # each step meets every weight of every layer and direction once
+    if isinstance(module, nn.MultiheadAttention):
+        query, key, value = given[:3]
+        steps = (query.numel() // query.shape[-1], key.numel() // key.shape[-1], value.numel() // value.shape[-1])
+        inside = sum(n * wide for n, wide in zip(steps, (module.embed_dim, module.kdim, module.vdim), strict=True))
+        return (inside + steps[0] * module.embed_dim) * module.embed_dim  # three projections in, one out
     return 0
 
 
-def _legacy(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def _legacy(module: nn.Module, given: tuple[Any, ...], out: Any) -> int:
     """What the early counter makes of one call of a layer; see :func:`legacy_flops`."""
     if type(module) in (nn.Conv2d, nn.Conv3d):
         assert isinstance(module, (nn.Conv2d, nn.Conv3d))
-        extent = math.prod(o // s for o, s in zip(y.shape[2:], module.stride, strict=True))
-        return y.shape[0] * extent * y.shape[1] * (module.weight[0].numel() + (module.bias is not None))
+        extent = math.prod(o // s for o, s in zip(out.shape[2:], module.stride, strict=True))
+        return out.shape[0] * extent * out.shape[1] * (module.weight[0].numel() + (module.bias is not None))
     if type(module) in (nn.BatchNorm2d, nn.BatchNorm3d):
-        return 2 * x.numel()
+        return 2 * given[0].numel()
     if type(module) in (nn.ReLU, nn.ReLU6):
-        return x.numel()
+        return given[0].numel()
     if type(module) is nn.Linear:
-        return y.numel() * (2 * module.in_features - 1)
+        return out.numel() * (2 * module.in_features - 1)
     return 0
 
 
-def _on_meta(net: Recognizer, frames: int, size: int) -> tuple[Recognizer, Tensor]:
-    """A copy of the network without storage, and a clip without storage for it."""
+def _ghost_of(net: nn.Module) -> nn.Module:
+    """A copy of the network without storage."""
     with torch.no_grad():
         # Moving each tensor while copying, so that a large network is never there twice.
         memo: dict[int, Any] = {}
@@ -69,19 +86,30 @@ def _on_meta(net: Recognizer, frames: int, size: int) -> tuple[Recognizer, Tenso
             memo[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
         for b in net.buffers():
             memo[id(b)] = torch.empty_like(b, device="meta")
-        ghost = copy.deepcopy(net, memo)
-    return ghost, torch.empty((1, net.channels, frames, size, size), device="meta")
+        return copy.deepcopy(net, memo)
 
 
-def _count(net: nn.Module, clip: Tensor, rule: Callable[[nn.Module, Tensor, Tensor], int]) -> int:
+def _clip_for(net: nn.Module, frames: int, size: int | tuple[int, int], channels: int | None) -> Tensor:
+    """A clip ``(1, C, T, H, W)`` without storage."""
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = channels or getattr(net, "channels", None)
+    if not isinstance(channels, int):
+        raise ModaliftError(f"cost: {type(net).__name__} does not say how many channels it reads - give channels=...")
+    shape = (1, channels, frames, height, width)
+    if min(shape) < 1 or math.prod(shape) > LARGEST:
+        raise ModaliftError(f"cost: a clip of {channels} x {frames} x {height} x {width} - each must be 1 or more, and "
+                            f"their product at most {LARGEST:,}")
+    return torch.empty(shape, device="meta")
+
+
+def _count(net: nn.Module, clip: Tensor, rule: Rule) -> int:
     total = 0
 
-    def seen(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+    def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         nonlocal total
-        total += rule(module, args[0], out)
+        total += rule(module, (*args, *kwargs.values()), out)
 
-    leaves = [m for m in net.modules() if not list(m.children())]
-    handles = [m.register_forward_hook(seen) for m in leaves]
+    handles = [m.register_forward_hook(seen, with_kwargs=True) for m in net.modules()]
     try:
         with torch.no_grad():
             net.eval()(clip)
@@ -107,24 +135,65 @@ def _kept(net: nn.Module, clip: Tensor) -> int:
     return sum(s.nbytes() for s in kept.values())
 
 
-def cost(net: Recognizer, frames: int = 8, size: int = 224) -> Cost:
-    """Parameters, multiply-accumulates and activation memory of one clip, exactly and without computing anything.
+def _kept_of_one(net: nn.Module, clip: Tensor) -> int:
+    try:
+        return _kept(net, clip)
+    except ValueError:  # BatchNorm refuses a batch of one where a map has one position: half of what two clips keep
+        return _kept(net, clip.expand(2, -1, -1, -1, -1)) // 2
+
+
+def _told(net: nn.Module, clip: Tensor, work: Callable[[], int]) -> int:
+    """``work()``, with PyTorch's refusals of a clip told in one line."""
+    try:
+        return work()
+    except (RuntimeError, ValueError, OverflowError) as error:
+        name = getattr(net, "config", {}).get("name") or type(net).__name__
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModaliftError(f"network '{name}' cannot read a clip of {' x '.join(map(str, clip.shape[1:]))}: {said} - "
+                            "give it the extents that it was built for") from None
+
+
+def macs(net: nn.Module, frames: int = 8, size: int | tuple[int, int] = 224, channels: int | None = None) -> int:
+    """The multiply-accumulates of :func:`cost` alone, in half the time."""
+    ghost, clip = _ghost_of(net), _clip_for(net, frames, size, channels)
+    return _told(net, clip, lambda: _count(ghost, clip, _macs))
+
+
+def cost(net: nn.Module, frames: int = 8, size: int | tuple[int, int] = 224, channels: int | None = None) -> Cost:
+    r"""Parameters, multiply-accumulates and activation memory of one clip, exactly and without computing anything.
+
+    Counted are the multiply-accumulates of the layers that hold weight matrices: convolutions
+    (:math:`n_{out}\, C_{in} K / g`), transposed convolutions (:math:`n_{in}\, C_{out} K / g`), linear layers
+    (:math:`n_{out}\, C_{in}`), recurrent layers and cells (every weight once a step), and the four projections of
+    multi-head attention. Not counted are biases, normalisation, activations, pooling, what gates do beside their
+    matrices, and attention's products of queries, keys and values, as is the custom of published figures. A layer
+    counts as often as it is called. Weights that are used past their module (``F.conv2d(x, layer.weight)``) are not
+    seen.
 
     Args:
-        net: the network; it is left untouched.
-        frames, size: frames and pixels (height = width) of the clip; ``size=1`` for signals.
+        net: a Recognizer, or any module that is called on ``(B, C, T, H, W)``; it is left untouched. It may live on
+            the ``meta`` device.
+        frames: frames of the clip.
+        size: pixels of the clip: height and width, or one number for both; 1 for signals.
+        channels: channels of the clip; by default ``net.channels``.
+
+    Raises:
+        ModaliftError: a clip that the network cannot read, or of more than :data:`LARGEST` numbers.
 
     Example:
         >>> import modalift.networks as networks
         >>> cost(networks.build("tsm", backbone="resnet50", classes=83, channels=3), frames=8, size=224).macs
         32698449920
+        >>> cost(nn.Conv3d(3, 4, 1), frames=2, size=(5, 6), channels=3).macs  # 2 x 5 x 6 positions, 3 x 4 weights
+        720
     """
-    ghost, clip = _on_meta(net, frames, size)
+    ghost, clip = _ghost_of(net), _clip_for(net, frames, size, channels)
     parameters = sum(p.numel() for p in net.parameters())
-    return Cost(parameters, _count(ghost, clip, _macs), _kept(ghost, clip))
+    return Cost(parameters, _told(net, clip, lambda: _count(ghost, clip, _macs)),
+                _told(net, clip, lambda: _kept_of_one(ghost, clip)))
 
 
-def legacy_flops(net: Recognizer, frames: int = 8, size: int = 224) -> int:
+def legacy_flops(net: nn.Module, frames: int = 8, size: int | tuple[int, int] = 224, channels: int | None = None) -> int:
     r"""The "FLOPs" of papers that used the first release of a popular counter; only to reproduce such a column.
 
     That counter divides the extent of a strided convolution's output by the stride once more, and mixes units:
@@ -141,5 +210,5 @@ def legacy_flops(net: Recognizer, frames: int = 8, size: int = 224) -> int:
         >>> round(legacy_flops(net, frames=8, size=224) / 1e9, 1)
         28.2
     """
-    ghost, clip = _on_meta(net, frames, size)
-    return _count(ghost, clip, _legacy)
+    ghost, clip = _ghost_of(net), _clip_for(net, frames, size, channels)
+    return _told(net, clip, lambda: _count(ghost, clip, _legacy))
