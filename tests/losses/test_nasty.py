@@ -102,3 +102,201 @@ def test_gradients_are_those_of_the_value(name):
         other = torch.rand(2, 4, 1, 2, 2, dtype=torch.float64)
         x = torch.rand(2, 3, 1, 2, 2, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(lambda m: losses.semantic_alignment(m, other, eps=1e-5), x)
+
+
+# ---- every loss of two maps, of two logits, of embeddings ---------------------------------------------------------------
+
+MAPS = {
+    "attention_transfer": losses.attention_transfer,
+    "attention_transfer_p3": lambda a, b: losses.attention_transfer(a, b, power=3),
+    "similarity_preserving": losses.similarity_preserving,
+    "correlation_congruence": losses.correlation_congruence,
+    "congruence_adjacent": lambda a, b: losses.correlation_congruence(a, b, adjacent=True),
+    "relational_distance": losses.relational_distance,
+    "relational_angle": losses.relational_angle,
+    "channel_correlation": losses.channel_correlation,
+    "feature_distance": losses.feature_distance,
+    "semantic_alignment": lambda a, b: losses.semantic_alignment(a, b, eps=1e-5),  # as schemes call it
+    "graph_attention": lambda a, b: losses.graph_attention([a, a], [b, b]),
+    "graph_projected": lambda a, b: losses.graph_attention([a], [b], lambda i, j, x: x),
+    "graph_sharp": lambda a, b: losses.graph_attention([a], [b], temperature=0.1, sigma=0.3, residual=True),
+    "depth_reconstruction": lambda a, b: losses.depth_reconstruction(a[:, :1], b[:, :1], b[:, :1] > 0.3),
+    "cycle_consistency": losses.cycle_consistency,
+    "identity_mapping": losses.identity_mapping,
+    "adversarial": lambda a, b: losses.adversarial(a, real=True),
+    "batch_hard_triplet": lambda a, b: losses.batch_hard_triplet(a.flatten(1), torch.arange(len(a)) // 2),
+    "triplet_soft": lambda a, b: losses.batch_hard_triplet(a.flatten(1), torch.arange(len(a)) // 2, None),
+    "relation_consistency": lambda a, b: losses.relation_consistency(a.flatten(1), b.flatten(1), torch.arange(len(a)) // 2),
+}
+#: The one term whose target is not the second argument's graph but a learner's.
+UNTAUGHT = {"cycle_consistency", "identity_mapping"}
+
+
+def two_maps(kind: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    own, other = torch.rand(4, 5, 2, 3, 3), torch.rand(4, 5, 2, 3, 3)
+    if kind == "dead positions":
+        own[0, :, 0, 1, 1] = 0
+        other[1, :, :, 2] = 0
+    elif kind == "dead clip":
+        own[0], other[1] = 0, 0
+    elif kind == "all dead":
+        own, other = own * 0, other * 0
+    elif kind == "identical":
+        own[1:], other[1:] = own[0], other[0]
+    elif kind == "equal":
+        other = own.clone()
+    elif kind == "offset":
+        own, other = own + 1e3, other + 1e3
+    elif kind == "large":
+        own, other = own * 300, other * 300
+    elif kind == "tiny":
+        own, other = own * 1e-7, other * 1e-7
+    elif kind == "one":
+        own, other = own[:1], other[:1]
+    return own.to(dtype).requires_grad_(), other.to(dtype).requires_grad_()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["plain", "dead positions", "dead clip", "all dead", "identical", "equal", "offset", "large",
+                                  "tiny", "one"])
+@pytest.mark.parametrize("name", list(MAPS))
+def test_losses_of_maps_are_finite_and_tame(name, kind, dtype):
+    own, other = two_maps(kind, dtype)
+    with torch.autocast("cpu", torch.bfloat16):  # whatever autocast does around it
+        loss = MAPS[name](own, other)
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert torch.isfinite(own.grad).all()
+    scale = float(own.detach().float().abs().max())
+    # A step of the input's own size may change the loss by no more than a great deal: no 1e10 from dead or equal clips.
+    assert float(own.grad.float().abs().max()) * max(scale, 1e-3) < 1e6
+    if name not in UNTAUGHT:
+        assert other.grad is None, "the other side is a target"
+
+
+@pytest.mark.parametrize("name", list(MAPS))
+def test_gradients_of_losses_of_maps_are_those_of_the_value(name):
+    torch.manual_seed(3)
+    own = torch.rand(4, 3, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    other = torch.rand(4, 3, 1, 2, 2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: MAPS[name](x, other), (own,), atol=1e-7)
+
+
+@pytest.mark.parametrize("loss", [losses.attention_transfer, losses.similarity_preserving, losses.correlation_congruence,
+                                  losses.relational_distance, losses.relational_angle, losses.channel_correlation,
+                                  losses.feature_distance, losses.semantic_alignment, losses.depth_reconstruction])
+def test_values_of_clips_average_to_the_loss(loss):
+    torch.manual_seed(1)
+    own, other = torch.rand(4, 5, 2, 3, 3), torch.rand(4, 5, 2, 3, 3)
+    each = loss(own, other, per_sample=True)
+    assert each.shape == (4,)
+    assert each.mean().item() == pytest.approx(loss(own, other).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("gap", [0.0, 20.0, 120.0, 200.0])
+def test_decoupled_is_finite_with_huge_logits(gap, classes, dtype):
+    z = torch.zeros(2, classes, dtype=dtype)
+    student, teacher = z.clone(), z.clone()
+    student[:, 0], teacher[:, 1], student[:, -1] = gap, gap, -gap
+    student.requires_grad_()
+    loss = losses.decoupled(student, teacher, torch.tensor([1, 0]), temperature=1.0)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(student.grad).all()
+    if classes == 2:
+        assert losses.decoupled_parts(student, teacher, torch.tensor([1, 0]))[1].abs().max() == 0
+
+
+def test_decoupled_is_right_where_the_usual_code_is_infinite():
+    # A student that is sure of the wrong class by 120: -log of the right one's probability, which underflows.
+    student, teacher = torch.tensor([[0.0, 120.0, 0.0]]), torch.tensor([[200.0, 0.0, 0.0]])
+    sure, _ = losses.decoupled_parts(student, teacher, torch.tensor([0]), temperature=1.0)
+    assert sure.item() == pytest.approx(120.0, rel=1e-6)
+
+
+def test_two_identical_clips_have_no_angle_and_no_gradient_between_them():
+    x = torch.rand(3, 6)
+    x[1] = x[0]
+    x.requires_grad_()
+    losses.relational_angle(x, torch.rand(3, 6)).backward()
+    assert x.grad.abs().max() < 10
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_distances_survive_a_common_offset(offset):
+    torch.manual_seed(0)
+    x = torch.rand(5, 16, dtype=torch.float64)
+    near = losses.relational_distance(x.float() + offset, torch.rand(5, 4))
+    exact = losses.relational_distance((x.float() + offset).double(), torch.rand(5, 4).double())
+    torch.manual_seed(0)
+    assert torch.isfinite(near)
+    assert torch.isfinite(exact)
+    who = torch.tensor([0, 0, 1, 1, 1])
+    a = losses.batch_hard_triplet(x.float() + offset, who)
+    assert a.item() == pytest.approx(losses.batch_hard_triplet((x.float() + offset).double(), who).item(), rel=1e-4)
+
+
+def test_triplets_without_a_partner_or_a_rival_count_nothing():
+    x = torch.rand(4, 3, requires_grad=True)
+    for who in ([0, 0, 0, 0], [0, 1, 2, 3]):
+        loss = losses.batch_hard_triplet(x, torch.tensor(who))
+        assert loss.item() == 0
+        assert torch.autograd.grad(loss, x)[0].abs().max() == 0
+
+
+def test_contrastive_representation_equals_the_formula_and_survives_extremes():
+    positive, negatives, n = torch.rand(3, dtype=torch.float64), torch.rand(3, 7, dtype=torch.float64), 50
+    plain = -(positive.exp() / (positive.exp() + 7 / n)).log() - ((7 / n) / (negatives.exp() + 7 / n)).log().sum(1)
+    torch.testing.assert_close(losses.contrastive_representation(positive, negatives, n, per_sample=True), plain)
+    far = torch.tensor([-200.0], dtype=torch.float16, requires_grad=True)
+    loss = losses.contrastive_representation(far, torch.full((1, 5), 200.0, dtype=torch.float16), n)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(far.grad).all()
+
+
+def test_holes_of_the_depth_picture_do_not_count():
+    depth = torch.rand(2, 1, 3, 8, 8)
+    hole = torch.rand(2, 1, 3, 8, 8) < 0.3
+    drawn = depth.clone()
+    drawn[hole] = 99.0
+    seen = torch.where(hole, torch.zeros_like(depth), depth)
+    assert losses.depth_reconstruction(drawn, seen, ~hole).item() == 0
+    assert losses.depth_reconstruction(drawn, seen, torch.zeros_like(hole)).item() == 0  # no reading at all
+    constant = torch.full((2, 1, 3, 4, 4), 0.5)
+    half = torch.where(hole, torch.zeros_like(depth), torch.full_like(depth, 0.5))
+    assert losses.depth_reconstruction(constant, half, ~hole, antialias=True).item() == pytest.approx(0.0, abs=1e-10)
+
+
+def test_the_paper_s_graph_loss_sees_batch_means_and_a_sharp_one_sees_clips():
+    torch.manual_seed(0)
+    target = torch.rand(8, 4, 1, 6, 6)
+
+    def own_share(**settings):
+        x = torch.rand(8, 4, 1, 6, 6, requires_grad=True)
+        g = torch.autograd.grad(losses.graph_attention([x], [target], lambda i, j, m: m, **settings), x)[0]
+        return float((g - g.mean(0)).norm() / g.norm())
+
+    assert own_share() < 0.05
+    assert own_share(residual=True) > 0.5
+    assert own_share(temperature=0.02, sigma=0.2) > 0.5
+
+
+def test_what_cannot_be_compared_is_told():
+    from modalift.errors import ModaliftError
+
+    a, b = torch.rand(2, 3, 1, 2, 2), torch.rand(2, 4, 1, 2, 2)
+    for loss in (losses.channel_correlation, losses.feature_distance):
+        with pytest.raises(ModaliftError, match="3 channels against 4"):
+            loss(a, b)
+    with pytest.raises(ModaliftError, match="adjacent"):
+        losses.correlation_congruence(a, b, adjacent=True)
+    with pytest.raises(ModaliftError, match="1 layers of the student against 2"):
+        losses.graph_attention([a], [b, b])
+    with pytest.raises(ModaliftError, match="same clips"):
+        losses.graph_attention([a], [b[:1]])

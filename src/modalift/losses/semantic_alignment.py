@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from modalift.losses.maps import same_grid
 from modalift.losses.precision import full_precision
 
 
@@ -60,9 +60,7 @@ def semantic_alignment(own_map: Tensor, other_map: Tensor, reduction: Literal["s
         >>> semantic_alignment(x, 3 * x + 1).item() < 1e-9
         True
     """
-    T, H, W = (min(a, b) for a, b in zip(own_map.shape[2:], other_map.shape[2:], strict=True))
-    own, other = (F.adaptive_avg_pool3d(m, (T, H, W)) if m.shape[2:] != (T, H, W) else m
-                  for m in (own_map, other_map.detach()))
+    own, other = same_grid(own_map, other_map.detach())
     difference = (correlation(own, eps) - correlation(other, eps)).square()
     positions = difference.shape[1]
     each = difference.mean((1, 2)) if reduction == "mean" else difference.sum((1, 2))

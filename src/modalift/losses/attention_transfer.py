@@ -1,0 +1,48 @@
+"""Attention transfer: the student looks where the teacher looks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modalift.losses.maps import same_grid, unit
+from modalift.losses.precision import full_precision
+
+
+def attention(feature_map: Tensor, power: int = 2) -> Tensor:
+    r"""Where a map is active: ``(B, C, T, H, W)`` to unit vectors ``(B, THW)``.
+
+    .. math:: q = \frac{a}{\|a\|_2}, \qquad a = \mathrm{vec}\Big(\frac1C \sum_c |f_c|^p\Big)
+
+    A map that is zero everywhere has no direction and gives zeros. The direction does not depend on the map's scale, so
+    each clip is first divided by its largest value: no power overflows or vanishes.
+    """
+    largest = feature_map.detach().abs().flatten(1).amax(1).reshape(-1, *[1] * (feature_map.dim() - 1))
+    scaled = feature_map / torch.where(largest > 0, largest, torch.ones_like(largest))
+    strength = scaled.square() if power == 2 else scaled.abs().pow(power)
+    return unit(strength.mean(1).flatten(1))
+
+
+@full_precision
+def attention_transfer(student_map: Tensor, teacher_map: Tensor, *, power: int = 2, per_sample: bool = False) -> Tensor:
+    r"""Distance between where two networks are active (AT).
+
+    .. math:: L = \frac{1}{B\,THW} \sum_b \|q^s_b - q^t_b\|_2^2
+
+    where q is :func:`attention`; the larger map is averaged to the smaller one's extents *before* it is squared. Time
+    is one more extent of the picture. The mean over positions makes values small: the usual weight is 1000.
+
+    Shapes: maps ``(B, C, T, H, W)`` or ``(B, C, H, W)``, channels may differ; returns a scalar, or ``(B,)`` with
+    ``per_sample``. The teacher's map is a target.
+
+    Source: Zagoruyko, Komodakis, *Paying more attention to attention*, ICLR 2017, equation 2, with squared distance and
+    mean over positions as in the authors' code.
+
+    Example:
+        >>> x = torch.rand(2, 3, 1, 4, 4)
+        >>> attention_transfer(x, 5 * x).item() < 1e-12
+        True
+    """
+    own, shown = same_grid(student_map, teacher_map.detach())
+    each = (attention(own, power) - attention(shown, power)).square().mean(1)
+    return each if per_sample else each.mean()

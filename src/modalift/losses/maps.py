@@ -1,0 +1,40 @@
+"""What several losses need of feature maps and of vectors."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def as_clip(feature_map: Tensor) -> Tensor:
+    """``(B, C, T, H, W)``; a map of pictures ``(B, C, H, W)`` becomes one of a single frame."""
+    return feature_map.unsqueeze(2) if feature_map.dim() == 4 else feature_map
+
+
+def pooled(feature_map: Tensor, extents: tuple[int, int, int]) -> Tensor:
+    """The map averaged to ``(T, H, W)``; itself where it has these extents already."""
+    if tuple(feature_map.shape[2:]) == extents:
+        return feature_map
+    return F.adaptive_avg_pool3d(feature_map, extents)
+
+
+def same_grid(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps, as clips, averaged to the smaller of their extents; channels may differ."""
+    one, other = as_clip(one), as_clip(other)
+    T, H, W = (min(a, b) for a, b in zip(one.shape[2:], other.shape[2:], strict=True))
+    extents = (T, H, W)
+    return pooled(one, extents), pooled(other, extents)
+
+
+def lengths(rows: Tensor) -> Tensor:
+    """Euclidean length along the last axis, kept as an axis of 1; at zero the gradient is zero and not NaN."""
+    square = rows.square().sum(-1, keepdim=True)
+    return torch.where(square > 0, square, torch.ones_like(square)).sqrt() * (square > 0)
+
+
+def unit(rows: Tensor, noise: float | Tensor = 0.0) -> Tensor:
+    """Rows (last axis) of length 1. What is no longer than ``noise`` has no direction: it is 0, and its gradient too."""
+    length = lengths(rows)
+    alive = length > noise
+    return torch.where(alive, rows / torch.where(alive, length, torch.ones_like(length)), torch.zeros_like(rows))
