@@ -51,7 +51,39 @@ def spans(frames: int, bins: int, device: torch.device) -> Tensor:
     return weight / weight.sum(0)
 
 
-class OrderedHead(nn.Module):
+class SpansHead(nn.Module):
+    """What the two order-aware heads share: a convolution over three frames, and a classifier of the means of spans.
+
+    Args:
+        channels: channels of the map.
+        classes: K.
+        bins: spans that are told apart.
+        dropout: share of the means that is dropped in training.
+        hidden: channels of the convolution; by default twice the map's.
+        padding: blank frames on each side that the convolution sees.
+    """
+
+    def __init__(self, channels: int, classes: int, bins: int, dropout: float, hidden: int | None, padding: int) -> None:
+        super().__init__()
+        self.bins, self.hidden = bins, hidden or 2 * channels
+        self.conv = nn.Conv1d(channels, self.hidden, 3, padding=padding, bias=False)
+        self.bn = nn.BatchNorm1d(self.hidden)
+        self.relu = nn.ReLU(inplace=True)
+        self.drop = nn.Dropout(dropout)
+        self.fc = nn.Linear(self.hidden * bins, classes)
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+
+    def convolved(self, frames: Tensor) -> Tensor:
+        """Of pooled frames ``(B, C, T)``: u, ``(B, hidden, T)`` (two frames fewer without padding)."""
+        return self.relu(self.bn(self.conv(frames)))
+
+    def classified(self, u: Tensor) -> Tensor:
+        """Logits ``(B, K)`` of the means of ``u`` over the spans of all its frames."""
+        means = u @ spans(u.shape[2], self.bins, u.device).to(u.dtype)  # (B, hidden, bins)
+        return self.fc(self.drop(means.flatten(1)))
+
+
+class OrderedHead(SpansHead):
     r"""Logits from what happens early, in the middle and late: a temporal convolution, then the mean of each span.
 
     .. math:: u = \mathrm{ReLU}(\mathrm{BN}(k * \bar x)), \qquad z = W\, [\bar u_1; \ldots; \bar u_n] + b
@@ -64,7 +96,7 @@ class OrderedHead(nn.Module):
         channels: channels of the map.
         classes: K.
         bins: n.
-        dropout: share of the pooled channels that is dropped in training.
+        dropout: share of the means that is dropped in training.
         hidden: channels of u; by default twice the map's.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, K)``, any T.
@@ -72,23 +104,13 @@ class OrderedHead(nn.Module):
 
     def __init__(self, channels: int, classes: int, bins: int = 4, dropout: float = 0.3,
                  hidden: int | None = None) -> None:
-        super().__init__()
-        hidden = hidden or 2 * channels
-        self.bins = bins
-        self.conv = nn.Conv1d(channels, hidden, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm1d(hidden)
-        self.relu = nn.ReLU(inplace=True)
-        self.drop = nn.Dropout(dropout)
-        self.fc = nn.Linear(hidden * bins, classes)
-        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+        super().__init__(channels, classes, bins, dropout, hidden, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        u = self.relu(self.bn(self.conv(x.mean((3, 4)))))  # (B, hidden, T)
-        pooled = u @ spans(u.shape[2], self.bins, u.device).to(u.dtype)  # (B, hidden, bins)
-        return self.fc(self.drop(pooled.flatten(1)))
+        return self.classified(self.convolved(x.mean((3, 4))))
 
 
-class CausalHead(nn.Module):
+class CausalHead(SpansHead):
     r"""The order-aware head of a streaming network: as :class:`OrderedHead`, over a window that slides.
 
     .. math:: u_t = \mathrm{ReLU}\Big(\mathrm{BN}\Big(\sum_{j=0}^{2} k_j \bar x_{t-j}\Big)\Big), \qquad
@@ -104,7 +126,7 @@ class CausalHead(nn.Module):
         classes: K.
         frames: length of the window.
         bins: n.
-        dropout: share of the pooled channels that is dropped in training.
+        dropout: share of the means that is dropped in training.
         hidden: channels of u; by default twice the map's.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, K)``, any T.
@@ -112,15 +134,8 @@ class CausalHead(nn.Module):
 
     def __init__(self, channels: int, classes: int, frames: int, bins: int = 4, dropout: float = 0.3,
                  hidden: int | None = None) -> None:
-        super().__init__()
-        hidden = hidden or 2 * channels
-        self.frames, self.bins, self.hidden = frames, bins, hidden
-        self.conv = nn.Conv1d(channels, hidden, 3, bias=False)
-        self.bn = nn.BatchNorm1d(hidden)
-        self.relu = nn.ReLU(inplace=True)
-        self.drop = nn.Dropout(dropout)
-        self.fc = nn.Linear(hidden * bins, classes)
-        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+        super().__init__(channels, classes, bins, dropout, hidden, padding=0)
+        self.frames = frames
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(x)[0]
@@ -133,8 +148,7 @@ class CausalHead(nn.Module):
         pooled = x.mean((3, 4))
         past = pooled.new_zeros((*pooled.shape[:2], 2)) if before is None else before[0].to(pooled.dtype)
         pooled = torch.cat([past, pooled], 2)
-        u = self.relu(self.bn(self.conv(pooled)))  # (B, hidden, T)
+        u = self.convolved(pooled)
         old = u.new_zeros((u.shape[0], self.hidden, self.frames)) if before is None else before[1].to(u.dtype)
         window = torch.cat([old, u], 2)[..., -self.frames:]
-        means = window @ spans(self.frames, self.bins, u.device).to(u.dtype)  # (B, hidden, bins)
-        return self.fc(self.drop(means.flatten(1))), (pooled[..., -2:], window)
+        return self.classified(window), (pooled[..., -2:], window)
