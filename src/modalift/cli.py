@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from modalift.errors import EXIT_CODE, ModaliftError
@@ -215,30 +214,33 @@ def explain(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = F
     say(as_json, explaining.as_json(experiment), explaining.render(experiment))
 
 
-@app.command(epilog="Example: `modalift cost tsm backbone=resnet50 --classes 83 --frames 8 --size 224`")
+@app.command(epilog="Example: `modalift cost tsm backbone=resnet50 --classes 83 --input 3x8x224x224 --paper-msd`")
 def cost(
-    network: Annotated[str, typer.Argument(help="a network family (`modalift list networks`)")],
+    network: Annotated[str, typer.Argument(help="a family: `modalift list networks`")],
     options: Annotated[list[str] | None, typer.Argument(help="its options, as key=value")] = None,
     classes: Annotated[int, typer.Option(help="number of classes")] = 27,
-    frames: Annotated[int, typer.Option(help="frames a clip")] = 8,
-    size: Annotated[int, typer.Option(help="height and width in pixels")] = 224,
-    channels: Annotated[int, typer.Option(help="channels of the clip")] = 3,
+    clip: Annotated[str | None, typer.Option("--input", metavar="CxTxHxW", help="channels, frames, height and width of a "
+                                             "clip, such as 3x8x224x224, or 60x32x1x1 for a signal; by default the "
+                                             "family's")] = None,
+    paper_msd: Annotated[bool, typer.Option("--paper-msd", help="also what the MSD paper's GFLOPs columns say")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Count a network's parameters, multiply-accumulates and the activations that a backward pass keeps."""
-    from modalift import networks
     from modalift.recipe import yaml_value
+    from modalift.report import costing
 
-    given = dict(text.partition("=")[::2] for text in options or [])
-    net = networks.build(network, classes=classes, frames=frames, size=size, channels=channels,
-                         **{k: yaml_value(v, f"{k}=") for k, v in given.items()})
-    found = networks.cost(net, frames=frames, size=size)
-    table = RichTable("", "", show_header=False, title=f"{network}: 1 x {channels} x {frames} x {size} x {size}")
-    for name, number in (("parameters", found.parameters), ("multiply-accumulates", found.macs),
-                         ("FLOPs (2 x)", 2 * found.macs), ("activations kept, bytes", found.activation_bytes)):
-        table.add_row(name, f"{number:,}")
-    say(as_json, {"parameters": found.parameters, "macs": found.macs, "flops": 2 * found.macs,
-                  "activation_bytes": found.activation_bytes}, table)
+    given = {}
+    for text in options or []:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise ModaliftError(f"option '{text}' is not of the form key=value")
+        given[key] = yaml_value(value, f"{key}=")
+    extents = costing.clip_of(network) if clip is None else costing.read_extents(clip)
+    found = costing.figures(costing.make(network, classes, extents, given), extents, paper_msd)
+    named = " ".join([network, *(options or [])])
+    say(as_json, {"network": network, "options": given, "classes": classes, "input": str(extents), **found},
+        costing.render(f"{named}, {classes} classes, a clip of {str(extents).replace('x', ' x ')}", found),
+        *([costing.LEGACY_NOTE] if paper_msd else []))
 
 
 # ---- learning -------------------------------------------------------------------------------------------------------

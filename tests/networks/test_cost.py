@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import modalift.networks as networks
+from modalift.errors import ModaliftError
 from modalift.networks import Backbone, Prepare, Recognizer, Stage
-from modalift.networks.cost import cost, legacy_flops
+from modalift.networks.cost import LARGEST, cost, legacy_flops, macs
 from modalift.networks.heads import MeanLogits
 
 
@@ -83,3 +85,67 @@ def test_frozen_parameters_count_as_parameters() -> None:
     net = networks.build("signal", classes=4, view="imu", channels=6)
     before = cost(net, frames=16, size=1).parameters
     assert cost(net.requires_grad_(False), frames=16, size=1).parameters == before
+
+
+class Steps(nn.Module):
+    """A layer over the frames of a clip, each reduced to its channels."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, clip: Tensor) -> Tensor:
+        x = clip.mean((3, 4)).transpose(1, 2)  # (B, T, C)
+        if isinstance(self.layer, nn.RNNCellBase):
+            return sum((self.layer(frame)[0].sum() for frame in x.unbind(1)), torch.zeros(()))
+        if isinstance(self.layer, nn.MultiheadAttention):
+            return self.layer(x[:, :2], key=x, value=x)[0]
+        out = self.layer(x)
+        return out if isinstance(out, Tensor) else out[0]
+
+
+@pytest.mark.parametrize(("layer", "want"), [
+    (nn.LSTM(6, 5, batch_first=True), 7 * 4 * 5 * (6 + 5)),
+    (nn.LSTM(6, 5, proj_size=2, batch_first=True), 7 * (4 * 5 * (6 + 2) + 5 * 2)),
+    (nn.GRU(6, 5, num_layers=2, bidirectional=True, batch_first=True), 7 * 2 * 3 * 5 * ((6 + 5) + (10 + 5))),
+    (nn.RNN(6, 5, batch_first=True), 7 * 5 * (6 + 5)),
+    (nn.LSTMCell(6, 5), 7 * 4 * 5 * (6 + 5)),
+    (nn.GRUCell(6, 5), 7 * 3 * 5 * (6 + 5)),
+    (nn.MultiheadAttention(6, 2, batch_first=True), (2 + 7 + 7 + 2) * 6 * 6),  # two queries, seven keys and values
+    (nn.TransformerEncoderLayer(6, 2, 10, batch_first=True), 7 * (4 * 6 * 6 + 2 * 6 * 10)),
+], ids=lambda x: type(x).__name__ if isinstance(x, nn.Module) else "")
+def test_recurrent_layers_and_attention_are_counted(layer: nn.Module, want: int) -> None:
+    net = Steps(layer)
+    assert cost(net, frames=7, size=3, channels=6).macs == want
+    assert net.training
+
+
+def test_height_and_width_may_differ() -> None:
+    net = networks.build("small", classes=4, view="rgb", size=48)
+    assert macs(net, 4, (32, 32)) == macs(net, 4, 32)
+    assert cost(net, 4, (32, 48)) == cost(net, 4, (48, 32))
+    assert macs(net, 4, 32) < macs(net, 4, (32, 48)) < macs(net, 4, 48)
+
+
+def test_a_network_without_storage_costs_the_same() -> None:
+    given = {"classes": 4, "view": "rgb", "size": 32, "width": 0.125, "backbone": "resnet18"}
+    with torch.device("meta"):
+        ghost = networks.build("tsm", **given)
+    assert next(ghost.parameters()).is_meta
+    assert cost(ghost, 4, 32) == cost(networks.build("tsm", **given), 4, 32)
+
+
+def test_one_position_of_one_clip_can_be_trained_on_by_nobody_but_is_counted() -> None:
+    net = networks.build("signal", classes=4, view="imu", channels=6)
+    assert 0 < cost(net, frames=1, size=1).activation_bytes < cost(net, frames=16, size=1).activation_bytes
+
+
+@pytest.mark.parametrize(("net", "arguments", "part"), [
+    (nn.Conv3d(2, 3, 1), {}, "Conv3d does not say how many channels it reads"),
+    (nn.Conv3d(2, 3, 9), {"channels": 2}, "cannot read a clip of 2 x 8 x 224 x 224"),
+    (nn.Conv3d(2, 3, 1), {"channels": 2, "frames": 0}, "2 x 0 x 224 x 224"),
+    (nn.Conv3d(2, 3, 1), {"channels": 2, "size": LARGEST}, "their product at most"),
+])
+def test_clips_that_cannot_be_are_told(net: nn.Module, arguments: dict, part: str) -> None:
+    with pytest.raises(ModaliftError, match=part):
+        cost(net, **arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ def listing(what: str) -> tuple[Rows, Table]:
     if what not in kinds:
         raise ModaliftError(f"list {what}: {nearest(what, kinds)}")
     rows = kinds[what]()
+    shown = [_shown_network(row) for row in rows] if what == "networks" else rows
     table = Table(title=what, title_justify="left")
-    for name in rows[0] if rows else ("nothing",):
-        table.add_column(name)
-    for row in rows:
+    for name in shown[0] if shown else ("nothing",):
+        figure = name in ("parameters", "MACs")
+        table.add_column(name, justify="right" if figure else "left", no_wrap=figure or name in ("name", "of a clip"))
+    for row in shown:
         table.add_row(*(Text(str(v)) for v in row.values()))
     return rows, table
 
@@ -52,19 +54,30 @@ def _schemes() -> Rows:
 
 
 def _networks() -> Rows:
-    from modalift.networks import NETWORKS, build, cost, options_of
+    """Counted on the clip of each family's card, with 27 classes, on a device without storage."""
+    from modalift.networks import NETWORKS, options_of, weights
+    from modalift.networks.cost import macs
+    from modalift.report.costing import card_of, clip_of, make
 
-    rows = []
+    formats_for: Callable[[str], Iterable[str]] = getattr(weights, "formats_for", lambda name: ())
+    rows: Rows = []
     for name in NETWORKS:
-        # A signal network is shown on twenty joints, the others on 112 pixels of colour.
-        signal = name == "signal"
-        net = build(name, classes=27, view="pose" if signal else "rgb", channels=60 if signal else 3, frames=16,
-                    size=1 if signal else 112)
-        spent = cost(net, frames=16, size=net.size)
-        rows.append({"name": name, "parameters": f"{spent.parameters:,}", "MACs": f"{spent.macs:,}",
-                     "counted on": "60 x 16" if signal else "3 x 16 x 112 x 112", "streams": "with causal=true"
-                     if "causal" in options_of(name) else "no", "what it is": summary_of(NETWORKS[name])})
+        clip = clip_of(name)
+        net = make(name, 27, clip)
+        rows.append({"name": name, "parameters": sum(p.numel() for p in net.parameters()),
+                     "macs": macs(net, clip.frames, (clip.height, clip.width)), "input": str(clip),
+                     "papers": card_of(name).papers, "weights": list(formats_for(name)),
+                     "streams": "causal" in options_of(name), "what it is": summary_of(NETWORKS[name])})
     return rows
+
+
+def _shown_network(row: dict[str, Any]) -> dict[str, Any]:
+    from modalift.report.costing import short
+
+    first = row["what it is"].split(". ")[0].rstrip(".").replace("``", "")
+    return {"name": row["name"], "parameters": short(row["parameters"]), "MACs": short(row["macs"]), "of a clip": row["input"],
+            "papers": row["papers"] or "-", "loads": ", ".join(row["weights"]) or "-",
+            "streams": "causal=true" if row["streams"] else "no", "what it is": first}
 
 
 def _modalities() -> Rows:

@@ -1,0 +1,143 @@
+"""What a network would cost, without making it: for the command line and the tables of networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from modalift.errors import ModaliftError
+from modalift.modalities import modality
+from modalift.networks import CARDS, Card, Recognizer, build
+from modalift.networks.cost import LARGEST, cost, legacy_flops
+
+#: Said beside every figure of the early counter.
+LEGACY_NOTE = ("the MSD paper's GFLOPs come from a counter with a known defect: it divides the output of a strided "
+               "convolution by the stride once more (docs/networks.md)")
+
+
+@dataclass(frozen=True)
+class Extents:
+    """Channels, frames, height and width of a clip."""
+
+    channels: int
+    frames: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.channels}x{self.frames}x{self.height}x{self.width}"
+
+    @property
+    def numbers(self) -> int:
+        return self.channels * self.frames * self.height * self.width
+
+
+def read_extents(text: str) -> Extents:
+    """``3x8x224x224`` (channels, frames, height, width) read.
+
+    Raises:
+        ModaliftError: another form, an extent below 1, or more numbers than any machine holds.
+
+    Example:
+        >>> read_extents("60x32x1x1")
+        Extents(channels=60, frames=32, height=1, width=1)
+    """
+    if not re.fullmatch(r"\s*[0-9]{1,18}(\s*[x×]\s*[0-9]{1,18}){3}\s*", text, re.IGNORECASE | re.ASCII):
+        raise ModaliftError(f"--input {text}: write channels x frames x height x width, such as 3x8x224x224 for a video "
+                            "or 60x32x1x1 for a signal")
+    found = Extents(*map(int, re.findall(r"[0-9]+", text)))
+    if min(asdict(found).values()) < 1 or found.numbers > LARGEST:
+        raise ModaliftError(f"--input {text}: each extent must be 1 or more, and their product at most {LARGEST:,}")
+    return found
+
+
+def card_of(name: str) -> Card:
+    """The card of a family; that of a plain colour video where its author gave none."""
+    return CARDS.get(name, Card("", "rgb", (3, 8, 224)))
+
+
+def clip_of(name: str) -> Extents:
+    """The clip of a family's card."""
+    channels, frames, pixels = card_of(name).clip
+    return Extents(channels, frames, pixels, pixels)
+
+
+def make(name: str, classes: int, clip: Extents, options: Mapping[str, Any] | None = None) -> Recognizer:
+    """A network without storage, so that its size costs nothing.
+
+    Raises:
+        ModaliftError: an unknown family or option, or a clip of the wrong kind.
+    """
+    options = dict(options or {})
+    for key, instead in (("classes", "--classes"), ("channels", "--input"), ("frames", "--input"), ("size", "--input")):
+        if key in options:
+            raise ModaliftError(f"{key}={options[key]}: is not an option of a network - say it with {instead}")
+    if "name" in options:
+        raise ModaliftError(f"name={options['name']}: the network is the first word - modalift cost {options['name']} ...")
+    view = str(options.pop("view", card_of(name).view))
+    with torch.device("meta"):
+        net = build(name, classes=classes, view=view, channels=clip.channels, frames=clip.frames, size=clip.height, **options)
+    signals = modality(card_of(name).view).kind == "signal"
+    point = clip.height == clip.width == 1
+    if signals and not point:
+        raise ModaliftError(f"network '{name}' reads signals, not a clip of {clip} - give CxTx1x1, such as {clip_of(name)}")
+    if point and not signals:
+        raise ModaliftError(f"network '{name}' reads video, and {clip} is a signal's clip - give such as {clip_of(name)}")
+    return net
+
+
+def figures(net: Recognizer, clip: Extents, legacy: bool = False) -> dict[str, int]:
+    """Exact integers: ``parameters``, ``macs``, ``flops``, ``activation_bytes`` and, if asked, ``paper_msd_flops``."""
+    size = (clip.height, clip.width)
+    spent = cost(net, clip.frames, size)
+    found = {"parameters": spent.parameters, "macs": spent.macs, "flops": 2 * spent.macs,
+             "activation_bytes": spent.activation_bytes}
+    return found | ({"paper_msd_flops": legacy_flops(net, clip.frames, size)} if legacy else {})
+
+
+def short(number: float, base: int = 1000, units: Sequence[str] = ("", "k", "M", "G", "T", "P", "E")) -> str:
+    """A number with four digits and a unit.
+
+    Example:
+        >>> short(32698449920), short(999999), short(832), short(439123456, 1024, ("B", "KiB", "MiB"))
+        ('32.70 G', '1.000 M', '832', '418.8 MiB')
+    """
+    power = 0
+    while power < len(units) - 1 and number >= base * (1 - 0.00005 * (base == 1000)):
+        number, power = number / base, power + 1
+    whole = isinstance(number, int)
+    digits = 0 if whole else max(0, 3 - len(str(int(number))) + 1)
+    return f"{number:.{digits}f} {units[power]}".strip()
+
+
+def memory(number: int) -> str:
+    """Bytes with a unit.
+
+    Example:
+        >>> memory(867384832)
+        '827.2 MiB'
+    """
+    return short(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
+
+
+def render(title: str, found: Mapping[str, int]) -> Table:
+    """The figures for a person: in short, and to the last digit."""
+    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    for name, key in (("parameters", "parameters"), ("multiply-accumulates (MACs)", "macs"), ("FLOPs (2 x MACs)", "flops"),
+                      ("activations kept for backward", "activation_bytes")):
+        exact = f"{found[key]:,}"
+        table.add_row(name, *((memory(found[key]), f"{exact} bytes") if key == "activation_bytes" else
+                              (short(found[key]), exact)))
+    if "paper_msd_flops" in found:
+        figure = found["paper_msd_flops"]
+        table.add_row("the MSD paper's GFLOPs", f"{figure / 1e9:.1f}", f"{figure:,}")
+    return table
