@@ -6,7 +6,7 @@ load by name.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,17 +94,21 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, frames: int, before: Tensor | None = None) -> Tensor:
         """Frames ``(B*T, C, H, W)`` to frames; ``before`` as in :func:`shift`."""
-        y = x
-        if self.placement != "none":
-            y = shift(x, frames, self.part, self.causal, before)
-            if self.placement == "block":
-                x = y
-        y = self.relu(self.bn1(self.conv1(y)))
+        if self.placement == "block":
+            x = shift(x, frames, self.part, self.causal, before)
+        y = self.relu(self.bn1(self.first(x, frames, before)))
         y = self.bn2(self.conv2(y))
         if self.bottleneck:
             y = self.bn3(self.conv3(self.relu(y)))
         skip = x if self.downsample is None else self.downsample(x)
         return self.relu(y + skip)
+
+    def first(self, x: Tensor, frames: int, before: Tensor | None = None) -> Tensor:
+        """The first convolution, of frames that are mixed where the skip path is not."""
+        if self.placement == "residual":
+            x = shift(x, frames, self.part, self.causal, before)
+        y: Tensor = self.conv1(x)
+        return y
 
     def remembers(self, x: Tensor, frames: int) -> Tensor:
         """What the next frame's causal shift needs of the last of these: ``(B, 1, f, H, W)``."""
@@ -142,6 +146,7 @@ class ResNet(Backbone):
         placement: where frames are mixed.
         part: one ``part``-th of the channels moves each way.
         causal: frames look at the past only.
+        block: what the stages are made of: a Block, or a module that is built and called as one.
 
     Raises:
         ModaliftError: an unknown layout or placement, or a width below 1.
@@ -153,7 +158,8 @@ class ResNet(Backbone):
     """
 
     def __init__(self, channels: int, layout: str | Layout = "resnet18", width: int = 64,
-                 placement: Placement = "residual", part: int = 8, causal: bool = False) -> None:
+                 placement: Placement = "residual", part: int = 8, causal: bool = False,
+                 block: Callable[..., nn.Module] = Block) -> None:
         super().__init__()
         if isinstance(layout, str):
             if layout not in LAYOUTS:
@@ -177,7 +183,7 @@ class ResNet(Backbone):
             blocks = []
             for j in range(count):
                 step = 2 if i > 0 and j == 0 else 1
-                blocks.append(Block(inside, wide, step, layout.bottleneck, placement, part, causal))
+                blocks.append(block(inside, wide, step, layout.bottleneck, placement, part, causal))
                 inside = wide * (4 if layout.bottleneck else 1)
                 stride *= step
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
