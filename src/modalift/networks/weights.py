@@ -1,11 +1,34 @@
-"""Weights from files: our own, and those that people already have."""
+"""Weights from files: our own, and those that people already have.
+
+Kinds of files, under the names that :func:`load_weights` tells (``modalift list networks`` says which network reads
+which; :data:`modalift.networks.layouts.FORMATS` holds their rules):
+
+========================================= ============================================================================
+kind                                      what it is
+========================================= ============================================================================
+modalift                                  our own
+torchvision ResNet, torchvision VGG       ImageNet networks; a 3-D network takes them inflated
+torchvision video ResNet                  ``r3d_18``
+Res2Net                                   ImageNet ``res2net50_26w_4s``, from which TEA begins
+TSN, TSM, TEA, ACTION-Net                 the published code's checkpoints (TEA also bare of its wrapper)
+mmaction2 TSN, TSM, C3D                   checkpoints of mmaction2
+mmaction2 3-D ResNet (I3D, SlowOnly)      mmaction2's ``i3d_r50``, ``slowonly_r50`` and their like
+SlowFast 3-D ResNet                       ``I3D_8x8_R50`` as SlowFast's own training writes it; not the ``.pkl`` of its
+                                          model zoo, which are Caffe2's
+pytorch-i3d, hassony2 I3D                 Inception I3D, converted from TensorFlow: rgb, flow, Charades
+mmpose MTUT I3D                           an rgb and a depth network in one file; the network's modality chooses
+3-D ResNet (kenshohara, okankop)          ResNet-18 to 50 and ResNeXt-101; also GesRec's
+C3D, C3D (Caffe layers), GesRec C3D       jfzhang95's names, the converted Caffe file's, and the variant with BatchNorm
+========================================= ============================================================================
+"""
 
 from __future__ import annotations
 
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,49 +39,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
+from modalift.networks.layouts import FORMATS, SILENT, WRAPPERS, WRAPPINGS, Format, formats_for
 from modalift.networks.recognizer import Recognizer
 from modalift.networks.resnet import ResNet
 
-
-@dataclass(frozen=True)
-class Format:
-    """How the keys of one kind of file become ours.
-
-    Attributes:
-        name: what the file is called in messages.
-        sign: a regular expression that some key of such a file matches; the first format whose sign is found is taken.
-        rules: (regular expression, replacement), applied in order to every key.
-    """
-
-    name: str
-    sign: str
-    rules: tuple[tuple[str, str], ...]
-
-
-_TRUNK = (r"^(conv1|bn1|layer\d)\.", r"backbone.\1.")
-
-#: The layouts of keys that are known, most particular first. Adding one is one entry.
-FORMATS = (
-    Format("mmaction2 TSM/TSN", r"^cls_head\.fc_cls\.|^backbone\.conv1\.conv\.", (
-        (r"\.conv\.net\.", ".conv."),
-        (r"\.conv(\d)\.conv\.", r".conv\1."),
-        (r"\.conv(\d)\.bn\.", r".bn\1."),
-        (r"\.downsample\.conv\.", ".downsample.0."),
-        (r"\.downsample\.bn\.", ".downsample.1."),
-        (r"^cls_head\.fc_cls\.", "head.fc."),
-    )),
-    Format("TSM/TSN", r"^base_model\.", (
-        (r"^base_model\.", ""),
-        (r"\.conv1\.net\.", ".conv1."),
-        (r"^new_fc\.", "head.fc."),
-        _TRUNK,
-    )),
-    Format("modalift", r"^prepare\.|^backbone\.", ()),
-    Format("torchvision ResNet", r"^layer1\.0\.conv1\.weight$", (
-        (r"^fc\.", "head.fc."),
-        _TRUNK,
-    )),
-)
+__all__ = ["FORMATS", "Format", "Loaded", "formats_for", "load_weights", "read_state", "to_torchvision"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +56,7 @@ class Loaded:
         adapted: name -> what was changed to fit.
         left: name of the file -> why it was left out.
         missing: names that the file does not have; they keep what they had.
+        note: what else to know of such files.
     """
 
     format: str
@@ -78,14 +64,27 @@ class Loaded:
     adapted: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    note: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.format}: {len(self.loaded)} loaded, {len(self.adapted)} adapted, {len(self.left)} left out, "
                  f"{len(self.missing)} missing"]
-        lines += [f"  adapted {k}: {v}" for k, v in self.adapted.items()]
-        lines += [f"  left out {k}: {v}" for k, v in self.left.items()]
-        lines += [f"  missing {k}" for k in self.missing]
-        return "\n".join(lines)
+        lines += _grouped("adapted", self.adapted) + _grouped("left out", self.left)
+        lines += [line.removesuffix(": ") for line in _grouped("missing", dict.fromkeys(self.missing, ""))]
+        return "\n".join([*lines, f"  note: {self.note}"] if self.note else lines)
+
+
+def _grouped(what: str, reasons: Mapping[str, str]) -> list[str]:
+    """A line for every name, or for the first of many of one reason."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, reason in reasons.items():
+        names[reason].append(name)
+    lines = []
+    for reason, group in names.items():
+        if len(group) > 8:
+            group = [f"{group[0]} and {len(group) - 1} more"]
+        lines += [f"  {what} {name}: {reason}" for name in group]
+    return lines
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -113,7 +112,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
                             "state_dict() alone, or as .safetensors") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise ModaliftError(f"{path}: not a readable PyTorch file ({_first(error)}) - fetch it again") from None
-    for wrapping in ("state_dict", "model"):
+    for wrapping in WRAPPINGS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapping), Mapping):
             state = state[wrapping]
     if not isinstance(state, Mapping):
@@ -128,29 +127,158 @@ def _first(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
-def translate(state: Mapping[str, Tensor], path: str | Path = "the file") -> tuple[Format, dict[str, str]]:
-    """The format of a file's keys, and key of the file -> our name."""
-    bare = {k: re.sub(r"^(module\.)+", "", k) for k in state}
-    for layout in FORMATS:
-        if any(re.search(layout.sign, k) for k in bare.values()):
-            names = {}
-            for key, name in bare.items():
-                for pattern, replacement in layout.rules:
-                    name = re.sub(pattern, replacement, name)
-                names[key] = name
-            return layout, names
-    shown = ", ".join(list(state)[:3])
-    raise ModaliftError(f"{path}: unknown layout of keys ({shown}, ...) - known: {', '.join(f.name for f in FORMATS)}")
+@dataclass
+class _Reading:
+    """A file read as one layout, for one network.
+
+    Attributes:
+        layout: the layout.
+        taken: our name -> name in the file, of tensors that fit as they are or can be changed to fit.
+        left: name in the file -> why it finds no place.
+        wrong: names in the file whose tensors have another shape than the network's layer.
+        homeless: our names of tensors of trunks that this network lacks.
+    """
+
+    layout: Format
+    taken: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    homeless: list[str] = field(default_factory=list)
+
+    @property
+    def found(self) -> int:
+        return sum(n.startswith("backbone.") and not n.endswith("num_batches_tracked") for n in self.taken)
+
+
+def _silent(name: str) -> str:
+    return re.sub(SILENT, "", name)
+
+
+def _bare(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape without its last ones: a linear layer and a convolution of one pixel hold the same matrix."""
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return tuple(shape)
+
+
+def _fits(given: Tensor, wanted: Tensor, first: bool) -> bool:
+    """Whether a tensor of the file can fill one of the network's; ``first`` for the first convolution."""
+    if wanted.is_floating_point() and not given.is_floating_point():
+        return False
+    shape = list(given.shape)
+    if given.dim() == 4 and wanted.dim() == 5:
+        shape.insert(2, wanted.shape[2])
+    if first and len(shape) > 1:
+        shape[1] = wanted.shape[1]
+    return shape == list(wanted.shape) or _bare(given.shape) == _bare(wanted.shape)
+
+
+def _inputs(net: Recognizer) -> set[str]:
+    """The weights that read the clip: those of the trunk's first convolution."""
+    names = (n for n, m in net.backbone.named_modules(prefix="backbone") if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
+    return {f"{n}.weight" for n in list(names)[:1]}
+
+
+def _read_as(layout: Format, state: Mapping[str, Tensor], net: Recognizer) -> _Reading:
+    """A file, its names bare of wrappers' prefixes, as one layout."""
+    own = net.state_dict()
+    named = {_silent(n): n for n in own}
+    inputs = _inputs(net)
+    sensors = layout.sensors(state)
+    sensor = net.modality if net.modality in sensors else net.view
+    reading = _Reading(layout)
+    for key, tensor in state.items():
+        theirs = layout.translate(key, sensor)
+        name = None if theirs is None else named.get(_silent(theirs))
+        if theirs is None:
+            reading.left[key] = "of another sensor's network in the file"
+        elif name is None:
+            reading.left[key] = "the network has no such layer"
+            if theirs.startswith("backbone."):
+                reading.homeless.append(theirs)
+        elif name in reading.taken:
+            reading.left[key] = f"'{reading.taken[name]}' is the same layer"
+        elif _fits(tensor, own[name], name in inputs):
+            reading.taken[name] = key
+        elif name.startswith(("head.", "prepare.")):
+            reading.left[key] = f"{_why(name, layout)}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here"
+        else:
+            reading.wrong.append(key)
+    return reading
+
+
+def _why(name: str, layout: Format) -> str:
+    """Why a tensor of the head or of the constants does not fit."""
+    if name.startswith("prepare."):
+        return "other channels"
+    if name.startswith("head.fc.") or not layout.clip:
+        return "other classes or another head"
+    return f"made for clips of {layout.clip}"
+
+
+def _refuse_another(net: Recognizer, reading: _Reading, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise where the file is of another trunk, also one with which names and shapes agree by chance."""
+    layout = reading.layout
+    what, advice = f"{path}: a {layout.name} file", "these are weights of another network"
+    family = str(net.config.get("name", ""))
+    own = net.state_dict()
+    if (sensors := layout.sensors(state)) and net.modality not in sensors and net.view not in sensors:
+        raise ModaliftError(f"{what} with a network each for {' and '.join(sensors)}, none for '{net.modality or net.view}' - "
+                            f"build the network with modality_name {' or '.join(repr(s) for s in sensors)}")
+    if reading.wrong:
+        key = reading.wrong[0]
+        tensor, name = state[key], next(n for n in own if _silent(n) == _silent(layout.translate(key, net.modality) or ""))
+        kind = "" if tensor.is_floating_point() else f" of {str(tensor.dtype).removeprefix('torch.')}"
+        raise ModaliftError(f"{path}: '{key}' is {tuple(tensor.shape)}{kind} but {tuple(own[name].shape)} in the network "
+                            "- these are weights of another backbone, width or pattern")
+    trunk = [n for n in own if n.startswith("backbone.") and not n.endswith("num_batches_tracked")]
+    if 2 * reading.found < len(trunk):
+        if family not in layout.families and layout.families:
+            advice += f"; such files are for {', '.join(layout.families)}"
+        raise ModaliftError(f"{what} with {reading.found} of the {len(trunk)} tensors of this network's trunk - {advice}")
+    given = len(reading.homeless) + sum(n.startswith("backbone.") for n in reading.taken)
+    blocks, here = _blocks(trunk), _blocks(reading.taken)
+    deeper = [n for n in reading.homeless if _blocks([n]) - blocks]
+    if 10 * len(reading.homeless) > given or deeper:
+        raise ModaliftError(f"{what} with {len(reading.homeless)} tensors that this network lacks, such as "
+                            f"'{(deeper or reading.homeless)[0]}' - {advice}")
+    for block in sorted(blocks - here):
+        raise ModaliftError(f"{what} without '{block}' - {advice}")
+    for name in trunk:
+        if re.search(r"\.downsample\.0\.weight$", name) and name not in reading.taken:
+            raise ModaliftError(f"{what} without '{name}' - its shortcuts have no weights (type A), this network's have")
+
+
+def _blocks(names: Iterable[str]) -> set[str]:
+    """The numbered blocks of trunks that names belong to, such as ``backbone.layer3.5``."""
+    return {m[0] for n in names if (m := re.match(r"backbone\.[^.]+\.\d+(?=\.[^.]+\.)", n))}
+
+
+def _change(tensor: Tensor, wanted: Tensor, net: Recognizer) -> tuple[Tensor, str]:
+    """A tensor of the file as the network has it, and what was done, if anything, beside a change of shape."""
+    if _bare(tensor.shape) == _bare(wanted.shape):
+        return tensor.reshape(wanted.shape), ""
+    done = []
+    if tensor.dim() == 4 and wanted.dim() == 5:
+        frames = wanted.shape[2]
+        tensor = (tensor / frames).unsqueeze(2).expand(-1, -1, frames, -1, -1)
+        if frames > 1:  # a time axis of one frame changes no value
+            done.append(f"inflated: repeated over {frames} frames and divided by {frames}")
+    if tensor.shape[1] != wanted.shape[1]:
+        tensor, what = _adapt_input(tensor, net, wanted.shape[1])
+        done.append(what)
+    return tensor.contiguous(), "; ".join(done)
 
 
 def _adapt_input(weight: Tensor, net: Recognizer, channels: int) -> tuple[Tensor, str]:
     """The first convolution's weights for another number of channels, and what was done.
 
     One channel gets the sum over the file's channels (a grey picture then gives what its copy in every channel gave);
-    other numbers get their mean, repeated. Motion channels begin at zero, so that the network computes what the file
-    did until training moves them.
+    other numbers, also those of stacked frames, get their mean, repeated. Motion channels begin at zero, so that the
+    network computes what the file did until training moves them.
     """
-    plain = net.channels if channels > net.channels else channels
+    moving = net.prepare.out_channels - net.channels  # motion channels follow the plain ones
+    plain = channels - moving if channels == net.prepare.out_channels else channels
     given = weight.shape[1]
     if plain == given:
         out, done = weight, "kept"
@@ -162,58 +290,21 @@ def _adapt_input(weight: Tensor, net: Recognizer, channels: int) -> tuple[Tensor
     if channels > plain:
         out = torch.cat([out, out.new_zeros((out.shape[0], channels - plain, *out.shape[2:]))], 1)
         done += f", {channels - plain} motion channels at zero"
-    return out.contiguous(), done
-
-
-def _fit(state: Mapping[str, Tensor], names: Mapping[str, str], net: Recognizer, path: str | Path,
-         result: Loaded) -> dict[str, Tensor]:
-    """The tensors that fit the network, by its names; fills ``result``."""
-    own = net.state_dict()
-    first = next((n + ".weight" for n, m in net.backbone.named_modules(prefix="backbone")
-                  if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d))), "")
-    fitting: dict[str, Tensor] = {}
-    for key, name in names.items():
-        tensor = state[key]
-        if name not in own:
-            result.left[key] = "the network has no such layer"
-        elif tensor.shape == own[name].shape:
-            fitting[name] = tensor
-            result.loaded.append(name)
-        elif name == first and tensor.shape[:1] + tensor.shape[2:] == own[name].shape[:1] + own[name].shape[2:]:
-            fitting[name], result.adapted[name] = _adapt_input(tensor, net, own[name].shape[1])
-        elif name.startswith(("head.", "prepare.")):
-            what = "other classes or head" if name.startswith("head.") else "other channels"
-            result.left[key] = f"{what}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here"
-        else:
-            raise ModaliftError(f"{path}: '{key}' is {tuple(tensor.shape)} but {tuple(own[name].shape)} in the network "
-                                "- these are weights of another backbone or width")
-    result.missing.extend(n for n in own if n not in fitting and not n.endswith("num_batches_tracked"))
-    return fitting
-
-
-def _refuse_another(net: Recognizer, fitting: Mapping[str, Tensor], names: Mapping[str, str], what: str) -> None:
-    """Raise where names and shapes agree by chance: the file is of a deeper, a shallower or quite another trunk."""
-    advice = "these are weights of another network"
-    trunk = [n for n in net.state_dict() if n.startswith("backbone.") and not n.endswith("num_batches_tracked")]
-    found = sum(n in fitting for n in trunk)
-    if 2 * found < len(trunk):
-        raise ModaliftError(f"{what} with {found} of the {len(trunk)} tensors of this network's trunk - {advice}")
-    given = [n for n in names.values() if n.startswith("backbone.")]
-    homeless = [n for n in given if n not in fitting]
-    if 10 * len(homeless) > len(given):
-        raise ModaliftError(f"{what} with {len(homeless)} tensors that this network lacks, such as "
-                            f"'{homeless[0]}' - {advice}")
-    blocks = {".".join(n.split(".")[:3]) for n in trunk if n.count(".") > 3}
-    for block in sorted(blocks - {".".join(n.split(".")[:3]) for n in fitting}):
-        raise ModaliftError(f"{what} without '{block}' - {advice}")
+    return out, done
 
 
 def load_weights(net: Recognizer, path: str | Path) -> Loaded:
     """Load a file's weights into a network, and say what was loaded, adapted and left out.
 
-    Reads our own network files, and those of :data:`FORMATS`, as PyTorch files or safetensors. Only two things are
-    changed to fit: the first convolution (see the result's ``adapted``; one channel gets the sum of the file's, other
-    numbers their mean, motion channels start at zero), and a classifier of other classes, which is left out.
+    Reads our own network files and the kinds in the table above, as PyTorch files or safetensors. A file is read as the
+    kind under which most of its tensors fit the network. Only three things are changed to fit: 2-D convolutions of a
+    3-D network are inflated,
+
+    .. math:: w'_{oityx} = w_{oiyx} / k_t, \\qquad t = 1 \\ldots k_t,
+
+    so that a clip that stands still gives what its picture gave; the first convolution takes another number of
+    channels (one gets the sum of the file's, other numbers their mean, motion channels start at zero); and a classifier
+    of other classes is left out. ``adapted`` and ``left`` of the result say each.
 
     Args:
         net: the network; left as it was if an error is raised.
@@ -223,6 +314,9 @@ def load_weights(net: Recognizer, path: str | Path) -> Loaded:
         ModaliftError: a missing or damaged file, one that could run code, an unknown layout, a layer of another shape,
             or a trunk that is deeper or shallower than this one, or quite another.
 
+    Source: inflation is that of Carreira and Zisserman, "Quo vadis, action recognition?", CVPR 2017, section 2.4; the
+    mean over channels that of Wang et al., "Temporal segment networks", ECCV 2016, section 3.2.
+
     Example:
         >>> import tempfile, torch, modalift.networks as networks
         >>> net = networks.build("tsm", backbone="resnet18", classes=5, channels=1, width=0.125)
@@ -231,11 +325,29 @@ def load_weights(net: Recognizer, path: str | Path) -> Loaded:
         ...     print(load_weights(net, f"{folder}/net.pt"))
         modalift: 124 loaded, 0 adapted, 0 left out, 0 missing
     """
-    state = read_state(path)
-    layout, names = translate(state, path)
-    result = Loaded(layout.name)
-    fitting = _fit(state, names, net, path, result)
-    _refuse_another(net, fitting, names, f"{path}: a {layout.name} file")
+    held = read_state(path)
+    whole = {re.sub(WRAPPERS, "", k): k for k in held}
+    if len(whole) < len(held):
+        twice = next(k for k in held if whole[re.sub(WRAPPERS, "", k)] != k)
+        raise ModaliftError(f"{path}: holds '{re.sub(WRAPPERS, '', twice)}' twice, with and without a wrapper's prefix - "
+                            "save one state_dict()")
+    state = {bare: held[k] for bare, k in whole.items()}
+    readings = [_read_as(layout, state, net) for layout in FORMATS if layout.signed(state)]
+    if not readings:
+        raise ModaliftError(f"{path}: unknown layout of keys ({', '.join(list(held)[:3])}, ...) - known: "
+                            f"{', '.join(f.name for f in FORMATS)}")
+    best = max(readings, key=lambda r: (r.found, -len(r.wrong)))
+    _refuse_another(net, best, state, path)
+    own = net.state_dict()
+    result = Loaded(best.layout.name, left={whole[k]: why for k, why in best.left.items()}, note=best.layout.note)
+    fitting = {}
+    for name, key in best.taken.items():
+        fitting[name], done = _change(state[key], own[name], net)
+        if done:
+            result.adapted[name] = done
+        else:
+            result.loaded.append(name)
+    result.missing.extend(n for n in own if n not in fitting and not n.endswith("num_batches_tracked"))
     net.load_state_dict(fitting, strict=False)
     return result
 
