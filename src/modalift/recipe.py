@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from modalift.errors import ModaliftError, nearest
 
@@ -69,20 +69,35 @@ class SchemeSection(BaseModel):
 class OptimSection(Section):
     """How weights move."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
+    betas: tuple[float, float] = (0.9, 0.999)
     epochs: int = Field(20, ge=1)
     batch: int = Field(16, ge=1)
     accumulate: int = Field(1, ge=1, description="batches a step")
-    schedule: Literal["constant", "step", "cosine", "onecycle", "plateau"] = "cosine"
+    schedule: Literal["constant", "step", "cosine", "linear", "onecycle", "plateau"] = "cosine"
     warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up")
-    milestones: list[float] = Field(default_factory=list, description="epochs at which `step` multiplies by gamma")
+    milestones: list[float] = Field(default_factory=list, description="epochs at which `step` multiplies by gamma; where"
+                                                                      " `linear` begins to fall")
     gamma: float = Field(0.1, gt=0, le=1)
     patience: int = Field(5, ge=1, description="epochs without progress before `plateau` multiplies by gamma")
     clip: float = Field(0.0, ge=0, description="largest gradient norm of each network; 0: none")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the students' moving average; 0: none")
+    updates: dict[str, dict[str, Any]] = Field(default_factory=dict, description="other settings for one of several updates")
+
+    @model_validator(mode="after")
+    def _updates_are_settings(self) -> OptimSection:
+        shared = {"epochs", "batch", "accumulate", "ema", "updates"}  # of the whole step, not of one update
+        for name, given in self.updates.items():
+            known = [k for k in type(self).model_fields if k not in shared]
+            for key in given:
+                if key not in known:
+                    raise ModaliftError(f"unknown key 'optim.updates.{name}.{key}' - {nearest(key, known)}")
+            own = OptimSection.model_validate({**self.model_dump(exclude={"updates"}), **given})
+            self.updates[name] = {k: getattr(own, k) for k in given}
+        return self
 
 
 class ProtocolSection(Section):
@@ -106,6 +121,7 @@ class RunSection(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     workers: int = Field(0, ge=0)
     threads: int = Field(0, ge=0, description="CPU threads; 0: as torch decides")
+    joint_norm: bool = Field(True, description="of several processes: batch statistics over the clips of all of them")
     save_s: float = Field(30.0, gt=0, description="seconds between checkpoints")
     tensorboard: bool = False
 

@@ -14,11 +14,22 @@ from modalift.engine.distribution import agree, join, leave, place, spread
 from modalift.engine.evaluate import quick_look
 from modalift.engine.experiment import Experiment
 from modalift.engine.logs import Logs, add, means, progress_bar, say
-from modalift.engine.optim import MovingAverage, Plateau, clip_each, factor, only, optimiser, set_rate
+from modalift.engine.optim import (
+    MovingAverage,
+    Plateau,
+    check_updates,
+    clip_each,
+    factor,
+    only,
+    optimiser,
+    section_of,
+    set_rate,
+)
 from modalift.engine.run import Run
 from modalift.engine.state import Saver, State
 from modalift.errors import ModaliftError
 from modalift.loading.clips import loader
+from modalift.networks.joint_norm import synchronise
 from modalift.schemes import Progress, Terms, total
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -37,6 +48,8 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     world = join(settings.device)
     scheme, train = experiment.scheme, experiment.train
     place(scheme, world.device)
+    if world.size > 1 and settings.joint_norm:
+        synchronise(scheme)
     if scheme.batch_relational and optim.accumulate > 1:
         raise ModaliftError(f"optim.accumulate={optim.accumulate}: scheme '{recipe.scheme.name}' {scheme.batch_relational}"
                             " - use accumulate=1 and a larger batch")
@@ -44,7 +57,9 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     torch.manual_seed(settings.seed + 7919 * world.rank)  # dropout
     scheme.setup(train)
     updates = {u.name: u for u in scheme.updates()}
-    optimizers = {name: optimiser(optim, scheme, u) for name, u in updates.items()}
+    check_updates(optim, updates)
+    own = {name: section_of(optim, name) for name in updates}
+    optimizers = {name: optimiser(own[name], scheme, u) for name, u in updates.items()}
     students = scheme.students
     state = State(scheme, optimizers, Plateau(optim), MovingAverage(students, optim.ema) if optim.ema else None,
                   torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16"),
@@ -52,7 +67,7 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     if run.last.is_file():
         state.load(run.last)
     logs = Logs(run.folder, state.marks, tensorboard=settings.tensorboard, writes=world.chief)
-    model, (steps, per_step) = spread(scheme.train(), world), experiment.steps(world.size)
+    model, (steps, per_step) = spread(scheme.train(), world, len(updates)), experiment.steps(world.size)
     saver = Saver(run, state, logs, world, settings.save_s)
 
     def step(batch: Any, name: str, last: bool) -> Terms:
@@ -67,8 +82,8 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
             state.scaler.scale(loss / optim.accumulate).backward()
         if last:
             state.scaler.unscale_(optimizers[name])
-            if optim.clip:
-                clip_each(optimizers[name], optim.clip)
+            if own[name].clip:
+                clip_each(optimizers[name], own[name].clip)
             state.scaler.step(optimizers[name])
             state.scaler.update()
             optimizers[name].zero_grad(set_to_none=True)
@@ -85,10 +100,10 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
                     break
                 batch, batches = batch.to(world.device), batches + 1
                 closes = batches % optim.accumulate == 0
-                rate = optim.lr * factor(optim, state.step / steps, state.plateau.scale)
-                set_rate(optimizers.values(), rate)
                 terms: Terms = {}
                 for name in updates:
+                    rate = own[name].lr * factor(own[name], state.step / steps, state.plateau.scale)
+                    set_rate(optimizers[name], rate)
                     terms |= step(batch, name, closes)
                 add(state.sums, terms)
                 if not closes:

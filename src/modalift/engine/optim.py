@@ -9,31 +9,35 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from modalift.errors import ModaliftError, nearest
 from modalift.recipe import OptimSection
 from modalift.schemes import Scheme, Update
 
 
+def section_of(section: OptimSection, update: str) -> OptimSection:
+    """The optimiser's settings for one update: the recipe's, with what ``optim.updates.NAME`` changes."""
+    return section.model_copy(update=section.updates.get(update, {}))
+
+
+def check_updates(section: OptimSection, updates: Iterable[str]) -> None:
+    """Raises for settings of an update that the scheme does not have."""
+    for name in section.updates:
+        if name not in updates:
+            raise ModaliftError(f"unknown key 'optim.updates.{name}' - {nearest(name, updates)}")
+
+
 def optimiser(section: OptimSection, scheme: Scheme, update: Update) -> torch.optim.Optimizer:
-    """The optimiser of one update: one parameter group a role, so that each network is clipped by itself.
+    """The optimiser of one update: one parameter group a member, so that each network is clipped by itself.
 
     Biases and normalisation are decayed like everything else: that is what the four papers' SGD did.
     """
-    groups = [{"params": [p for p in scheme.roles[role].parameters() if p.requires_grad], "name": role}
-              for role in update.roles]
-    extra = [p for name, child in scheme.named_children() if not _holds_roles(child)
-             for p in child.parameters() if p.requires_grad]
-    if extra and update.name == scheme.updates()[0].name:  # decoders, projections, memory: the first update's
-        groups.append({"params": extra, "name": "extra"})
+    modules = {**scheme.parts, **scheme.roles}
+    groups = [{"params": [p for p in modules[name].parameters() if p.requires_grad], "name": name}
+              for name in update.members]
     if section.name == "sgd":
         return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum, weight_decay=section.weight_decay)
-    return torch.optim.AdamW(groups, lr=section.lr, weight_decay=section.weight_decay)
-
-
-def _holds_roles(child: nn.Module) -> bool:
-    from modalift.networks import Recognizer
-
-    return isinstance(child, Recognizer) or (
-        isinstance(child, nn.ModuleDict) and all(isinstance(m, Recognizer) for m in child.values()))
+    kind = torch.optim.Adam if section.name == "adam" else torch.optim.AdamW
+    return kind(groups, lr=section.lr, betas=section.betas, weight_decay=section.weight_decay)
 
 
 def factor(section: OptimSection, epoch: float, scale: float = 1.0) -> float:
@@ -42,7 +46,8 @@ def factor(section: OptimSection, epoch: float, scale: float = 1.0) -> float:
     A function of time alone, so that a resumed run needs no scheduler state; ``plateau``, which depends on the
     validation split, hands in its ``scale``.
 
-    ``onecycle`` rises from 1/25 to 1 in the first 30 % of training and falls to 1e-4 by half cosines.
+    ``linear`` stays at 1 until the first milestone (0 without one) and falls straight to 0 at the end. ``onecycle`` rises
+    from 1/25 to 1 in the first 30 % of training and falls to 1e-4 by half cosines.
 
     Example:
         >>> factor(OptimSection(schedule="cosine", epochs=10), 5.0)
@@ -55,6 +60,9 @@ def factor(section: OptimSection, epoch: float, scale: float = 1.0) -> float:
     if section.schedule == "cosine":
         share = max(0.0, epoch - section.warmup) / max(total - section.warmup, 1e-9)
         return warm * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    if section.schedule == "linear":
+        start = min(section.milestones[0] if section.milestones else 0.0, total)
+        return warm * (1.0 if epoch < start else (total - epoch) / max(total - start, 1e-9))
     if section.schedule == "onecycle":
         rise = 0.3 * total
         start, low, share = (1 / 25, 1.0, epoch / rise) if epoch < rise else (1.0, 1e-4, (epoch - rise) / (total - rise))
@@ -123,9 +131,9 @@ class MovingAverage:
 
 @contextmanager
 def only(scheme: Scheme, update: Update) -> Iterator[None]:
-    """While one of several updates runs, nothing outside its roles collects gradients."""
-    others = [p for role, net in scheme.roles.items() if role not in update.roles for p in net.parameters()
-              if p.requires_grad] if len(scheme.updates()) > 1 else []
+    """While one of several updates runs, nothing but its members collects gradients."""
+    others = [p for name, module in {**scheme.parts, **scheme.roles}.items() if name not in update.members
+              for p in module.parameters() if p.requires_grad] if len(scheme.updates()) > 1 else []
     for p in others:
         p.requires_grad_(False)
     try:
@@ -135,7 +143,6 @@ def only(scheme: Scheme, update: Update) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def set_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -16,6 +16,7 @@ from modalift.schemes.scheme import (
     Update,
     average,
     common,
+    joint,
     joint_mean,
     label_loss,
     labels_of,
@@ -78,6 +79,6 @@ def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, 
 from modalift.schemes import distill, mtut, single  # noqa: E402  (schemes register themselves)
 
 __all__ = [
-    "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "distill", "joint_mean",
-    "label_loss", "labels_of", "look", "mtut", "roles_of", "scheme", "settings_of", "single", "total", "watch",
+    "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "distill", "joint",
+    "joint_mean", "label_loss", "labels_of", "look", "mtut", "roles_of", "scheme", "settings_of", "single", "total", "watch",
 ]

@@ -8,12 +8,14 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
 from modalift.modalities import Batch, Table
 from modalift.networks import Observation, Recognizer
+from modalift.networks.joint_norm import JointBatchNorm
 from modalift.registry import Registry
 
 #: Term name -> (weight, raw scalar). ``sum(weight * raw)`` is the loss, the raw values are the log. A name says what
@@ -34,10 +36,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Update:
-    """One optimiser's share of a step: its name and the roles whose parameters it moves."""
+    """One optimiser's share of a step.
+
+    Attributes:
+        name: what a recipe's ``optim.updates`` calls it, and ``Progress.update`` while it runs.
+        members: the roles, and the names of further modules (decoders, projections), whose parameters it moves.
+    """
 
     name: str
-    roles: tuple[str, ...]
+    members: tuple[str, ...]
 
 
 class Scheme(nn.Module):
@@ -77,13 +84,20 @@ class Scheme(nn.Module):
         """Networks that never move: no gradient, no drifting statistics."""
         return [n for k, n in self.roles.items() if k in self.frozen_roles]
 
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """Name -> module, for what learns beside the networks and stays at home: decoders, projections, ..."""
+        mine = {id(net) for net in self.roles.values()}
+        return {k: m for k, m in self.named_children()
+                if id(m) not in mine and not any(id(x) in mine for x in m.modules())}
+
     def needs(self) -> set[str]:
         """The views that training reads."""
         return {n.view for n in self.roles.values()}
 
     def updates(self) -> list[Update]:
         """The ordered updates of one step; by default one that moves everything that learns."""
-        return [Update("all", tuple(k for k in self.roles if k not in self.frozen_roles))]
+        return [Update("all", (*(k for k in self.roles if k not in self.frozen_roles), *self.parts))]
 
     def setup(self, table: Table) -> None:
         """Called once before training, with the training table (memory banks, class counts)."""
@@ -128,7 +142,8 @@ def watch(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observat
     if bool(present.all()):
         return net.observe(clip, names)
     rows = present.nonzero().squeeze(1)
-    if len(rows) == 0:
+    together = any(isinstance(m, JointBatchNorm) for m in net.modules())
+    if len(rows) == 0 and not (together and net.training):  # statistics over all processes need every one of them
         nothing = torch.stack([p.sum() * 0.0 for p in net.parameters() if p.requires_grad] or [clip.new_zeros(())])
         maps = {s: clip.new_zeros((0, net.stages[s].channels, 1, 1, 1), dtype=torch.float32) for s in names}
         return Observation(clip.new_zeros((0, net.classes), dtype=torch.float32) + nothing.sum(), maps, rows)
@@ -168,17 +183,40 @@ def average(values: Tensor, keep: Tensor | None = None) -> Tensor:
     if keep is None:
         keep = torch.ones_like(values, dtype=torch.bool)
     count = keep.sum().to(torch.float32)
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if world_size() > 1:
         dist.all_reduce(count)
-        count = count / dist.get_world_size()
+        count = count / world_size()
     # where(), not a product: 0 * inf is NaN, and what is left out must not matter.
     return torch.where(keep, values, torch.zeros_like(values)).sum() / count.clamp_min(1e-12)
+
+
+def world_size() -> int:
+    """How many processes train together; 1 where none was joined."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def joint(rows: Tensor) -> Tensor:
+    """The rows of all processes, in the order of their ranks, so that a relation spans the global batch.
+
+    Gradients flow back to each process's own rows. Every process computes the same loss of the joint rows, and the mean
+    of the processes' gradients is then that of the joint batch. Numbers of rows may differ between processes.
+    """
+    size = world_size()
+    if size == 1:
+        return rows
+    counts = torch.zeros(size, dtype=torch.long, device=rows.device)
+    counts[dist.get_rank()] = len(rows)
+    dist.all_reduce(counts)
+    most = int(counts.max())
+    padded = torch.cat([rows, rows.new_zeros((most - len(rows), *rows.shape[1:]))]) if len(rows) < most else rows
+    gathered = torch.distributed.nn.functional.all_gather(padded.contiguous())
+    return torch.cat([g[: int(n)] for g, n in zip(gathered, counts, strict=True)])
 
 
 def joint_mean(values: Tensor, keep: Tensor) -> Tensor:
     """Mean of the kept values over all processes, as a number without gradient; zero where none is kept."""
     both = torch.stack([torch.where(keep, values, torch.zeros_like(values)).sum(), keep.sum()]).detach().float()
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if world_size() > 1:
         dist.all_reduce(both)
     return both[0] / both[1].clamp_min(1.0)
 
