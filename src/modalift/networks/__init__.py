@@ -127,9 +127,11 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
 
 
 from modalift.networks import (  # noqa: E402  (families register themselves)
+    c3d,  # noqa: F401
     signal,  # noqa: F401
     small,  # noqa: F401
     tsm,  # noqa: F401
+    vgg16,  # noqa: F401
 )
 from modalift.networks.cost import Cost, cost  # noqa: E402
 from modalift.networks.weights import load_weights  # noqa: E402
