@@ -262,7 +262,8 @@ def test_networks_are_listed_with_what_they_cost_and_load(modalift):
     assert set(rows) == set(networks.NETWORKS)
     assert (rows["tsm"]["parameters"], rows["tsm"]["macs"]) == (23_563_355, 32_697_532_416)
     assert rows["small"]["streams"] is True
-    assert all(row["what it is"] and row["papers"] for row in rows.values())
+    assert all(row["what it is"] and row["input"] for row in rows.values())
+    assert "torchvision ResNet" in rows["tsm"]["weights"]
 
 
 def test_the_table_of_networks_fits_a_terminal(capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ def listing(what: str) -> tuple[Rows, Table]:
         raise ModaliftError(f"list {what}: {nearest(what, kinds)}")
     rows = kinds[what]()
     shown = [_shown_network(row) for row in rows] if what == "networks" else rows
-    table = Table(title=what, title_justify="left")
+    table = Table(title=what, title_justify="left", expand=what == "networks", padding=(0, 1))
     for name in shown[0] if shown else ("nothing",):
-        figure = name in ("parameters", "MACs")
-        table.add_column(name, justify="right" if figure else "left", no_wrap=figure or name in ("name", "of a clip"))
+        figure = name in ("params", "MACs")
+        table.add_column(name, justify="right" if figure else "left", no_wrap=figure or name in ("name", "of a clip"),
+                         ratio={"papers": 2, "loads": 5, "what it is": 6}.get(name), min_width=6 if name == "papers" else None)
     for row in shown:
         table.add_row(*(Text(str(v)) for v in row.values()))
     return rows, table
@@ -55,18 +56,18 @@ def _schemes() -> Rows:
 
 def _networks() -> Rows:
     """Counted on the clip of each family's card, with 27 classes, on a device without storage."""
-    from modalift.networks import NETWORKS, options_of, weights
+    from modalift.networks import NETWORKS, options_of
     from modalift.networks.cost import macs
+    from modalift.networks.weights import formats_for
     from modalift.report.costing import card_of, clip_of, make
 
-    formats_for: Callable[[str], Iterable[str]] = getattr(weights, "formats_for", lambda name: ())
     rows: Rows = []
     for name in NETWORKS:
         clip = clip_of(name)
         net = make(name, 27, clip)
         rows.append({"name": name, "parameters": sum(p.numel() for p in net.parameters()),
                      "macs": macs(net, clip.frames, (clip.height, clip.width)), "input": str(clip),
-                     "papers": card_of(name).papers, "weights": list(formats_for(name)),
+                     "papers": card_of(name).papers, "weights": formats_for(name),
                      "streams": "causal" in options_of(name), "what it is": summary_of(NETWORKS[name])})
     return rows
 
@@ -75,9 +76,10 @@ def _shown_network(row: dict[str, Any]) -> dict[str, Any]:
     from modalift.report.costing import short
 
     first = row["what it is"].split(". ")[0].rstrip(".").replace("``", "")
-    return {"name": row["name"], "parameters": short(row["parameters"]), "MACs": short(row["macs"]), "of a clip": row["input"],
-            "papers": row["papers"] or "-", "loads": ", ".join(row["weights"]) or "-",
-            "streams": "causal=true" if row["streams"] else "no", "what it is": first}
+    return {"name": row["name"], "params": short(row["parameters"]), "MACs": short(row["macs"]), "of a clip": row["input"],
+            "papers": row["papers"].replace("Modalift's own", "own") or "-",
+            "loads": ", ".join(w for w in row["weights"] if w != "modalift") or "-",  # its own files, every network loads
+            "streams": "causal" if row["streams"] else "no", "what it is": first}
 
 
 def _modalities() -> Rows:
