@@ -11,6 +11,13 @@ from torch import Tensor
 Rules = tuple[tuple[str, str], ...]
 
 
+def renamed(name: str, rules: Rules) -> str:
+    """A name after rules, in order."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 @dataclass(frozen=True)
 class Format:
     """How the names in one kind of file become ours.
@@ -51,9 +58,7 @@ class Format:
             if m[1] != sensor:
                 return None
             name = name[m.end():]
-        for pattern, replacement in self.rules:
-            name = re.sub(pattern, replacement, name)
-        return name
+        return renamed(name, self.rules)
 
 
 #: What wrappers of networks put in front of names: DataParallel and torch.compile.

@@ -39,9 +39,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
-from modalift.networks.layouts import FORMATS, SILENT, WRAPPERS, WRAPPINGS, Format, formats_for
+from modalift.networks.layouts import FORMATS, SILENT, WRAPPERS, WRAPPINGS, Format, formats_for, renamed
 from modalift.networks.recognizer import Recognizer
-from modalift.networks.resnet import ResNet
 
 __all__ = ["FORMATS", "Format", "Loaded", "formats_for", "load_weights", "read_state", "to_torchvision"]
 
@@ -352,15 +351,35 @@ def load_weights(net: Recognizer, path: str | Path) -> Loaded:
     return result
 
 
+#: What torchvision has: a weight that tells, its kernel, what all names look like, and how ours become them.
+_TORCHVISION = (
+    ("conv1.weight", (7, 7), r"(conv1|bn1|layer[1-4]\.\d+\.((conv|bn)[123]|downsample\.[01])|fc)\.\w+",
+     ((r"^(backbone|head)\.", ""),)),
+    ("features.28.weight", (3, 3), r"(features\.\d+|classifier\.[036])\.\w+",
+     ((r"^backbone\.layers\.", "features."), (r"^head\.fc\.", "classifier.6."), (r"^head\.", ""))),
+    ("stem.0.weight", (3, 7, 7), r"(stem\.[01]|layer[1-4]\.\d+\.(conv[12]|downsample)\.[01]|fc)\.\w+",
+     ((r"^(backbone|head)\.", ""), (r"^conv1\.", "stem.0."), (r"^bn1\.", "stem.1."), (r"\.conv(\d)\.", r".conv\1.0."),
+      (r"\.bn(\d)\.", r".conv\1.1."))),
+)
+
+
 def to_torchvision(net: Recognizer) -> dict[str, Tensor]:
-    """The weights of a ``tsm`` under the names of torchvision's ResNets, so that other programs can read them.
+    """The weights of a network under torchvision's names, so that other programs can read them.
+
+    ResNets over frames (``tsm``, ``tsn``) have a counterpart there, ``vgg16``, and ``r3d`` as ``res3d18``.
 
     Raises:
         ModaliftError: a network whose trunk or head has no counterpart there.
+
+    Example:
+        >>> import modalift.networks as networks
+        >>> list(to_torchvision(networks.build("tsm", backbone="resnet18", classes=5, width=0.125)))[-1]
+        'fc.bias'
     """
-    state = net.state_dict()
-    if not isinstance(net.backbone, ResNet) or "head.fc.weight" not in state or net.backbone.maxpool is None:
-        raise ModaliftError(f"network '{net.config.get('name', '?')}' has no torchvision counterpart - only tsm on "
-                            "resnet18, resnet34 and resnet50 has")
-    renamed = {re.sub(r"^backbone\.", "", re.sub(r"^head\.", "", k)): v for k, v in state.items()}
-    return {k: v.clone() for k, v in renamed.items() if not k.startswith("prepare.")}
+    state = {k: v for k, v in net.state_dict().items() if not k.startswith("prepare.")}
+    for sign, kernel, names, rules in _TORCHVISION:
+        theirs = {renamed(k, rules): v for k, v in state.items()}
+        if sign in theirs and theirs[sign].shape[2:] == kernel and all(re.fullmatch(names, k) for k in theirs):
+            return {k: v.clone() for k, v in theirs.items()}
+    raise ModaliftError(f"network '{net.config.get('name', '?')}' has no torchvision counterpart - tsm and tsn on resnet18, "
+                        "resnet34 and resnet50, vgg16, and r3d on res3d18 have")
