@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import get_args
 
 import pytest
 import torch
@@ -12,9 +13,19 @@ from modalift.deploy.bundle import load, save_bundle
 from modalift.loading.framing import Framing
 from modalift.modalities import Batch
 from modalift.schemes import SCHEMES, Progress, Scheme, roles_of, total
+from modalift.schemes.distill import Loss
 
 CLASSES, FRAMES, SIZE = 4, 8, 32
 END = Progress(epoch=9, epochs=10)
+
+
+#: Settings under which a scheme is looked at beside its defaults.
+VARIANTS: dict[str, list[dict]] = {
+    "distill": [{"loss": name} for name in get_args(Loss)],
+    "mgcam_dkd": [{"projected": False}, {"temperature": 0.1, "sigma": 0.3, "residual": True}],
+    "mtut": [{"focal": False, "reduction": "mean"}],
+}
+CASES = [(name, settings) for name in SCHEMES for settings in [{}, *VARIANTS.get(name, [])]]
 
 
 def network(role: str, seed: int = 0) -> networks.Recognizer:
@@ -26,10 +37,13 @@ def network(role: str, seed: int = 0) -> networks.Recognizer:
         return networks.build("small", classes=CLASSES, view="depth", frames=FRAMES, size=SIZE, width=8, dropout=0.0)
 
 
-def scheme(name: str, **settings) -> Scheme:
+def scheme(case: tuple[str, dict], seed: int = 0) -> Scheme:
+    name, settings = case
     named, more = roles_of(name)
     roles = (*named, *(("depth", "pose") if more else ()))
-    return schemes.build(name, {r: network(r) for r in roles}, settings).train()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return schemes.build(name, {r: network(r, seed) for r in roles}, settings).train()
 
 
 def batch(n: int = 6, seed: int = 0) -> Batch:
@@ -45,12 +59,12 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {k: p.grad.clone() for k, p in module.named_parameters() if p.grad is not None}
 
 
-every = pytest.mark.parametrize("name", list(SCHEMES))
+every = pytest.mark.parametrize("case", CASES, ids=[f"{n}-{'-'.join(map(str, s.values())) or 'plain'}" for n, s in CASES])
 
 
 @every
-def test_terms_are_finite_scalars_and_named_by_who_teaches_whom(name):
-    made = scheme(name)
+def test_terms_are_finite_scalars_and_named_by_who_teaches_whom(case):
+    made = scheme(case)
     terms = made(batch(), END)
     assert terms
     for key, (weight, raw) in terms.items():
@@ -64,8 +78,8 @@ def test_terms_are_finite_scalars_and_named_by_who_teaches_whom(name):
 
 
 @every
-def test_only_the_learner_that_a_term_names_gets_its_gradient(name):
-    made = scheme(name)
+def test_only_the_learner_that_a_term_names_gets_its_gradient(case):
+    made = scheme(case)
     for key in made(batch(), END):
         made.zero_grad(set_to_none=True)
         weight, raw = made(batch(), END)[key]
@@ -80,8 +94,8 @@ def test_only_the_learner_that_a_term_names_gets_its_gradient(name):
 
 
 @every
-def test_every_learnable_parameter_gets_a_gradient_and_no_frozen_one_does(name):
-    made = scheme(name)
+def test_every_learnable_parameter_gets_a_gradient_and_no_frozen_one_does(case):
+    made = scheme(case)
     total(made(batch(), END)).backward()
     frozen = {id(p) for net in made.frozen() for p in net.parameters()}
     for key, p in made.named_parameters():
@@ -94,8 +108,8 @@ def test_every_learnable_parameter_gets_a_gradient_and_no_frozen_one_does(name):
 
 
 @every
-def test_statistics_of_frozen_networks_do_not_drift(name):
-    made = scheme(name)
+def test_statistics_of_frozen_networks_do_not_drift(case):
+    made = scheme(case)
     before = [copy.deepcopy(n.state_dict()) for n in made.frozen()]
     for _ in range(2):
         made.train()(batch(), END)
@@ -106,15 +120,15 @@ def test_statistics_of_frozen_networks_do_not_drift(name):
 
 
 @every
-def test_reads_only_the_views_that_it_names(name):
-    made, given = scheme(name), batch()
+def test_reads_only_the_views_that_it_names(case):
+    made, given = scheme(case), batch()
     given.clips = {k: v for k, v in given.clips.items() if k in made.needs()}
     made(given, END)
 
 
 @every
-def test_without_teaching_a_student_learns_as_single_does(name):
-    made = scheme(name)
+def test_without_teaching_a_student_learns_as_single_does(case):
+    made = scheme(case)
     terms = made(batch(), END)
     labels = {k: (w, r) for k, (w, r) in terms.items() if k.startswith("recognise/")}
     total({k: (0.0 if k not in labels else w, r) for k, (w, r) in terms.items()}).backward()
@@ -128,7 +142,7 @@ def test_without_teaching_a_student_learns_as_single_does(name):
 
 
 @every
-def test_absent_sensors_equal_the_clips_that_are_there(name):
+def test_absent_sensors_equal_the_clips_that_are_there(case):
     """A clip that no sensor saw must not matter; neither must its label."""
     whole, part = batch(8), batch(8)
     gone = torch.tensor([1, 5])
@@ -136,7 +150,7 @@ def test_absent_sensors_equal_the_clips_that_are_there(name):
         part.clips[view][gone] = 0
         part.present[view][gone] = False
     kept = whole.take(torch.tensor([0, 2, 3, 4, 6, 7]))
-    a, b = scheme(name), scheme(name)
+    a, b = scheme(case), scheme(case)
     first, second = a(part, END), b(kept, END)
     for key in first:
         torch.testing.assert_close(first[key][1], second[key][1])
@@ -147,16 +161,16 @@ def test_absent_sensors_equal_the_clips_that_are_there(name):
 
 
 @every
-def test_a_sensor_that_some_clips_lack_still_teaches_the_others(name):
-    made, given = scheme(name), batch(8)
+def test_a_sensor_that_some_clips_lack_still_teaches_the_others(case):
+    made, given = scheme(case), batch(8)
     given.present["pose"][::2] = False
     for key, (_, raw) in made(given, END).items():
         assert torch.isfinite(raw), key
 
 
 @every
-def test_no_clip_with_a_sensor_leaves_zero_gradients(name):
-    made, given = scheme(name), batch()
+def test_no_clip_with_a_sensor_leaves_zero_gradients(case):
+    made, given = scheme(case), batch()
     for view in given.present:
         given.present[view][:] = False
     total(made(given, END)).backward()
@@ -167,8 +181,8 @@ def test_no_clip_with_a_sensor_leaves_zero_gradients(name):
 
 
 @every
-def test_clips_without_labels_have_no_term_of_labels(name):
-    made, given = scheme(name), batch()
+def test_clips_without_labels_have_no_term_of_labels(case):
+    made, given = scheme(case), batch()
     given.labels[:] = -1
     given.labelled[:] = False
     for key, (_, raw) in made(given, END).items():
@@ -178,19 +192,19 @@ def test_clips_without_labels_have_no_term_of_labels(name):
 
 
 @every
-def test_saved_and_loaded_it_has_the_same_loss(name, tmp_path):
-    made = scheme(name).eval()
+def test_saved_and_loaded_it_has_the_same_loss(case, tmp_path):
+    made = scheme(case).eval()
     torch.save(made.state_dict(), tmp_path / "s.pt")
-    other = schemes.build(name, {r: network(r, seed=5) for r in made.roles}).eval()
+    other = scheme(case, seed=5).eval()
     other.load_state_dict(torch.load(tmp_path / "s.pt", weights_only=True))
     for key, (_, raw) in made(batch(), END).items():
         torch.testing.assert_close(other(batch(), END)[key][1], raw)
 
 
 @every
-def test_what_ships_has_the_same_weights_and_cost_under_every_scheme(name):
+def test_what_ships_has_the_same_weights_and_cost_under_every_scheme(case):
     alone = network("student")
-    for role, student in scheme(name).students.items():
+    for role, student in scheme(case).students.items():
         if student.view != "depth":
             continue
         assert student.state_dict().keys() == alone.state_dict().keys(), role
@@ -198,9 +212,9 @@ def test_what_ships_has_the_same_weights_and_cost_under_every_scheme(name):
 
 
 @every
-def test_what_ships_reads_one_sensor_and_answers_the_same_after_shipping(name, tmp_path):
+def test_what_ships_reads_one_sensor_and_answers_the_same_after_shipping(case, tmp_path):
     given = batch(2)
-    for role, student in scheme(name).students.items():
+    for role, student in scheme(case).students.items():
         framing = Framing(FRAMES, SIZE if student.view == "depth" else 1)
         path = save_bundle(tmp_path / f"{role}.modalift", student.eval(), framing=framing, classes=list("abcd"))
         home = load(path).net
@@ -209,8 +223,8 @@ def test_what_ships_reads_one_sensor_and_answers_the_same_after_shipping(name, t
 
 
 @every
-def test_twenty_steps_lower_the_loss(name):
-    made, given = scheme(name), batch(8)
+def test_twenty_steps_lower_the_loss(case):
+    made, given = scheme(case), batch(8)
     optimizer = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], lr=1e-3)
     losses = []
     for _ in range(20):

@@ -76,9 +76,14 @@ def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, 
     return SCHEMES[name](**arguments, **check_settings(name, settings or {}))
 
 
-from modalift.schemes import distill, mtut, single  # noqa: E402  (schemes register themselves)
+from modalift.schemes import (  # noqa: E402  (schemes register themselves)
+    distill,  # noqa: F401
+    mgcam_dkd,  # noqa: F401
+    mtut,  # noqa: F401
+    single,  # noqa: F401
+)
 
 __all__ = [
-    "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "distill", "joint",
-    "joint_mean", "label_loss", "labels_of", "look", "mtut", "roles_of", "scheme", "settings_of", "single", "total", "watch",
+    "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "joint", "joint_mean",
+    "label_loss", "labels_of", "look", "roles_of", "scheme", "settings_of", "total", "watch",
 ]

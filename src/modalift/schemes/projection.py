@@ -1,0 +1,72 @@
+"""From the learner's channels to the other's: what lets maps of two networks be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from modalift.errors import ModaliftError, nearest
+from modalift.networks import Recognizer
+from modalift.networks.joint_norm import JointBatchNorm
+
+
+class Projection(nn.Module):
+    """A pointwise convolution and a batch normalisation, ``(B, C, T, H, W)`` to ``(B, C', T, H, W)``.
+
+    It stands on the side that learns: a transform that learns on the other side could make both maps zero. It is trained
+    with the student and stays at home. No clip at all passes through as no clip.
+    """
+
+    def __init__(self, channels: int, out: int, relu: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(channels, out, 1, bias=False)
+        self.bn = nn.BatchNorm3d(out)
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        # A single number a channel has no deviation; without a clip there is nothing to normalise at all.
+        if isinstance(self.bn, JointBatchNorm) or y.numel() > y.shape[1]:
+            y = self.bn(y)
+        else:
+            y = y * self.bn.weight.reshape(1, -1, 1, 1, 1) + self.bn.bias.reshape(1, -1, 1, 1, 1)
+        return torch.relu(y) if self.relu else y
+
+
+def to_channels(channels: int, out: int) -> nn.Module:
+    """A :class:`Projection`, or nothing where the channels agree."""
+    return nn.Identity() if channels == out else Projection(channels, out)
+
+
+def chosen_stages(net: Recognizer, given: Sequence[str], count: int, role: str) -> list[str]:
+    """The stages that a recipe names, or the ``count`` deepest of a network.
+
+    Raises:
+        ModaliftError: a stage that the network does not have, or fewer stages than asked for.
+    """
+    known = list(net.stages)
+    for name in given:
+        if name not in known:
+            raise ModaliftError(f"scheme.{role}_stages: no stage '{name}' - {nearest(name, known)}")
+    if not given and len(known) < count:
+        raise ModaliftError(f"networks.{role} has {len(known)} stages, {count} are compared - name scheme.{role}_stages")
+    return list(given) or known[-count:]
+
+
+def paired_stages(student: Recognizer, teacher: Recognizer, student_stages: Sequence[str], teacher_stages: Sequence[str],
+                  most: int | None = None) -> tuple[list[str], list[str]]:
+    """As many stages of both networks, the deepest together; without names all but the stem, or the ``most`` deepest.
+
+    Raises:
+        ModaliftError: unequal numbers of named stages.
+    """
+    count = most or max(1, min(len(student.stages), len(teacher.stages)) - 1)
+    count = len(student_stages) or len(teacher_stages) or count
+    own = chosen_stages(student, student_stages, count, "student")
+    shown = chosen_stages(teacher, teacher_stages, count, "teacher")
+    if len(own) != len(shown):
+        raise ModaliftError(f"scheme.student_stages names {len(own)} stages, scheme.teacher_stages {len(shown)} - name as"
+                            " many of each")
+    return own, shown
