@@ -19,6 +19,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "tsm": [{"backbone": "resnet8", "width": 0.25}, {"backbone": "resnet18", "width": 0.125, "shift": False},
             {"backbone": "resnet50", "width": 0.125, "placement": "block"}],
     "vgg16": [{"width": 0.0625}],
+    "r3d": [{"backbone": "resnet18", "width": 0.125}, {"backbone": "resnet50", "width": 0.125},
+            {"backbone": "res3d18", "width": 0.125}],
+    "resnext101_3d": [{"width": 0.125, "groups": 4}],
+    "i3d_resnet50": [{"width": 0.125}, {"width": 0.125, "strides": "mmaction2"}, {"width": 0.125, "pattern": "heavy"},
+                     {"width": 0.125, "pattern": "slowonly"}],
     "signal": [{}, {"velocity": False, "blocks": 2}, {"motion": "clip"}],
 }
 #: Families whose logits do not depend on the order of the frames.

@@ -128,6 +128,9 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
 
 from modalift.networks import (  # noqa: E402  (families register themselves)
     c3d,  # noqa: F401
+    i3d_resnet50,  # noqa: F401
+    r3d,  # noqa: F401
+    resnext101_3d,  # noqa: F401
     signal,  # noqa: F401
     small,  # noqa: F401
     tsm,  # noqa: F401
