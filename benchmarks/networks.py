@@ -4,7 +4,7 @@
     python benchmarks/networks.py --sections reference --only tsm i3d --rounds 9
     python benchmarks/networks.py --sections compiled    # what Inductor gains (needs a C++ compiler; minutes)
     python benchmarks/networks.py --sections gpu         # clips a second at each paper's input, where there is a GPU
-    python benchmarks/networks.py --table                # only the table of docs/networks.md, from the code
+    python benchmarks/networks.py --table                # only what docs/networks.md has from the code
 
 Times are CPU seconds of this process, taken in turns within one run, so that other work on the machine disturbs all
 alike; ratios are of the same round. References (:mod:`reference_networks`) do the published code's operations with our
@@ -35,6 +35,7 @@ from modalift.report import costing
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+from network_tables import with_tables  # noqa: E402
 from reference_networks import REFERENCES, counterpart, take_weights  # noqa: E402
 
 RESULTS = HERE / "results" / "networks.md"
@@ -132,6 +133,7 @@ def kept(net: nn.Module, clip: Tensor) -> int:
 def spread(values: Sequence[float], form: str = ".2f") -> str:
     """``median (first quartile-third quartile)``."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    form = ".0f" if form == ".3g" and low >= 100 else form
     return f"{middle:{form}} ({low:{form}}-{high:{form}})"
 
 
@@ -230,7 +232,7 @@ def family(name: str, rounds: int) -> list[list[str]]:
 def compiled(name: str, rounds: int) -> list[list[str]]:
     """What Inductor gains; the network is small, so that compiling it takes seconds."""
     options = {"backbone": "resnet18"} if name in ("tsm", "r3d") and "backbone" in networks.options_of(name) else {}
-    net = built(name, 8, 64, **options)
+    net = channels_last(built(name, 8, 64, **options))
     clip, labels = clips_for(net, 2), torch.tensor([3, 5])
     cells = [" ".join([name, *options.values()]), " x ".join(map(str, clip.shape[1:]))]
     start = time.process_time()
@@ -254,8 +256,8 @@ def why_not_compiled() -> str | None:
 
 def on_gpu(name: str, rounds: int) -> list[list[str]]:
     """Clips a second and peak memory at the card's clip: bf16, channels-last, compiled and eager."""
-    clip_of = costing.clip_of(name)
-    batch = 8
+    torch.backends.cudnn.benchmark = True
+    clip_of, batch = costing.clip_of(name), 8
     cells = [name, str(clip_of).replace("x", " x ")]
     cells += [*_gpu_cells(name, batch, rounds, compiled=False), *_gpu_cells(name, batch, rounds, compiled=True)]
     return [[*cells, str(batch)]]
@@ -267,7 +269,8 @@ def _gpu_cells(name: str, batch: int, rounds: int, compiled: bool) -> Iterator[s
         torch.manual_seed(0)
         torch._dynamo.reset()
         net = channels_last(built(name, clip_of.frames, clip_of.height)).cuda().train(kind == "training")
-        clip, labels = clips_for(net, batch).cuda(), torch.zeros(batch, dtype=torch.long, device="cuda")
+        clip = clips_for(net, batch).cuda()
+        labels = torch.zeros(batch, dtype=torch.long, device=clip.device)
         run = torch.compile(net, fullgraph=True) if compiled else net
         step = trained(run, clip, labels, True) if kind == "training" else asked(run, clip, True)
         try:
@@ -312,14 +315,14 @@ SECTIONS: dict[str, tuple[str, str, list[str], Callable[[str, int], list[list[st
          "kept for backward, MiB a clip"], family, lambda: networks.NETWORKS, lambda: None),
     "compiled": (
         "What `torch.compile` (Inductor) gains on the CPU",
-        "Time of the compiled network as a share of the eager one's, one thread, batch of 2, float32.",
+        "Time of the compiled network as a share of the eager one's, one thread, batch of 2, float32, channels-last.",
         ["network", "clip", "training", "inference", "CPU seconds of all this"], compiled, lambda: COMPILED,
         why_not_compiled),
     "gpu": (
         "On a GPU, at the papers' inputs",
         "bf16 autocast, channels-last (-3d); peak memory of PyTorch's allocator.",
         ["network", "clip", "training, eager", "inference, eager", "training, compiled", "inference, compiled", "batch"],
-        on_gpu, lambda: (n for n in networks.NETWORKS), why_no_gpu),
+        on_gpu, lambda: networks.NETWORKS, why_no_gpu),
 }
 
 
@@ -348,20 +351,16 @@ def write_rows(section: str, rows: list[list[str]], to: Path) -> None:
                   + "\n\n".join(parts) + "\n")
 
 
-def with_table(text: str) -> str:
-    return text
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=["reference", "families"])
     parser.add_argument("--only", nargs="+", metavar="NETWORK", help="families; by default all of the section")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=RESULTS, help="the Markdown file that gets the rows")
-    parser.add_argument("--table", action="store_true", help="write the table of docs/networks.md and do nothing else")
+    parser.add_argument("--table", action="store_true", help="write the tables of docs/networks.md and do nothing else")
     given = parser.parse_args()
     if given.table:
-        DOCUMENT.write_text(with_table(DOCUMENT.read_text()))
+        DOCUMENT.write_text(with_tables(DOCUMENT.read_text()))
         return
     torch.set_num_threads(1)
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")

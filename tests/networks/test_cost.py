@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -149,3 +151,21 @@ def test_one_position_of_one_clip_can_be_trained_on_by_nobody_but_is_counted() -
 def test_clips_that_cannot_be_are_told(net: nn.Module, arguments: dict, part: str) -> None:
     with pytest.raises(ModaliftError, match=part):
         cost(net, **arguments)
+
+
+class Decoder(nn.Module):
+    """Transposed 4 x 4 convolutions of stride 2 over the frames of a map."""
+
+    def __init__(self, *channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False) for a, b in pairwise(channels)))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.layers(maps.transpose(1, 2).flatten(0, 1))
+
+
+def test_the_decoders_of_the_msd_paper_are_counted_truly() -> None:
+    near = cost(Decoder(64, 32, 1), frames=8, size=56, channels=64)
+    far = cost(Decoder(2048, 256, 32, 1), frames=8, size=7, channels=2048)
+    assert near.macs + far.macs == 4_370_530_304  # the paper's +4.37 G
+    assert near.parameters + far.parameters == 8_553_472  # the paper's +8.5M
