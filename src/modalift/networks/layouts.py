@@ -67,11 +67,14 @@ WRAPPERS = r"^(module\.|_orig_mod\.)+"
 #: Keys under which checkpoints hold their named tensors (SlowFast: ``model_state``).
 WRAPPINGS = ("state_dict", "model_state", "model")
 
-#: Parts of names that make no difference: a convolution behind a wrapper is the convolution.
-SILENT = r"(?<=\.conv1)\.net(?=\.)"
-
 _TRUNK: Rules = ((r"^(conv1|bn1|layer\d)\.", r"backbone.\1."),)
-_TSN: Rules = ((r"^base_model\.", ""), (r"^(new_fc|fc)\.", "head.fc."), *_TRUNK)
+_TSN: Rules = (
+    (r"^base_model\.", ""),
+    (r"\.conv1\.net\.", ".conv1."),
+    (r"\.conv1\.action_", ".action.action_"),
+    (r"^(new_fc|fc)\.", "head.fc."),
+    *_TRUNK,
+)
 _RESNET: Rules = ((r"^fc\.", "head.fc."), *_TRUNK)
 _MMACTION: Rules = (
     (r"\.conv\.net\.", ".conv."),

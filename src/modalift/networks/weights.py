@@ -39,7 +39,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
-from modalift.networks.layouts import FORMATS, SILENT, WRAPPERS, WRAPPINGS, Format, formats_for, renamed
+from modalift.networks.layouts import FORMATS, WRAPPERS, WRAPPINGS, Format, formats_for, renamed
 from modalift.networks.recognizer import Recognizer
 
 __all__ = ["FORMATS", "Format", "Loaded", "formats_for", "load_weights", "read_state", "to_torchvision"]
@@ -69,12 +69,12 @@ class Loaded:
         lines = [f"{self.format}: {len(self.loaded)} loaded, {len(self.adapted)} adapted, {len(self.left)} left out, "
                  f"{len(self.missing)} missing"]
         lines += _grouped("adapted", self.adapted) + _grouped("left out", self.left)
-        lines += [line.removesuffix(": ") for line in _grouped("missing", dict.fromkeys(self.missing, ""))]
+        lines += [line.split(": ")[0] for line in _grouped("missing", {n: n.split(".")[0] for n in self.missing})]
         return "\n".join([*lines, f"  note: {self.note}"] if self.note else lines)
 
 
 def _grouped(what: str, reasons: Mapping[str, str]) -> list[str]:
-    """A line for every name, or for the first of many of one reason."""
+    """A line for every name, or one for many of one reason."""
     names: dict[str, list[str]] = defaultdict(list)
     for name, reason in reasons.items():
         names[reason].append(name)
@@ -134,23 +134,19 @@ class _Reading:
         layout: the layout.
         taken: our name -> name in the file, of tensors that fit as they are or can be changed to fit.
         left: name in the file -> why it finds no place.
-        wrong: names in the file whose tensors have another shape than the network's layer.
-        homeless: our names of tensors of trunks that this network lacks.
+        wrong: our name -> name in the file, of tensors of the trunk that cannot be made to fit.
+        homeless: names, ours where there are rules, of tensors of no head that this network lacks.
     """
 
     layout: Format
     taken: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
+    wrong: dict[str, str] = field(default_factory=dict)
     homeless: list[str] = field(default_factory=list)
 
     @property
     def found(self) -> int:
         return sum(n.startswith("backbone.") and not n.endswith("num_batches_tracked") for n in self.taken)
-
-
-def _silent(name: str) -> str:
-    return re.sub(SILENT, "", name)
 
 
 def _bare(shape: Sequence[int]) -> tuple[int, ...]:
@@ -181,20 +177,18 @@ def _inputs(net: Recognizer) -> set[str]:
 def _read_as(layout: Format, state: Mapping[str, Tensor], net: Recognizer) -> _Reading:
     """A file, its names bare of wrappers' prefixes, as one layout."""
     own = net.state_dict()
-    named = {_silent(n): n for n in own}
     inputs = _inputs(net)
     sensors = layout.sensors(state)
     sensor = net.modality if net.modality in sensors else net.view
     reading = _Reading(layout)
     for key, tensor in state.items():
-        theirs = layout.translate(key, sensor)
-        name = None if theirs is None else named.get(_silent(theirs))
-        if theirs is None:
+        name = layout.translate(key, sensor)
+        if name is None:
             reading.left[key] = "of another sensor's network in the file"
-        elif name is None:
+        elif name not in own:
             reading.left[key] = "the network has no such layer"
-            if theirs.startswith("backbone."):
-                reading.homeless.append(theirs)
+            if not name.startswith(("head.", "neck.", "prepare.")):
+                reading.homeless.append(name)
         elif name in reading.taken:
             reading.left[key] = f"'{reading.taken[name]}' is the same layer"
         elif _fits(tensor, own[name], name in inputs):
@@ -202,7 +196,7 @@ def _read_as(layout: Format, state: Mapping[str, Tensor], net: Recognizer) -> _R
         elif name.startswith(("head.", "prepare.")):
             reading.left[key] = f"{_why(name, layout)}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here"
         else:
-            reading.wrong.append(key)
+            reading.wrong[name] = key
     return reading
 
 
@@ -218,22 +212,23 @@ def _why(name: str, layout: Format) -> str:
 def _refuse_another(net: Recognizer, reading: _Reading, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Raise where the file is of another trunk, also one with which names and shapes agree by chance."""
     layout = reading.layout
-    what, advice = f"{path}: a {layout.name} file", "these are weights of another network"
-    family = str(net.config.get("name", ""))
+    what, advice = f"{path}: a file of {layout.name}", "these are weights of another network"
+    if layout.families and net.config.get("name") not in layout.families:
+        advice += f" ({', '.join(layout.families)})"
+    else:
+        advice = "these are weights of another backbone, width or pattern"
     own = net.state_dict()
     if (sensors := layout.sensors(state)) and net.modality not in sensors and net.view not in sensors:
         raise ModaliftError(f"{what} with a network each for {' and '.join(sensors)}, none for '{net.modality or net.view}' - "
                             f"build the network with modality_name {' or '.join(repr(s) for s in sensors)}")
     if reading.wrong:
-        key = reading.wrong[0]
-        tensor, name = state[key], next(n for n in own if _silent(n) == _silent(layout.translate(key, net.modality) or ""))
+        name, key = next(iter(reading.wrong.items()))
+        tensor = state[key]
         kind = "" if tensor.is_floating_point() else f" of {str(tensor.dtype).removeprefix('torch.')}"
         raise ModaliftError(f"{path}: '{key}' is {tuple(tensor.shape)}{kind} but {tuple(own[name].shape)} in the network "
-                            "- these are weights of another backbone, width or pattern")
+                            f"- {advice}")
     trunk = [n for n in own if n.startswith("backbone.") and not n.endswith("num_batches_tracked")]
     if 2 * reading.found < len(trunk):
-        if family not in layout.families and layout.families:
-            advice += f"; such files are for {', '.join(layout.families)}"
         raise ModaliftError(f"{what} with {reading.found} of the {len(trunk)} tensors of this network's trunk - {advice}")
     given = len(reading.homeless) + sum(n.startswith("backbone.") for n in reading.taken)
     blocks, here = _blocks(trunk), _blocks(reading.taken)
