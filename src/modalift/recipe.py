@@ -69,7 +69,7 @@ class SchemeSection(BaseModel):
 class OptimSection(Section):
     """How weights move."""
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -285,10 +285,11 @@ def _check_names(recipe: Recipe) -> None:
         if role not in recipe.networks:
             raise ModaliftError(f"scheme '{recipe.scheme.name}' needs a network in the role '{role}'"
                                 f" - add networks.{role}")
-    extra = set(recipe.networks) - set(named)
+    known = (*named, *schemes.optional_roles_of(recipe.scheme.name))
+    extra = set(recipe.networks) - set(known)
     if extra and not more:
         raise ModaliftError(f"scheme '{recipe.scheme.name}' has no role '{sorted(extra)[0]}'"
-                            f" - {nearest(sorted(extra)[0], named)}")
+                            f" - {nearest(sorted(extra)[0], known)}")
 
 
 def find_recipes(folders: Iterable[Path]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import get_args
 
 import pytest
@@ -12,7 +13,7 @@ from modalift import networks, schemes
 from modalift.deploy.bundle import load, save_bundle
 from modalift.loading.framing import Framing
 from modalift.modalities import Batch
-from modalift.schemes import SCHEMES, Progress, Scheme, roles_of, total
+from modalift.schemes import SCHEMES, Progress, Scheme, optional_roles_of, roles_of, total
 from modalift.schemes.distill import Loss
 
 CLASSES, FRAMES, SIZE = 4, 8, 32
@@ -23,6 +24,7 @@ END = Progress(epoch=9, epochs=10)
 VARIANTS: dict[str, list[dict]] = {
     "distill": [{"loss": name} for name in get_args(Loss)],
     "mgcam_dkd": [{"projected": False}, {"temperature": 0.1, "sigma": 0.3, "residual": True}],
+    "mtcd": [{"guide": "assistant"}],
     "mtut": [{"focal": False, "reduction": "mean"}],
 }
 CASES = [(name, settings) for name in SCHEMES for settings in [{}, *VARIANTS.get(name, [])]]
@@ -34,13 +36,14 @@ def network(role: str, seed: int = 0) -> networks.Recognizer:
         torch.manual_seed(seed + len(role))
         if role in ("teacher", "pose"):
             return networks.build("signal", classes=CLASSES, view="pose", channels=9, frames=FRAMES, dropout=0.0)
-        return networks.build("small", classes=CLASSES, view="depth", frames=FRAMES, size=SIZE, width=8, dropout=0.0)
+        view = "thermal" if role == "assistant" else "depth"
+        return networks.build("small", classes=CLASSES, view=view, frames=FRAMES, size=SIZE, width=8, dropout=0.0)
 
 
 def scheme(case: tuple[str, dict], seed: int = 0) -> Scheme:
     name, settings = case
     named, more = roles_of(name)
-    roles = (*named, *(("depth", "pose") if more else ()))
+    roles = (*named, *optional_roles_of(name), *(("depth", "pose") if more else ()))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return schemes.build(name, {r: network(r, seed) for r in roles}, settings).train()
@@ -50,9 +53,11 @@ def batch(n: int = 6, seed: int = 0) -> Batch:
     g = torch.Generator().manual_seed(seed)
     depth = 2000 + 500 * torch.rand(n, 1, FRAMES, SIZE, SIZE, generator=g)
     pose = torch.rand(n, 9, FRAMES, 1, 1, generator=g)
+    thermal = 20 + 10 * torch.rand(n, 1, FRAMES, SIZE, SIZE, generator=g)
     yes = torch.ones(n, dtype=torch.bool)
-    return Batch({"depth": depth, "pose": pose}, {"depth": depth > 0}, {"depth": yes, "pose": yes.clone()},
-                 torch.arange(n) % CLASSES, yes.clone(), torch.arange(n))
+    clips = {"depth": depth, "pose": pose, "thermal": thermal}
+    return Batch(clips, {"depth": depth > 0}, {view: yes.clone() for view in clips}, torch.arange(n) % CLASSES, yes.clone(),
+                 torch.arange(n))
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -74,7 +79,7 @@ def test_terms_are_finite_scalars_and_named_by_who_teaches_whom(case):
         what, slash, roles = key.partition("/")
         assert what
         assert slash
-        assert set(roles.split(">")) <= set(made.roles), f"{key}: roles are {list(made.roles)}"
+        assert set(re.split("[>+]", roles)) <= set(made.roles), f"{key}: roles are {list(made.roles)}"
 
 
 @every

@@ -181,3 +181,17 @@ def test_translation_terms_match_the_reference():
     close(losses.adversarial(given("gan_pred"), real=False), value("lsgan_fake"))
     close(10 * losses.cycle_consistency(given("gan_real"), given("gan_rec")), value("cycle_l1_x10"))
     close(5 * losses.identity_mapping(given("gan_real"), given("gan_rec")), value("identity_l1_x10x0.5"))
+
+
+def test_the_feature_converter_matches_the_reference():
+    from modalift.networks.converter import FeatureConverter
+
+    made, x = FeatureConverter(4, reduction=1).double(), given("conv_x")
+    made.load_state_dict({"convert.weight": given("conv_w")[:, :, None], "convert.bias": given("conv_b"),
+                          "where.weight": given("conv_ws")[:, :, None], "where.bias": given("conv_bs"),
+                          "along.weight": given("conv_wt"), "along.bias": given("conv_bt")})
+    out, spec = made(x), golden()["golden"]["converter_sum"]
+    close(out.sum(), spec["value"])
+    close(out.abs().sum(), spec["abs_sum"])
+    close(out[0, 0, 0, 0, 0], spec["element_0_0_0_0_0"])
+    close(out[1, 3, 2, 4, 4], spec["element_1_3_2_4_4"])

@@ -153,6 +153,6 @@ def test_width_and_bad_options() -> None:
     with pytest.raises(ModaliftError, match="'standard' or 'gesrec'"):
         networks.build("c3d", classes=5, variant="gesrek")
     with pytest.raises(ModaliftError, match="did you mean 'gesrec'"):
-        C3D(3, "gesrek")  # type: ignore[arg-type]
+        C3D(3, "gesrek")
     with pytest.raises(ModaliftError, match="width must be above 0"):
         networks.build("c3d", classes=5, width=0)

@@ -236,7 +236,7 @@ def _framing(recipe: Recipe, view: str, table: Table) -> Framing:
 def _network(recipe: Recipe, role: str, section: NetworkSection, table: Table, framings: dict[str, Framing],
              train: bool) -> Recognizer:
     """One role's network: built by name, started from ``init`` where there is one, or taken whole from a run."""
-    frozen = role in SCHEMES[recipe.scheme.name].frozen_roles
+    frozen = role in SCHEMES[recipe.scheme.name].frozen_for(recipe.scheme.model_extra or {})
     if frozen and not section.init:
         raise ModaliftError(f"networks.{role}: scheme '{recipe.scheme.name}' needs it trained - give networks.{role}.init"
                             " (a run folder)")

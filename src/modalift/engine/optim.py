@@ -36,8 +36,7 @@ def optimiser(section: OptimSection, scheme: Scheme, update: Update) -> torch.op
               for name in update.members]
     if section.name == "sgd":
         return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum, weight_decay=section.weight_decay)
-    kind = torch.optim.Adam if section.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=section.lr, betas=section.betas, weight_decay=section.weight_decay)
+    return torch.optim.AdamW(groups, lr=section.lr, betas=section.betas, weight_decay=section.weight_decay)
 
 
 def factor(section: OptimSection, epoch: float, scale: float = 1.0) -> float:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from modalift.errors import ModaliftError, nearest
 from modalift.modalities import MODALITIES, modality
+from modalift.networks.converter import FeatureConverter
 from modalift.networks.recognizer import Backbone, Motion, Observation, Prepare, Recognizer, Stage
 from modalift.registry import Registry
 from modalift.signatures import checked
@@ -47,7 +48,7 @@ def network(name: str, *, papers: str = "", view: str = "rgb",
     return register
 
 #: Options of :func:`build` that every family takes.
-COMMON_OPTIONS = ("channels", "frames", "size", "mean", "std", "motion", "motion_gain")
+COMMON_OPTIONS = ("channels", "frames", "size", "mean", "std", "motion", "motion_gain", "neck", "neck_reduction")
 
 
 def options_of(name: str) -> dict[str, inspect.Parameter]:
@@ -70,7 +71,8 @@ def check_options(name: str, given: Mapping[str, Any], where: str = "networks") 
 
 def build(name: str, *, classes: int, view: str = "", modality_name: str = "", channels: int | None = None,
           frames: int = 8, size: int = 224, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-          motion: Motion = "none", motion_gain: float = 2.0, **options: Any) -> Recognizer:
+          motion: Motion = "none", motion_gain: float = 2.0, neck: Literal["none", "converter"] = "none",
+          neck_reduction: int = 8, **options: Any) -> Recognizer:
     """A Recognizer of a registered family, with random weights.
 
     Args:
@@ -82,6 +84,8 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
         frames, size: frames and pixels of its clips (``size`` is 1 for signals).
         mean, std: normalising constants in the sensor's unit; by default the modality's.
         motion, motion_gain: see :class:`Prepare`.
+        neck, neck_reduction: ``converter`` puts a :class:`~modalift.networks.converter.FeatureConverter` between the
+            trunk and the classifier.
         **options: the family's own options.
 
     Raises:
@@ -94,7 +98,8 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
     """
     family = NETWORKS[name]
     options = check_options(name, options, "network")
-    check_options(name, {"motion": motion, "motion_gain": motion_gain, "mean": mean, "std": std}, "network")
+    check_options(name, {"motion": motion, "motion_gain": motion_gain, "mean": mean, "std": std, "neck": neck,
+                         "neck_reduction": neck_reduction}, "network")
     if classes < 1 or frames < 1 or size < 1:
         raise ModaliftError(f"network '{name}': classes={classes}, frames={frames}, size={size} - "
                             "each must be 1 or more")
@@ -118,11 +123,14 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
         net = family(prepare, classes=classes, frames=frames, size=size, **asked, **options)
     except (ValueError, RuntimeError) as error:  # of PyTorch: a probability outside 0 .. 1, more weights than memory
         raise ModaliftError(f"network '{name}': {str(error).splitlines()[0]}") from None
+    if neck == "converter":
+        net.neck = FeatureConverter(net.stages[net.last_stage].channels, neck_reduction)
     net.view, net.modality = view or kind, kind
     net.classes, net.channels, net.frames, net.size = classes, channels, frames, size
     net.config = {"name": name, "classes": classes, "view": net.view, "modality_name": kind, "channels": channels,
                   "frames": frames, "size": size, "mean": list(mean), "std": list(std), "motion": motion,
-                  "motion_gain": motion_gain, **options}
+                  "motion_gain": motion_gain, **({"neck": neck, "neck_reduction": neck_reduction} if neck != "none" else {}),
+                  **options}
     return net
 
 

@@ -103,9 +103,13 @@ def who(term: str) -> str:
     Example:
         >>> who("graph/teacher>student")
         'teacher teaches student'
+        >>> who("imitate/teacher+assistant>student")
+        'teacher and assistant teach student'
         >>> who("recognise/student")
         'labels teach student'
     """
     _, _, roles = term.partition("/")
     teacher, arrow, learner = roles.partition(">")
-    return f"{teacher} teaches {learner}" if arrow else f"labels teach {teacher}"
+    if not arrow:
+        return f"labels teach {teacher}"
+    return f"{teacher.replace('+', ' and ')} teach{'' if '+' in teacher else 'es'} {learner}"

@@ -209,7 +209,7 @@ def _terms(record: Record) -> tuple[dict[str, float], dict[str, list[float]]]:
 def _roles(term: str) -> tuple[str, str]:
     """Who teaches and who learns, from a term's name: ``graph/teacher>student``, ``recognise/student``."""
     teacher, arrow, learner = term.partition("/")[2].partition(">")
-    return (teacher, learner) if arrow else ("labels", teacher or term)
+    return (teacher.replace("+", " and "), learner) if arrow else ("labels", teacher or term)
 
 
 def _recipe(record: Record) -> str:

@@ -40,10 +40,15 @@ def roles_of(name: str) -> tuple[tuple[str, ...], bool]:
     return named, any(typing.get_origin(hint) is Mapping for hint, _ in found.values())
 
 
+def optional_roles_of(name: str) -> tuple[str, ...]:
+    """Roles that a scheme can do without."""
+    return tuple(k for k, (hint, _) in _parameters(name).items() if hint == Recognizer | None)
+
+
 def settings_of(name: str) -> dict[str, Any]:
     """Setting -> default, read off the constructor: a scheme's part of a recipe."""
     return {k: d for k, (hint, d) in _parameters(name).items()
-            if hint is not Recognizer and typing.get_origin(hint) is not Mapping}
+            if hint not in (Recognizer, Recognizer | None) and typing.get_origin(hint) is not Mapping}
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,11 +70,12 @@ def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, 
     missing = [r for r in named if r not in networks]
     if missing:
         raise ModaliftError(f"scheme '{name}' needs a network in the role '{missing[0]}' - add networks.{missing[0]}")
-    rest = {k: n for k, n in networks.items() if k not in named}
+    known = (*named, *optional_roles_of(name))
+    rest = {k: n for k, n in networks.items() if k not in known}
     if rest and not more:
         extra = sorted(rest)[0]
-        raise ModaliftError(f"scheme '{name}' has no role '{extra}' - {nearest(extra, named)}")
-    arguments: dict[str, Any] = {k: networks[k] for k in named}
+        raise ModaliftError(f"scheme '{name}' has no role '{extra}' - {nearest(extra, known)}")
+    arguments: dict[str, Any] = {k: networks[k] for k in known if k in networks}
     if more:
         slot = next(k for k, (hint, _) in _parameters(name).items() if typing.get_origin(hint) is Mapping)
         arguments[slot] = rest
@@ -79,11 +85,12 @@ def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, 
 from modalift.schemes import (  # noqa: E402  (schemes register themselves)
     distill,  # noqa: F401
     mgcam_dkd,  # noqa: F401
+    mtcd,  # noqa: F401
     mtut,  # noqa: F401
     single,  # noqa: F401
 )
 
 __all__ = [
     "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "joint", "joint_mean",
-    "label_loss", "labels_of", "look", "roles_of", "scheme", "settings_of", "total", "watch",
+    "label_loss", "labels_of", "look", "optional_roles_of", "roles_of", "scheme", "settings_of", "total", "watch",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,7 +19,8 @@ from modalift.networks.joint_norm import JointBatchNorm
 from modalift.registry import Registry
 
 #: Term name -> (weight, raw scalar). ``sum(weight * raw)`` is the loss, the raw values are the log. A name says what
-#: is compared and who teaches whom: ``graph/teacher>student``; ``recognise/student`` for a term of labels.
+#: is compared and who teaches whom: ``graph/teacher>student``, ``imitate/teacher+assistant>student``; ``recognise/student``
+#: for a term of labels.
 Terms = dict[str, tuple[float, Tensor]]
 
 
@@ -63,6 +64,11 @@ class Scheme(nn.Module):
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         raise NotImplementedError  # every scheme implements it
+
+    @classmethod
+    def frozen_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """The frozen roles under these settings: where a setting decides, a scheme says so here."""
+        return cls.frozen_roles
 
     @property
     def roles(self) -> dict[str, Recognizer]:
