@@ -232,11 +232,13 @@ def counterpart(name: str, ours: Collection[str]) -> str:
     Raises:
         KeyError: there is none.
     """
-    own = [f"backbone.{name}"] if not name.startswith("fc.") else [f"head.{name}", *(k for k in ours if k.startswith("head.")
-                                                                                     and k.endswith(name[2:]))]
-    for key in own:
-        if key in ours:
-            return key
+    if name.startswith("fc."):
+        for key in ours:
+            if key.startswith("head.") and key.endswith(name.removeprefix("fc")):
+                return key
+    for key in (name, name.replace(".conv1.net.", ".conv1."), name.replace(".conv1.action_", ".action.action_")):
+        if f"backbone.{key}" in ours:
+            return f"backbone.{key}"
     raise KeyError(name)
 
 
