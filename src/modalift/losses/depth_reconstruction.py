@@ -16,7 +16,7 @@ def resized(picture: Tensor, height: int, width: int, antialias: bool = False) -
         return picture
     frames = picture.transpose(1, 2).flatten(0, 1)
     small = F.interpolate(frames, (height, width), mode="bilinear", align_corners=False, antialias=antialias)
-    return small.unflatten(0, (len(picture), -1)).transpose(1, 2)
+    return small.unflatten(0, (len(picture), picture.shape[2])).transpose(1, 2)
 
 
 @full_precision

@@ -85,6 +85,7 @@ def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, 
 from modalift.schemes import (  # noqa: E402  (schemes register themselves)
     distill,  # noqa: F401
     mgcam_dkd,  # noqa: F401
+    msd,  # noqa: F401
     mtcd,  # noqa: F401
     mtut,  # noqa: F401
     single,  # noqa: F401
