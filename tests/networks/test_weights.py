@@ -190,6 +190,15 @@ def wrong(folder: Path, kind: str) -> Path:
     elif kind == "cut":
         torch.save(good, path)
         path.write_bytes(path.read_bytes()[:5000])
+    elif kind.startswith("cut old"):
+        torch.save(good, path, _use_new_zipfile_serialization=False)
+        data = path.read_bytes()
+        path.write_bytes(data[:{"start": 3, "end": -1}.get(kind.split()[-1], 5000)])
+    elif kind == "module":
+        torch.save(torch.nn.Linear(2, 2), path)
+    elif kind == "scrambled":
+        torch.save(good, path)
+        path.write_bytes(b"PK" + bytes(range(256)) * 40)
     elif kind == "cut safetensors":
         path = folder / "w.safetensors"
         save_file(good, path)
@@ -218,6 +227,8 @@ def wrong(folder: Path, kind: str) -> Path:
     ("code", "could run code"), ("code in zip", "could run code"),
     ("empty", "not a PyTorch"), ("text", "not a PyTorch file"), ("cut", "not a readable"),
     ("cut safetensors", "not a readable"),
+    ("cut old", "not a readable"), ("cut old at its end", "not a readable"), ("cut old at its start", "not a readable"),
+    ("scrambled", "damage, so opening it could run code"), ("module", "holds a torch.nn.modules.linear.Linear, so opening it"),
     ("list", "no named tensors but a list"), ("no tensors", "no named tensors"), ("unknown layout", "a.b"),
     ("other width", r"'conv1.weight' is \(16, 3, 7, 7\) but \(8, 3, 7, 7\)"),
     ("other depth", "with 15 of the 100 tensors"),

@@ -157,7 +157,7 @@ def without(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     (lambda: solid("resnet34"), "r3d", {}, "3-D ResNet .* lacks, such as 'backbone.layer1.2.conv1.weight'"),
     (lambda: solid("resnet18"), "r3d", {"backbone": "res3d18"}, r"'conv1.weight' is \(8, 3, 7, 7, 7\) but \(8, 3, 3, 7, 7\)"),
     (lambda: solid("resnet18"), "tsm", {}, r"'conv1.weight' is \(8, 3, 7, 7, 7\) but \(8, 3, 7, 7\)"),
-    (lambda: without(solid(), "downsample"), "r3d", {}, "shortcuts have no weights"),
+    (lambda: without(solid(), "downsample"), "r3d", {}, "shortcuts of type A"),
     (lambda: without(image(), "layer4.1"), "tsm", {}, "without 'backbone.layer4.1'"),
     (lambda: image(), "c3d", {}, r"'conv1.weight' is .*another network \(tsm, "),
     (lambda: image(), "vgg16", {}, r"torchvision ResNet with 0 of the 26 .*another network \(tsm, "),
@@ -170,6 +170,10 @@ def without(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     (lambda: image() | {"bn1.running_var": torch.ones(9)}, "tsm", {}, r"'bn1.running_var' is \(9,\) but \(8,\)"),
     (lambda: image() | {"layer3.0.conv1.weight": torch.zeros(32, 16, 9)}, "tsm", {}, r"is \(32, 16, 9\)"),
     (lambda: image() | {"conv1.weight": torch.zeros(0, 3, 7, 7)}, "tsm", {}, r"is \(0, 3, 7, 7\)"),
+    (lambda: image() | {"conv1.weight": torch.zeros(8, 0, 7, 7)}, "tsm", {}, r"is \(8, 0, 7, 7\)"),
+    (lambda: image() | {"bn1.weight": torch.ones(8).to_sparse()}, "tsm", {}, "and sparse"),
+    (lambda: image() | {"bn1.weight": torch.ones(8, device="meta")}, "tsm", {}, "without values"),
+    (lambda: image() | {"bn1.weight": torch.ones(8, dtype=torch.complex64)}, "tsm", {}, "of complex64"),
 ])
 def test_files_of_other_networks_are_refused(tmp_path: Path, made: Callable[[], dict[str, Tensor]], family: str,
                                              options: dict[str, Any], part: str) -> None:

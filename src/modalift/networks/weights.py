@@ -106,10 +106,12 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ModaliftError(f"{path}: holds more than tensors, so opening it could run code - save its "
-                            "state_dict() alone, or as .safetensors") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", f"{error} {error.__context__}")
+        what = f"a {asked[1][:80]}" if asked else "more than tensors, or damage"
+        raise ModaliftError(f"{path}: holds {what}, so opening it could run code - save its state_dict() alone, or as "
+                            ".safetensors") from None
+    except Exception as error:  # a damaged pickle can raise anything
         raise ModaliftError(f"{path}: not a readable PyTorch file ({_first(error)}) - fetch it again") from None
     for wrapping in WRAPPINGS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapping), Mapping):
@@ -158,7 +160,7 @@ def _bare(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _fits(given: Tensor, wanted: Tensor, first: bool) -> bool:
     """Whether a tensor of the file can fill one of the network's; ``first`` for the first convolution."""
-    if wanted.is_floating_point() and not given.is_floating_point():
+    if wanted.is_floating_point() and _odd(given):
         return False
     shape = list(given.shape)
     if given.dim() == 4 and wanted.dim() == 5:
@@ -166,6 +168,13 @@ def _fits(given: Tensor, wanted: Tensor, first: bool) -> bool:
     if first and len(shape) > 1:
         shape[1] = wanted.shape[1]
     return shape == list(wanted.shape) or _bare(given.shape) == _bare(wanted.shape)
+
+
+def _odd(tensor: Tensor) -> str:
+    """What keeps a tensor from being a plain one of real numbers, if anything."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return " without values" if tensor.is_meta else " and sparse"
+    return "" if tensor.is_floating_point() and tensor.numel() else f" of {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _inputs(net: Recognizer) -> set[str]:
@@ -224,23 +233,23 @@ def _refuse_another(net: Recognizer, reading: _Reading, state: Mapping[str, Tens
     if reading.wrong:
         name, key = next(iter(reading.wrong.items()))
         tensor = state[key]
-        kind = "" if tensor.is_floating_point() else f" of {str(tensor.dtype).removeprefix('torch.')}"
-        raise ModaliftError(f"{path}: '{key}' is {tuple(tensor.shape)}{kind} but {tuple(own[name].shape)} in the network "
-                            f"- {advice}")
+        given = f"{tuple(tensor.shape)}{_odd(tensor)}"
+        raise ModaliftError(f"{path}: '{key}' is {given} but {tuple(own[name].shape)} in the network - {advice}")
     trunk = [n for n in own if n.startswith("backbone.") and not n.endswith("num_batches_tracked")]
     if 2 * reading.found < len(trunk):
         raise ModaliftError(f"{what} with {reading.found} of the {len(trunk)} tensors of this network's trunk - {advice}")
-    given = len(reading.homeless) + sum(n.startswith("backbone.") for n in reading.taken)
+    placed = len(reading.homeless) + sum(n.startswith("backbone.") for n in reading.taken)
     blocks, here = _blocks(trunk), _blocks(reading.taken)
     deeper = [n for n in reading.homeless if _blocks([n]) - blocks]
-    if 10 * len(reading.homeless) > given or deeper:
+    if 10 * len(reading.homeless) > placed or deeper:
         raise ModaliftError(f"{what} with {len(reading.homeless)} tensors that this network lacks, such as "
                             f"'{(deeper or reading.homeless)[0]}' - {advice}")
     for block in sorted(blocks - here):
         raise ModaliftError(f"{what} without '{block}' - {advice}")
     for name in trunk:
         if re.search(r"\.downsample\.0\.weight$", name) and name not in reading.taken:
-            raise ModaliftError(f"{what} without '{name}' - its shortcuts have no weights (type A), this network's have")
+            raise ModaliftError(f"{what} without '{name}' (shortcuts of type A, which have no weights) - "
+                                "this network takes files with shortcuts of type B")
 
 
 def _blocks(names: Iterable[str]) -> set[str]:
