@@ -14,7 +14,7 @@ from modalift.networks import Recognizer
 #: Small variants of every family; a family that is not named here is built with its defaults.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "small": [{}, {"motion": "clip"}, {"causal": True}, {"causal": True, "motion": "running"},
-              {"blocks": 2, "bins": 1}],
+              {"blocks": 2, "bins": 1, "grid": 2}, {"causal": True, "grid": 3}],
     "c3d": [{"width": 0.0625}, {"variant": "gesrec", "width": 0.0625}],
     "tsm": [{"backbone": "resnet8", "width": 0.25}, {"backbone": "resnet18", "width": 0.125, "shift": False},
             {"backbone": "resnet50", "width": 0.125, "placement": "block"}],

@@ -60,18 +60,28 @@ class SpansHead(nn.Module):
         bins: spans that are told apart.
         dropout: share of the means that is dropped in training.
         hidden: channels of the convolution; by default twice the map's.
+        grid: cells along height and along width whose means are told apart; 1 is the mean of the whole map.
         padding: blank frames on each side that the convolution sees.
     """
 
-    def __init__(self, channels: int, classes: int, bins: int, dropout: float, hidden: int | None, padding: int) -> None:
+    def __init__(self, channels: int, classes: int, bins: int, dropout: float, hidden: int | None, grid: int,
+                 padding: int) -> None:
         super().__init__()
-        self.bins, self.hidden = bins, hidden or 2 * channels
-        self.conv = nn.Conv1d(channels, self.hidden, 3, padding=padding, bias=False)
+        self.bins, self.hidden, self.grid = bins, hidden or 2 * channels, grid
+        self.conv = nn.Conv1d(channels * grid**2, self.hidden, 3, padding=padding, bias=False)
         self.bn = nn.BatchNorm1d(self.hidden)
         self.relu = nn.ReLU(inplace=True)
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(self.hidden * bins, classes)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """The means of the cells of every frame: ``(B, C, T, H, W)`` to ``(B, C * grid**2, T)``."""
+        if self.grid == 1:
+            return x.mean((3, 4))
+        across, down = (spans(n, self.grid, x.device).to(x.dtype) for n in (x.shape[4], x.shape[3]))
+        cells = (x @ across).transpose(3, 4) @ down  # (B, C, T, grid, grid), columns first
+        return cells.flatten(3).transpose(2, 3).flatten(1, 2)
 
     def convolved(self, frames: Tensor) -> Tensor:
         """Of pooled frames ``(B, C, T)``: u, ``(B, hidden, T)`` (two frames fewer without padding)."""
@@ -88,9 +98,10 @@ class OrderedHead(SpansHead):
 
     .. math:: u = \mathrm{ReLU}(\mathrm{BN}(k * \bar x)), \qquad z = W\, [\bar u_1; \ldots; \bar u_n] + b
 
-    where :math:`\bar x` is the map's mean over height and width, ``k`` a kernel of three frames, and
-    :math:`\bar u_i` the mean of ``u`` over the i-th of ``n`` equal spans of the clip. Averaging logits over all frames
-    cannot tell a movement from its reverse except through the trunk; this can, and learns in far fewer epochs.
+    where :math:`\bar x` is the map's mean over height and width (with ``grid``, the means of its cells side by side: then
+    it also knows where in the picture), ``k`` a kernel of three frames, and :math:`\bar u_i` the mean of ``u`` over the
+    i-th of ``n`` equal spans of the clip. Averaging logits over all frames cannot tell a movement from its reverse
+    except through the trunk; this can, and learns in far fewer epochs.
 
     Args:
         channels: channels of the map.
@@ -98,16 +109,17 @@ class OrderedHead(SpansHead):
         bins: n.
         dropout: share of the means that is dropped in training.
         hidden: channels of u; by default twice the map's.
+        grid: cells along height and along width.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, K)``, any T.
     """
 
     def __init__(self, channels: int, classes: int, bins: int = 4, dropout: float = 0.3,
-                 hidden: int | None = None) -> None:
-        super().__init__(channels, classes, bins, dropout, hidden, padding=1)
+                 hidden: int | None = None, grid: int = 1) -> None:
+        super().__init__(channels, classes, bins, dropout, hidden, grid, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classified(self.convolved(x.mean((3, 4))))
+        return self.classified(self.convolved(self.pooled(x)))
 
 
 class CausalHead(SpansHead):
@@ -128,13 +140,14 @@ class CausalHead(SpansHead):
         bins: n.
         dropout: share of the means that is dropped in training.
         hidden: channels of u; by default twice the map's.
+        grid: cells along height and along width.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, K)``, any T.
     """
 
     def __init__(self, channels: int, classes: int, frames: int, bins: int = 4, dropout: float = 0.3,
-                 hidden: int | None = None) -> None:
-        super().__init__(channels, classes, bins, dropout, hidden, padding=0)
+                 hidden: int | None = None, grid: int = 1) -> None:
+        super().__init__(channels, classes, bins, dropout, hidden, grid, padding=0)
         self.frames = frames
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,9 +156,9 @@ class CausalHead(SpansHead):
     def run(self, x: Tensor, before: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Logits at the last of these frames, and what the next ones need.
 
-        The memory is ``(pooled frames (B, C, 2), u (B, hidden, frames))``; zeros are the start.
+        The memory is ``(pooled frames (B, C * grid**2, 2), u (B, hidden, frames))``; zeros are the start.
         """
-        pooled = x.mean((3, 4))
+        pooled = self.pooled(x)
         past = pooled.new_zeros((*pooled.shape[:2], 2)) if before is None else before[0].to(pooled.dtype)
         pooled = torch.cat([past, pooled], 2)
         u = self.convolved(pooled)

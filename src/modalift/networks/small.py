@@ -51,7 +51,7 @@ class Streaming(Recognizer):
 
 @network("small", papers="Modalift's own", clip=(3, 16, 56))
 def small(prepare: Prepare, *, classes: int, frames: int, size: int, width: int = 16, blocks: int = 1,
-          dropout: float = 0.3, bins: int = 4, part: int = 8, causal: bool = False) -> Recognizer:
+          dropout: float = 0.3, bins: int = 4, grid: int = 1, part: int = 8, causal: bool = False) -> Recognizer:
     """A temporal-shift ResNet-8 of 16, 32 and 64 channels with an order-aware head, for clips of 48 to 64 pixels.
 
     Recommended with ``motion="clip"`` (``motion="running"`` where it streams): seeing each pixel's departure from its
@@ -62,6 +62,7 @@ def small(prepare: Prepare, *, classes: int, frames: int, size: int, width: int 
         blocks: residual blocks in each stage (1 is a ResNet-8, 2 a ResNet-14).
         dropout: before the classifier.
         bins: spans of the clip that the head tells apart.
+        grid: cells of the picture, along height and along width, that the head tells apart.
         part: one ``part``-th of the channels is moved from a neighbouring frame.
         causal: every frame sees the past only, so that :meth:`Recognizer.step` takes one frame at a time; the head then
             looks at the last ``frames`` frames, however long the stream is.
@@ -78,11 +79,11 @@ def small(prepare: Prepare, *, classes: int, frames: int, size: int, width: int 
     if causal and prepare.motion == "clip":
         raise ModaliftError("network 'small': causal=true with motion='clip' needs frames to come - "
                             "set motion='running'")
-    for key, value in (("width", width), ("blocks", blocks), ("bins", bins)):
+    for key, value in (("width", width), ("blocks", blocks), ("bins", bins), ("grid", grid)):
         if value < 1:
             raise ModaliftError(f"network 'small': {key}={value} - must be 1 or more")
     layout = Layout((blocks,) * 3, small_stem=True)
     trunk = ResNet(prepare.out_channels, layout, width, "residual", part, causal)
     if causal:
-        return Streaming(prepare, trunk, CausalHead(trunk.channels, classes, frames, bins, dropout))
-    return Recognizer(prepare, trunk, OrderedHead(trunk.channels, classes, bins, dropout))
+        return Streaming(prepare, trunk, CausalHead(trunk.channels, classes, frames, bins, dropout, grid=grid))
+    return Recognizer(prepare, trunk, OrderedHead(trunk.channels, classes, bins, dropout, grid=grid))
