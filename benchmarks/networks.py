@@ -75,10 +75,12 @@ def clips_for(net: nn.Module, batch: int) -> Tensor:
 
 
 def channels_last(net: nn.Module) -> nn.Module:
-    """The network with its convolutions' weights in channels-last order, of whichever dimension most of them have."""
-    flat = sum(isinstance(m, nn.Conv2d) for m in net.modules())
-    deep = sum(isinstance(m, nn.Conv3d) for m in net.modules())
-    return net.to(memory_format=torch.channels_last_3d if deep > flat else torch.channels_last)  # type: ignore[call-overload]
+    """The network with its convolutions' weights in channels-last order, two- and three-dimensional ones alike."""
+    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for p in net.parameters():
+        if p.dim() in orders:
+            p.data = p.data.contiguous(memory_format=orders[p.dim()])
+    return net
 
 
 def trained(net: Callable[[Tensor], Tensor], clip: Tensor, labels: Tensor, half: bool = False) -> Step:
@@ -199,7 +201,7 @@ def agree(name: str) -> float:
             F.cross_entropy(net(given), labels).backward()
         own = dict(ours.named_parameters())
         pairs = [(own[counterpart(k, own)].grad.reshape(p.shape), p.grad) for k, p in reference.named_parameters()]
-        pairs.append((ours(clip), reference((clip - 110) / 60)))
+        pairs.append((ours(clip).detach(), reference((clip - 110) / 60).detach()))
         scale = max(float(b.abs().max()) for _, b in pairs[:-1])
         for a, b in pairs:
             # A gradient that is nothing but rounding (a bias before BatchNorm) is compared on the scale of the others.
