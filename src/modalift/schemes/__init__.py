@@ -83,11 +83,13 @@ def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, 
 
 
 from modalift.schemes import (  # noqa: E402  (schemes register themselves)
+    crd,  # noqa: F401
     distill,  # noqa: F401
     mgcam_dkd,  # noqa: F401
     msd,  # noqa: F401
     mtcd,  # noqa: F401
     mtut,  # noqa: F401
+    prokt,  # noqa: F401
     single,  # noqa: F401
 )
 

@@ -59,6 +59,8 @@ class Scheme(nn.Module):
     frozen_roles: tuple[str, ...] = ()
     #: Whether clips without a label teach anything here; where not, they are left out of training.
     uses_unlabelled: bool = True
+    #: Whether labels teach each student as they do in `single`; where not (ProKT's sees none), a scheme says so.
+    labels_teach: bool = True
     #: Why gradient accumulation would change the loss (relations over the batch), or empty where it would not.
     batch_relational: str = ""
 

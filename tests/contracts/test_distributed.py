@@ -1,0 +1,75 @@
+"""Two processes, each with a part of the clips, give every scheme the gradients of one process with all of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_schemes import CASES, END, batch, scheme
+
+from modalift.networks.joint_norm import synchronise
+from modalift.schemes import total
+
+WHOLE = 6
+
+
+def uneven():
+    """Six clips of which two lack a sensor and two a label."""
+    given = batch(WHOLE)
+    given.present["pose"][1] = False
+    given.present["depth"][4] = False
+    given.labels[[0, 5]], given.labelled[[0, 5]] = -1, False
+    return given
+
+
+def shares():
+    """The clips of either process: unequal numbers of them."""
+    return [torch.tensor([0, 1]), torch.tensor([2, 3, 4, 5])]
+
+
+def gradients_of(case, rows, together: bool):
+    made = scheme(case).train()
+    if together:
+        synchronise(made)
+        made = torch.nn.parallel.DistributedDataParallel(made, find_unused_parameters=True)
+    inner = made.module if together else made
+    found = {}
+    for update in inner.updates():
+        progress = type(END)(END.epoch, END.epochs, END.step, END.steps, update.name)
+        made.zero_grad(set_to_none=True)
+        total(made(uneven().take(rows), progress)).backward()
+        names = {**inner.roles, **inner.parts}
+        found |= {f"{member}.{k}": p.grad.clone() for member in update.members for k, p in names[member].named_parameters()
+                  if p.grad is not None}
+    return found
+
+
+def _process(rank: int, port: int, out: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    found = {i: gradients_of(case, shares()[rank], together=True) for i, case in enumerate(CASES)}
+    if rank == 0:
+        torch.save(found, out)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    out = tmp_path_factory.mktemp("two") / "gradients.pt"
+    mp.spawn(_process, (29541, str(out)), nprocs=2)
+    return torch.load(out)
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{n}-{s}" for n, s in CASES])
+def test_gradients_of_two_processes_are_those_of_the_joint_batch(of_two, number):
+    alone = gradients_of(CASES[number], torch.arange(WHOLE), together=False)
+    found = of_two[number]
+    assert found.keys() == alone.keys()
+    for key, grad in alone.items():
+        torch.testing.assert_close(found[key], grad, rtol=2e-3, atol=2e-5 * max(1.0, float(grad.abs().max())), msg=key)

@@ -1,0 +1,84 @@
+"""ProKT's two steps and CRD's memory, beyond what every scheme promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modalift import networks, schemes
+from modalift.errors import ModaliftError
+from modalift.losses import contrastive_representation
+from modalift.modalities import Batch
+from modalift.schemes import Progress
+
+
+def net(view: str) -> networks.Recognizer:
+    torch.manual_seed(len(view))
+    if view == "pose":
+        return networks.build("signal", classes=4, view="pose", channels=9, frames=4, dropout=0.0)
+    return networks.build("small", classes=4, view=view, frames=4, size=32, width=8, dropout=0.0)
+
+
+def batch(n: int = 5) -> Batch:
+    g = torch.Generator().manual_seed(0)
+    yes = torch.ones(n, dtype=torch.bool)
+    clips = {"depth": 2000 + 500 * torch.rand(n, 1, 4, 32, 32, generator=g), "pose": torch.rand(n, 9, 4, 1, 1, generator=g)}
+    return Batch(clips, {}, {v: yes.clone() for v in clips}, torch.arange(n) % 4, yes, torch.arange(n))
+
+
+def made(name: str, **settings):
+    return schemes.build(name, {"student": net("depth"), "teacher": net("pose")}, settings).train()
+
+
+def test_prokt_takes_its_two_steps_in_turn():
+    scheme = made("prokt", near=0.4)
+    assert [u.name for u in scheme.updates()] == ["teacher", "student"]
+    first = scheme(batch(), Progress(update="teacher"))
+    assert {k: w for k, (w, _) in first.items()} == {"recognise/teacher": 0.6, "near/student>teacher": 0.4}
+    second = scheme(batch(), Progress(update="student"))
+    assert {k: w for k, (w, _) in second.items()} == {"recognise/student": 0.0, "follow/teacher>student": 1.0}
+    p_t = torch.softmax(scheme.teacher(batch().clips["pose"]), 1)
+    assert torch.allclose(p_t, torch.full_like(p_t, 0.25)), "without an opinion at first"
+    z = scheme.student(batch().clips["depth"])
+    expected = F.kl_div(torch.log_softmax(z, 1), p_t.detach(), reduction="batchmean")
+    torch.testing.assert_close(second["follow/teacher>student"][1], expected)
+    assert list(scheme.students) == ["student"]
+
+
+def test_crd_remembers_what_it_saw_and_only_that():
+    scheme, given = made("crd", negatives=7, dim=16), batch()
+    scheme.remember(20)
+    before = scheme.memory_s.clone(), scheme.memory_t.clone()
+    terms = scheme(given, Progress())
+    assert torch.equal(scheme.memory_s, before[0]), "a step moves the memory, looking does not"
+    scheme.after_step(given)
+    for memory, old in zip((scheme.memory_s, scheme.memory_t), before, strict=True):
+        assert torch.equal(memory[5:], old[5:])
+        assert not torch.equal(memory[:5], old[:5])
+        torch.testing.assert_close(memory.norm(dim=1), torch.ones(20))
+    assert terms["contrast/teacher>student"][1] > 0
+    assert (scheme.scale != 0).all()
+    kept = scheme.scale.clone()
+    scheme(given, Progress(step=1))
+    assert torch.equal(scheme.scale, kept), "the constants are those of the first batch"
+
+
+def test_crd_compares_with_its_own_row_and_others_rows():
+    scheme, given = made("crd", negatives=6, dim=8), batch()
+    scheme.remember(20)
+    v = F.normalize(torch.randn(5, 8), dim=1)
+    scheme.scale[:] = 1.0
+    value = scheme.contrast(v, scheme.memory_t, given.index, 0, 3)
+    offsets = torch.randint(1, 20, (6,), generator=torch.Generator().manual_seed(6))
+    rows = (given.index[:, None] + offsets) % 20
+    assert not (rows == given.index[:, None]).any()
+    own = (v * scheme.memory_t[given.index]).sum(1) / 0.07 - 1.0
+    others = (v[:, None] * scheme.memory_t[rows]).sum(2) / 0.07 - 1.0
+    torch.testing.assert_close(value, contrastive_representation(own, others, 20, per_sample=True))
+
+
+def test_settings_that_make_no_sense_are_told():
+    for name, wrong in (("prokt", {"near": 1.0}), ("prokt", {"temperature": 0.0}), ("crd", {"tau": 0.0}), ("crd", {"negatives": 0})):
+        with pytest.raises(ModaliftError, match=next(iter(wrong))):
+            made(name, **wrong)
