@@ -45,7 +45,7 @@ def literal_cells(x: np.ndarray, grid: int) -> np.ndarray:
         for j in range(grid):
             top, bottom = i * height // grid, -(-(i + 1) * height // grid)
             left, right = j * width // grid, -(-(j + 1) * width // grid)
-            out[:, j, i] = x[:, :, top:bottom, left:right].mean((2, 3))
+            out[:, i, j] = x[:, :, top:bottom, left:right].mean((2, 3))
     return out.reshape(-1, frames)
 
 

@@ -79,8 +79,8 @@ class SpansHead(nn.Module):
         """The means of the cells of every frame: ``(B, C, T, H, W)`` to ``(B, C * grid**2, T)``."""
         if self.grid == 1:
             return x.mean((3, 4))
-        across, down = (spans(n, self.grid, x.device).to(x.dtype) for n in (x.shape[4], x.shape[3]))
-        cells = (x @ across).transpose(3, 4) @ down  # (B, C, T, grid, grid), columns first
+        down, across = (spans(n, self.grid, x.device).to(x.dtype) for n in x.shape[3:])
+        cells = down.T @ x @ across  # (B, C, T, grid, grid)
         return cells.flatten(3).transpose(2, 3).flatten(1, 2)
 
     def convolved(self, frames: Tensor) -> Tensor:
