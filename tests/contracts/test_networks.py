@@ -24,6 +24,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "resnext101_3d": [{"width": 0.125, "groups": 4}],
     "i3d_resnet50": [{"width": 0.125}, {"width": 0.125, "strides": "mmaction2"}, {"width": 0.125, "pattern": "heavy"},
                      {"width": 0.125, "pattern": "slowonly"}],
+    "action_net": [{"backbone": "resnet8", "width": 0.5}, {"backbone": "resnet18", "width": 0.5}],
     "signal": [{}, {"velocity": False, "blocks": 2}, {"motion": "clip"}],
 }
 #: Families whose logits do not depend on the order of the frames.
