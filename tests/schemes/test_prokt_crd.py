@@ -79,6 +79,7 @@ def test_crd_compares_with_its_own_row_and_others_rows():
 
 
 def test_settings_that_make_no_sense_are_told():
-    for name, wrong in (("prokt", {"near": 1.0}), ("prokt", {"temperature": 0.0}), ("crd", {"tau": 0.0}), ("crd", {"negatives": 0})):
+    wrongs = [("prokt", {"near": 1.0}), ("prokt", {"temperature": 0.0}), ("crd", {"tau": 0.0}), ("crd", {"dim": 0})]
+    for name, wrong in wrongs:
         with pytest.raises(ModaliftError, match=next(iter(wrong))):
             made(name, **wrong)
