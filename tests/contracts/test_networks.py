@@ -22,6 +22,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "r3d": [{"backbone": "resnet18", "width": 0.125}, {"backbone": "resnet50", "width": 0.125},
             {"backbone": "res3d18", "width": 0.125}],
     "resnext101_3d": [{"width": 0.125, "groups": 4}],
+    "i3d": [{"width": 0.125}, {"width": 0.125, "padding": "symmetric"}],
     "i3d_resnet50": [{"width": 0.125}, {"width": 0.125, "strides": "mmaction2"}, {"width": 0.125, "pattern": "heavy"},
                      {"width": 0.125, "pattern": "slowonly"}],
     "action_net": [{"backbone": "resnet8", "width": 0.5}, {"backbone": "resnet18", "width": 0.5}],

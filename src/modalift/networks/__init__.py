@@ -137,6 +137,7 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
 from modalift.networks import (  # noqa: E402  (families register themselves)
     action_net,  # noqa: F401
     c3d,  # noqa: F401
+    i3d,  # noqa: F401
     i3d_resnet50,  # noqa: F401
     r3d,  # noqa: F401
     resnext101_3d,  # noqa: F401
