@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -19,10 +19,28 @@ from modalift.networks.resnet import Block, Placement, ResNet
 from modalift.networks.temporal import TemporalConv, temporal_conv, temporal_conv_gradients
 
 
+def _pieces(x: Tensor) -> Iterator[slice]:
+    """Runs of frames that stay in a CPU's cache while they are worked on; elsewhere all frames at once."""
+    step = max(1, 2**18 // x[0].numel()) if x.device.type == "cpu" else len(x)
+    return (slice(i, i + step) for i in range(0, len(x), step))
+
+
+def _scale(x: Tensor, gain: Tensor, place: Tensor, offset: Tensor | None = None, plane: Tensor | None = None) -> Tensor:
+    """``x * (gain + place) + offset + plane`` in place of ``x``: one value a frame and channel, or a frame and pixel."""
+    for s in _pieces(x):
+        part = x[s]
+        scaled = part * gain[s] if offset is None else torch.addcmul(offset[s], part, gain[s])
+        torch.addcmul(scaled, part, place[s], out=part)
+        if plane is not None:
+            part += plane[s]
+    return x
+
+
 class _ExcitedConvolution(torch.autograd.Function):
     """``conv(x~ * (gain + place))`` that keeps ``x`` and the small tensors, and makes the rest again for its gradient.
 
-    Written out, a training step keeps five tensors of the size of ``x`` and its backward pass makes a dozen.
+    Written out, a training step keeps five tensors of the size of ``x`` and makes a dozen more on its way back. Here no
+    more than two are there at a time: beside such steps it is the fresh memory that costs, not the arithmetic.
     """
 
     @staticmethod
@@ -35,34 +53,35 @@ class _ExcitedConvolution(torch.autograd.Function):
             small = [s.requires_grad_() for s in small]
             masks = tuple(m.to(x.dtype) for m in action.excite(small[0], small[1], small[2], frames))
         place, gain = (m.detach() for m in masks)
-        ctx.conv, ctx.frames, ctx.small, ctx.masks, ctx.rest = conv, frames, small, masks, rest
+        ctx.how = (conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups)
+        ctx.frames, ctx.small, ctx.masks, ctx.rest = frames, small, masks, rest
         ctx.save_for_backward(x, place, gain, moving, squeeze, kernel)
-        y = (moved * gain).addcmul_(moved, place)
-        return F.conv2d(y, kernel, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return F.conv2d(_scale(moved, gain, place), kernel, None, conv.stride, conv.padding, conv.dilation, conv.groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, place, gain, moving, squeeze, kernel = ctx.saved_tensors
-        conv, gradients = ctx.conv, torch.ops.aten.convolution_backward
+        gradients = torch.ops.aten.convolution_backward
         moved = temporal_conv(x, moving, ctx.frames)
-        y = (moved * gain).addcmul_(moved, place)
-        dy, dkernel, _ = gradients(grad, y, kernel, None, conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups,
-                                   (True, True, False))
-        both = torch.mul(dy, moved, out=y)  # one product for both masks; memory is used again: new pages cost time
+        dy: Tensor = gradients(grad, moved, kernel, None, *ctx.how, (True, False, False))[0]
+        dplace, dgain = torch.empty_like(place), torch.empty_like(gain)
+        for s in _pieces(dy):
+            both = dy[s] * moved[s]
+            torch.sum(both, 1, keepdim=True, out=dplace[s])
+            torch.sum(both, (2, 3), keepdim=True, out=dgain[s])
         learn = [w for w in ctx.rest if w.requires_grad]
-        dplane, dpool, dz, *found = torch.autograd.grad(
-            ctx.masks, [*ctx.small, *learn], [both.sum(1, keepdim=True), both.sum((2, 3), keepdim=True)], retain_graph=True)
-        dmoved = torch.addcmul(dpool / (x.shape[2] * x.shape[3]), dy, gain, out=both)
-        dmoved.addcmul_(dy, place).add_(dplane / x.shape[1])
-        del dy
-        _, dsqueeze, _ = gradients(dz, moved, squeeze, None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (False, True, False))
+        dplane, dpool, dz, *found = torch.autograd.grad(ctx.masks, [*ctx.small, *learn], [dplace, dgain], retain_graph=True)
+        how_squeeze = ((1, 1), (0, 0), (1, 1), False, (0, 0), 1)
+        dsqueeze = gradients(dz, moved, squeeze, None, *how_squeeze, (False, True, False))[1]
+        dkernel = gradients(grad, _scale(moved, gain, place), kernel, None, *ctx.how, (False, True, False))[1]
         del moved
+        dmoved = _scale(dy, gain, place, dpool / (x.shape[2] * x.shape[3]), dplane / x.shape[1])
         if dmoved.is_contiguous(memory_format=torch.channels_last):
             rows = dmoved.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # a view
             rows.addmm_(dz.permute(0, 2, 3, 1).reshape(-1, dz.shape[1]), squeeze.flatten(1))
         else:
-            dmoved.flatten(2).baddbmm_(squeeze.flatten(1).t().expand(len(x), -1, -1), dz.flatten(2))
+            dmoved += gradients(dz, dmoved, squeeze, None, *how_squeeze, (True, False, False))[0]
         dx, dmoving = temporal_conv_gradients(dmoved, x, moving, ctx.frames)
         others = iter(found)
         return None, None, None, dx, dmoving, dsqueeze, dkernel, *(next(others) if w.requires_grad else None for w in ctx.rest)
