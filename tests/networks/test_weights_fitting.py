@@ -229,3 +229,13 @@ def test_every_family_loads_its_own_files_and_formats_name_known_families() -> N
     assert formats_for("signal") == ["modalift"]
     assert "torchvision ResNet" in formats_for("tsm")
     assert len({f.name for f in FORMATS}) == len(FORMATS)
+
+
+def test_a_neck_neither_asks_for_weights_nor_forbids_them(tmp_path: Path) -> None:
+    plain, necked = tiny(), tiny(neck="converter")
+    told = load_weights(necked, saved(image(), tmp_path))
+    assert {k.split(".")[0] for k in told.missing} == {"prepare", "neck"}
+    torch.save(necked.state_dict(), tmp_path / "n.pt")
+    told = load_weights(plain, tmp_path / "n.pt")
+    assert not told.missing
+    assert {k.split(".")[0] for k in told.left} == {"neck"}

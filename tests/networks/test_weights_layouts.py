@@ -15,6 +15,7 @@ from torch import Tensor
 import modalift.networks as networks
 from modalift.errors import ModaliftError
 from modalift.networks import Recognizer, load_weights
+from modalift.networks.layouts import FORMATS, Format
 
 LAYOUTS = Path(__file__).resolve().parents[2] / ".." / "shared" / "specs" / "state_dicts"
 real_layouts = pytest.mark.skipif(not LAYOUTS.exists(), reason="../shared with the real layouts of keys is absent")
@@ -275,3 +276,85 @@ def test_c3d_for_other_clips_says_what_the_file_was_made_for(tmp_path: Path, fra
     assert list(told.left) == ["classifier.0.weight"]
     assert "made for clips of 16 frames of 112 x 112" in told.left["classifier.0.weight"]
     assert "head.fc6.weight" in told.missing
+
+
+def layout_of(name: str) -> Format:
+    return next(f for f in FORMATS if f.name == name)
+
+
+@real_layouts
+def test_hassony2_names_mean_what_the_published_map_says() -> None:
+    there = json.loads((LAYOUTS / "keymap_hassony2_to_piergiaj.json").read_text())["map_hassony2_to_piergiaj"]
+    ours = {k: layout_of("hassony2 I3D").translate(k) for k in there}
+    assert ours == {k: layout_of("pytorch-i3d").translate(v) for k, v in there.items()}
+    assert len(set(ours.values())) == len(ours) == 344
+
+
+@real_layouts
+@pytest.mark.parametrize(("modality", "channels", "view"), [("rgb", 3, "rgb"), ("depth", 1, "depth"), ("depth", 1, "left")])
+def test_the_modality_chooses_a_network_of_mtut(tmp_path: Path, modality: str, channels: int, view: str) -> None:
+    state = fill(shapes("mmpose_mtut_i3d_nvgesture"))
+    net = networks.build("i3d", classes=25, view=view, modality_name=modality, channels=channels, padding="symmetric")
+    told = load_weights(net, saved(state, tmp_path))
+    mine = {k: v for k, v in state.items() if f".{modality}." in k}
+    assert (told.format, told.adapted, told.missing) == ("mmpose MTUT I3D", {}, CONSTANTS)
+    assert set(told.left) == set(state) - set(mine)
+    assert set(told.left.values()) == {"of another sensor's network in the file"}
+    assert "padding='symmetric'" in told.note
+    own = trained(net)
+    assert len(told.loaded) == len(mine) == len(own) == 344
+    assert torch.equal(own["backbone.Conv3d_1a_7x7.conv3d.weight"], mine[f"backbone.{modality}.conv3d_1a_7x7.conv3d.weight"])
+    assert torch.equal(own["backbone.Mixed_4e.b1b.bn.running_var"],
+                       mine[f"backbone.{modality}.mixed_4e.branch_1.1.batch3d.running_var"])
+    assert torch.equal(own["head.fc.bias"], mine[f"cls_head.output_conv.{modality}.bias"])
+    assert sorted(map(fingerprint, own.values())) == sorted(map(fingerprint, mine.values()))
+
+
+@real_layouts
+def test_mtut_has_no_network_for_other_sensors(tmp_path: Path) -> None:
+    net = networks.build("i3d", classes=25, view="thermal")
+    with pytest.raises(ModaliftError, match=r"a network each for depth and rgb, none for 'thermal' - .*'depth' or 'rgb'"):
+        load_weights(net, saved(fill(shapes("mmpose_mtut_i3d_nvgesture")), tmp_path))
+
+
+@real_layouts
+@pytest.mark.parametrize(("file", "channels", "done"), [
+    ("rgb_imagenet_400", 2, "mean of 3 channels, repeated 2 times"), ("rgb_imagenet_400", 1, "sum over 3 channels"),
+    ("flow_imagenet_400", 3, "mean of 2 channels, repeated 3 times"), ("flow_imagenet_400", 1, "sum over 2 channels"),
+])
+def test_inception_for_other_sensors(tmp_path: Path, file: str, channels: int, done: str) -> None:
+    net = networks.build("i3d", classes=400, channels=channels, mean=(0.0,), std=(1.0,))
+    told = load_weights(net, saved(fill(shapes(f"pytorch_i3d_{file}")), tmp_path))
+    assert told.adapted == {"backbone.Conv3d_1a_7x7.conv3d.weight": done}
+    assert len(told.loaded) == 343
+
+
+@real_layouts
+@pytest.mark.skipif("tea" not in networks.NETWORKS, reason="there is no tea here yet")
+def test_tea_behind_its_wrapper(tmp_path: Path) -> None:
+    inner = fill(shapes("tea50_8f_inner_174"))
+    state = {f"module.base_model.{k}".replace("module.base_model.fc.", "module.new_fc."): v for k, v in inner.items()}
+    told = load_weights(networks.build("tea", classes=174, channels=3), saved(state, tmp_path))
+    assert (told.format, told.left, told.missing, len(told.loaded)) == ("TEA", {}, CONSTANTS, 784)
+
+
+@real_layouts
+@pytest.mark.skipif("tea" not in networks.NETWORKS, reason="there is no tea here yet")
+def test_tea_begins_from_res2net(tmp_path: Path) -> None:
+    inner = fill(shapes("tea50_8f_inner_174"))
+    state = {k: v for k, v in inner.items() if ".me." not in k and ".shifts." not in k}
+    told = load_weights(networks.build("tea", classes=174, channels=3), saved(state, tmp_path, ""))
+    assert (told.format, told.left, len(told.loaded)) == ("Res2Net", {}, len(state))
+    assert all(".me." in k or ".shifts." in k or k.startswith("prepare.") for k in told.missing)
+
+
+@real_layouts
+@pytest.mark.parametrize("layout", ["torchvision_resnet50", "tsm_official_r50_jester", "mmaction2_tsn_r50"])
+def test_action_net_begins_from_a_resnet(tmp_path: Path, layout: str) -> None:
+    state = fill(shapes(layout))
+    net = networks.build("action_net", classes=7, channels=3)
+    before = {k: v.clone() for k, v in trained(net).items()}
+    told = load_weights(net, saved(state, tmp_path))
+    assert len(told.loaded) == len(state) - 2 == len(state) - len(told.left)
+    assert all(".action." in k or k.startswith(("prepare.", "head.")) for k in told.missing)
+    assert all(torch.equal(trained(net)[k], before[k]) for k in told.missing if ".action." in k)

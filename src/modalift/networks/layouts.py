@@ -137,7 +137,7 @@ FORMATS = (
     Format("mmpose MTUT I3D", r"^backbone\.\w+\.conv3d_1a_7x7\.conv3d\.weight$",
            ((r"^(weight|bias)$", r"logits.\1"), *_HASSONY), ("i3d",),
            part=r"^(?:backbone|cls_head\.output_conv)\.(\w+)\.(?=conv3d_|mixed_|weight$|bias$)",
-           note="trained with symmetric padding and a BatchNorm epsilon of 1e-5, so outputs differ a little from mmpose's"),
+           note="made for padding='symmetric', and those of 112 pixels for window=(1, 2, 2)"),
     Format("C3D", r"^conv3a\.weight$", _C3D, ("c3d",), clip=_C3D_CLIP),
     Format("C3D (Caffe layers)", r"^features\.18\.weight$", (
         *((rf"^{re.escape(theirs)}\.", f"{ours}.") for theirs, ours in _C3D_LAYERS.items()), *_C3D,
