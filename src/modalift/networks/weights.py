@@ -128,6 +128,11 @@ def _first(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
+def _trunk(names: Iterable[str]) -> list[str]:
+    """Names of the trunk's tensors, counters left aside."""
+    return [n for n in names if not n.startswith(("head.", "neck.", "prepare.")) and not n.endswith("num_batches_tracked")]
+
+
 @dataclass
 class _Reading:
     """A file read as one layout, for one network.
@@ -148,7 +153,7 @@ class _Reading:
 
     @property
     def found(self) -> int:
-        return sum(n.startswith("backbone.") and not n.endswith("num_batches_tracked") for n in self.taken)
+        return len(_trunk(self.taken))
 
 
 def _bare(shape: Sequence[int]) -> tuple[int, ...]:
@@ -178,8 +183,8 @@ def _odd(tensor: Tensor) -> str:
 
 
 def _inputs(net: Recognizer) -> set[str]:
-    """The weights that read the clip: those of the trunk's first convolution."""
-    names = (n for n, m in net.backbone.named_modules(prefix="backbone") if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
+    """The weights that read the clip: those of the first convolution."""
+    names = (n for n, m in net.named_modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
     return {f"{n}.weight" for n in list(names)[:1]}
 
 
@@ -196,8 +201,7 @@ def _read_as(layout: Format, state: Mapping[str, Tensor], net: Recognizer) -> _R
             reading.left[key] = "of another sensor's network in the file"
         elif name not in own:
             reading.left[key] = "the network has no such layer"
-            if not name.startswith(("head.", "neck.", "prepare.")):
-                reading.homeless.append(name)
+            reading.homeless += _trunk([name])
         elif name in reading.taken:
             reading.left[key] = f"'{reading.taken[name]}' is the same layer"
         elif _fits(tensor, own[name], name in inputs):
@@ -233,15 +237,15 @@ def _refuse_another(net: Recognizer, reading: _Reading, state: Mapping[str, Tens
     if reading.wrong:
         name, key = next(iter(reading.wrong.items()))
         tensor = state[key]
-        given = f"{tuple(tensor.shape)}{_odd(tensor)}"
-        raise ModaliftError(f"{path}: '{key}' is {given} but {tuple(own[name].shape)} in the network - {advice}")
-    trunk = [n for n in own if n.startswith("backbone.") and not n.endswith("num_batches_tracked")]
+        held = f"{tuple(tensor.shape)}{_odd(tensor)}"
+        raise ModaliftError(f"{path}: '{key}' is {held} but {tuple(own[name].shape)} in the network - {advice}")
+    trunk = _trunk(own)
     if 2 * reading.found < len(trunk):
         raise ModaliftError(f"{what} with {reading.found} of the {len(trunk)} tensors of this network's trunk - {advice}")
-    placed = len(reading.homeless) + sum(n.startswith("backbone.") for n in reading.taken)
+    given = len(reading.homeless) + reading.found
     blocks, here = _blocks(trunk), _blocks(reading.taken)
     deeper = [n for n in reading.homeless if _blocks([n]) - blocks]
-    if 10 * len(reading.homeless) > placed or deeper:
+    if 10 * len(reading.homeless) > given or deeper:
         raise ModaliftError(f"{what} with {len(reading.homeless)} tensors that this network lacks, such as "
                             f"'{(deeper or reading.homeless)[0]}' - {advice}")
     for block in sorted(blocks - here):
