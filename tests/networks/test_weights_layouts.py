@@ -358,3 +358,28 @@ def test_action_net_begins_from_a_resnet(tmp_path: Path, layout: str) -> None:
     assert len(told.loaded) == len(state) - 2 == len(state) - len(told.left)
     assert all(".action." in k or k.startswith(("prepare.", "head.")) for k in told.missing)
     assert all(torch.equal(trained(net)[k], before[k]) for k in told.missing if ".action." in k)
+
+
+NARROW: dict[str, dict[str, Any]] = {
+    "tsm": {"backbone": "resnet50"}, "tea": {}, "action_net": {}, "vgg16": {}, "c3d": {"frames": 16},
+    "r3d": {"backbone": "resnet50"},
+    "i3d": {}, "i3d_resnet50": {}, "resnext101_3d": {}}
+
+
+@real_layouts
+@pytest.mark.parametrize("layout", [
+    "aimagelab_gesture_transformer_r18", "dsn_T64_249", "dsnv2_T64_249", "ni3d_249", "raar_249", "torchvision_resnet101",
+    "torchvision_resnet34", "torchvision_resnet50", "tsm_official_r50_jester", "mmaction2_i3d_r50_heavy", "mmaction2_c3d",
+    "actionnet_r50_jester27_8f", "tea50_8f_inner_174", "pytorch_i3d_rgb_imagenet_400", "hassony2_i3d_rgb_400",
+    "torchvision_vgg16", "torchvision_r3d_18", "jfzhang95_c3d_487", "gesrec_c3d_32f_83", "gesrec_resnext101_32f_83"])
+def test_no_file_goes_silently_into_a_network_that_it_is_not_for(tmp_path: Path, layout: str) -> None:
+    path = saved(fill(shapes(layout, 8)), tmp_path)
+    for family, options in NARROW.items():
+        if family not in networks.NETWORKS:
+            continue
+        net = networks.build(family, **({"classes": 7, "channels": 3, "size": 112, "width": 0.125} | options))
+        try:
+            told = load_weights(net, path).format
+        except ModaliftError:
+            continue
+        assert family in layout_of(told).families

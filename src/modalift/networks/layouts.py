@@ -101,19 +101,18 @@ _C3D_LAYERS = {"features.0": "conv1", "features.3": "conv2", "features.6": "conv
                "classifier.0": "fc6", "classifier.3": "fc7", "classifier.6": "fc8"}
 _C3D_CLIP = "16 frames of 112 x 112"
 _SHIFTED = "trained with temporal shift, which leaves no trace in the weights"
-_FRAMES = ("tsm", "tsn", "two_stream")
+_RESNETS = ("tsm", "tsn", "two_stream", "action_net", "r3d", "i3d_resnet50")  # of frames; the last two inflate
 
 #: The layouts that are known. A file is read as the one under which most of its tensors fit the network; among equals
 #: the first, so the most particular stand first.
 FORMATS = (
     Format("ACTION-Net", r"\.conv1\.action_shift\.", _TSN, ("action_net",)),
     Format("TEA", r"^(base_model\.)?layer1\.0\.me\.conv1\.weight$", _TSN, ("tea",)),
-    Format("TSM", r"^base_model\.layer1\.0\.conv1\.net\.weight$", _TSN, ("tsm", "tsn", "action_net"),
+    Format("TSM", r"^base_model\.layer1\.0\.conv1\.net\.weight$", _TSN, _RESNETS, note=_SHIFTED),
+    Format("TSN", r"^base_model\.layer1\.0\.conv1\.weight$", _TSN, _RESNETS),
+    Format("mmaction2 TSM", r"^backbone\.layer1\.0\.conv1\.conv\.net\.weight$", _MMACTION, _RESNETS,
            note=_SHIFTED),
-    Format("TSN", r"^base_model\.layer1\.0\.conv1\.weight$", _TSN, (*_FRAMES, "action_net")),
-    Format("mmaction2 TSM", r"^backbone\.layer1\.0\.conv1\.conv\.net\.weight$", _MMACTION, ("tsm", "tsn", "action_net"),
-           note=_SHIFTED),
-    Format("mmaction2 TSN", r"^backbone\.layer1\.0\.conv1\.conv\.weight$", _MMACTION, (*_FRAMES, "action_net"), dims=4),
+    Format("mmaction2 TSN", r"^backbone\.layer1\.0\.conv1\.conv\.weight$", _MMACTION, _RESNETS, dims=4),
     Format("mmaction2 3-D ResNet (I3D, SlowOnly)", r"^backbone\.layer1\.0\.conv1\.conv\.weight$", _MMACTION,
            ("i3d_resnet50",), dims=5, note="mmaction2 trains its I3D with strides='mmaction2'"),
     Format("mmaction2 C3D", r"^backbone\.conv1a\.conv\.weight$", (
@@ -162,8 +161,7 @@ FORMATS = (
     ), ("r3d",), dims=5),
     Format("Res2Net", r"^layer1\.0\.convs\.0\.weight$", _RESNET, ("tea",), dims=4),
     Format("3-D ResNet (kenshohara, okankop)", r"^layer1\.0\.conv1\.weight$", _RESNET, ("r3d", "resnext101_3d"), dims=5),
-    Format("torchvision ResNet", r"^layer1\.0\.conv1\.weight$", _RESNET,
-           (*_FRAMES, "action_net", "r3d", "i3d_resnet50"), dims=4),
+    Format("torchvision ResNet", r"^layer1\.0\.conv1\.weight$", _RESNET, _RESNETS, dims=4),
 )
 
 
