@@ -1,4 +1,4 @@
-"""What every registered network keeps: maps as declared, any number of channels, frames and clips, and so on."""
+"""What every registered recogniser keeps: maps as declared, any number of channels, frames and clips, and so on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "small": [{}, {"motion": "clip"}, {"causal": True}, {"causal": True, "motion": "running"},
               {"blocks": 2, "bins": 1, "grid": 2}, {"causal": True, "grid": 3}],
     "c3d": [{"width": 0.0625}, {"variant": "gesrec", "width": 0.0625}],
+    "tea": [{"width": 0.25}],
     "tsm": [{"backbone": "resnet8", "width": 0.25}, {"backbone": "resnet18", "width": 0.125, "shift": False},
             {"backbone": "resnet50", "width": 0.125, "placement": "block"}],
     "vgg16": [{"width": 0.0625}],
@@ -32,7 +33,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 TIMELESS = {"vgg16"}
 #: Families that read signals (B, C, T, 1, 1) and not video.
 SIGNALS = {name for name, card in networks.CARDS.items() if card.view == "pose"}
-CASES = [(name, options) for name in networks.NETWORKS for options in VARIANTS.get(name, [{}])]
+CASES = [(name, options) for name in networks.NETWORKS if networks.has_classes(name) for options in VARIANTS.get(name, [{}])]
 every = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{n}-{i}" for i, (n, _) in enumerate(CASES)])
 
 

@@ -143,6 +143,7 @@ from modalift.networks import (  # noqa: E402  (families register themselves)
     resnext101_3d,  # noqa: F401
     signal,  # noqa: F401
     small,  # noqa: F401
+    tea,  # noqa: F401
     tsm,  # noqa: F401
     vgg16,  # noqa: F401
 )

@@ -16,7 +16,7 @@ from modalift.networks import network
 from modalift.networks.heads import MeanLogits
 from modalift.networks.recognizer import Prepare, Recognizer
 from modalift.networks.resnet import Block, Placement, ResNet
-from modalift.networks.temporal import TemporalConv, temporal_conv, temporal_conv_gradients
+from modalift.networks.temporal import TemporalConv, change, pointwise, temporal_conv, temporal_conv_gradients
 
 
 def _pieces(x: Tensor) -> Iterator[slice]:
@@ -87,14 +87,6 @@ class _ExcitedConvolution(torch.autograd.Function):
         return None, None, None, dx, dmoving, dsqueeze, dkernel, *(next(others) if w.requires_grad else None for w in ctx.rest)
 
 
-def _pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 1x1 convolution of single pixels; in training as the matrix product that it is, whose gradient is faster."""
-    if conv.training:
-        return F.linear(x.flatten(1), conv.weight.flatten(1))[..., None, None]
-    y: Tensor = conv(x)
-    return y
-
-
 class Action(nn.Module):
     r"""The ACTION module: shifted frames, each excited where (STE), in which channel (CE) and in which motion (ME).
 
@@ -121,9 +113,7 @@ class Action(nn.Module):
     Shapes: ``(B*T, C, H, W)`` and T -> ``(B*T, C, H, W)``.
 
     Source: Wang, She, Smolic, "ACTION-Net: Multipath excitation for action recognition", CVPR 2021, section 3; the
-    normalisation of z stands in the public code (V-Sense/ACTION-Net) only. Means are taken before the difference of d:
-    the same, and smaller.
-
+    normalisation of z stands in the public code (V-Sense/ACTION-Net) only.
     Example:
         >>> x = torch.ones(4, 32, 5, 5)
         >>> Action(32).eval()(x, frames=4).shape
@@ -157,15 +147,11 @@ class Action(nn.Module):
         clip = plane.squeeze(1).unflatten(0, (-1, frames)).unsqueeze(1)  # (B, 1, T, H, W)
         where = self.action_p1_conv1(clip).sigmoid().squeeze(1).flatten(0, 1).unsqueeze(1)
 
-        inner = _pointwise(self.action_p2_squeeze, pool).flatten(1).unflatten(0, (-1, frames))  # (B, T, C/16)
+        inner = pointwise(self.action_p2_squeeze, pool).flatten(1).unflatten(0, (-1, frames))  # (B, T, C/16)
         inner = self.action_p2_conv1(inner.transpose(1, 2)).relu().transpose(1, 2).flatten(0, 1)
-        channel = _pointwise(self.action_p2_expand, inner[..., None, None]).sigmoid()
+        channel = pointwise(self.action_p2_expand, inner[..., None, None]).sigmoid()
 
-        z = self.action_p3_bn1(z)
-        now = z.mean((2, 3)).unflatten(0, (-1, frames))
-        ahead = self.action_p3_conv1(z).mean((2, 3)).unflatten(0, (-1, frames))
-        change = torch.cat([ahead[:, 1:] - now[:, :-1], torch.zeros_like(now[:, :1])], 1).flatten(0, 1)
-        motion = _pointwise(self.action_p3_expand, change[..., None, None]).sigmoid()
+        motion = pointwise(self.action_p3_expand, change(self.action_p3_bn1(z), self.action_p3_conv1, frames)).sigmoid()
         return where, 3 + channel + motion
 
     def forward(self, x: Tensor, frames: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A learnable convolution over the frames of every channel by itself, on frames that are folded into the batch."""
+"""What ACTION-Net and TEA do with frames that are folded into the batch: convolve over them, and see them change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _as_picture(x: Tensor, frames: int) -> Tensor | None:
     """
     if torch.compiler.is_compiling() or x.device.type not in ("cpu", "meta"):
         return None
-    if not x.is_contiguous(memory_format=torch.channels_last):
+    if x.shape[1] == 1 or x.stride(1) != 1:  # some of the channels of such frames will do
         return None
     return x.permute(0, 2, 3, 1).reshape(-1, frames, x.shape[2] * x.shape[3], x.shape[1]).permute(0, 3, 1, 2)
 
@@ -92,3 +92,25 @@ class TemporalConv(nn.Conv1d):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:  # type: ignore[override]
         return temporal_conv(x, self.weight, frames)
+
+
+def change(z: Tensor, conv: nn.Module, frames: int) -> Tensor:
+    r"""How much each channel changes to the next frame, over the whole picture.
+
+    .. math:: c_t = \mathrm{mean}_{HW}(\mathrm{conv}(z)_{t+1} - z_t), \qquad c_{T-1} = 0
+
+    The mean of the difference is made as the difference of the means, which is smaller.
+
+    Shapes: ``(B*T, C, H, W)`` -> ``(B*T, C, 1, 1)``.
+    """
+    now = z.mean((2, 3), keepdim=True).unflatten(0, (-1, frames))
+    ahead = conv(z).mean((2, 3), keepdim=True).unflatten(0, (-1, frames))
+    return torch.cat([ahead[:, 1:] - now[:, :-1], torch.zeros_like(now[:, :1])], 1).flatten(0, 1)
+
+
+def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 1x1 convolution of single pixels; in training as the matrix product that it is, whose gradient is faster."""
+    if conv.training:
+        return F.linear(x.flatten(1), conv.weight.flatten(1))[..., None, None]
+    y: Tensor = conv(x)
+    return y

@@ -1,0 +1,219 @@
+"""``tea``: Res2Net-50 that looks at motion (ME) and mixes frames at several ranges of time (MTA)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from modalift.errors import ModaliftError
+from modalift.networks import network
+from modalift.networks.heads import MeanLogits
+from modalift.networks.recognizer import Prepare, Recognizer
+from modalift.networks.resnet import Placement, ResNet
+from modalift.networks.temporal import TemporalConv, change, pointwise, temporal_conv
+
+#: Groups of channels in a block.
+SCALES = 4
+
+
+class MotionExcitation(nn.Module):
+    r"""By how much each channel is made louder or quieter for how the picture changes to the next frame (ME).
+
+    .. math:: g = 1 + (\sigma(\mathrm{BN}(W_3\, \mathrm{mean}_{HW}(d))) - \tfrac12), \qquad y = g \odot x
+
+    .. math:: z = \mathrm{BN}(W_1 x), \qquad d_t = (K * z)_{t+1} - z_t, \qquad d_{T-1} = 0
+
+    where :math:`W_1` leaves one channel of sixteen and :math:`K` is 3x3 over each channel by itself.
+
+    Args:
+        channels: C.
+
+    Shapes: x ``(B*T, C, H, W)`` and T -> g ``(B*T, C, 1, 1)``.
+
+    Source: Li et al., "TEA: Temporal excitation and aggregation for action recognition", CVPR 2020, section 3.1; the
+    normalisations and the half as in the public code (Phoenix1327/tea-action-recognition).
+
+    Example:
+        >>> MotionExcitation(32).eval()(torch.ones(4, 32, 5, 5), frames=4).shape
+        torch.Size([4, 32, 1, 1])
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(1, channels // 16)
+        self.conv1 = nn.Conv2d(channels, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False)
+        self.conv3 = nn.Conv2d(inner, channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        motion = change(self.bn1(self.conv1(x)), self.conv2, frames)
+        return 0.5 + self.bn3(pointwise(self.conv3, motion)).sigmoid()
+
+
+class Shift(nn.Module):
+    """A :class:`~modalift.networks.temporal.TemporalConv`, in the place that published files have for it."""
+
+    def __init__(self, channels: int, moved: int = 0) -> None:
+        super().__init__()
+        self.conv = TemporalConv(channels, moved)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        y: Tensor = self.conv(x, frames)
+        return y
+
+
+class _Remade(torch.autograd.Function):
+    """``conv(front(*inputs))`` that keeps the inputs, and makes what ``front`` makes of them again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, front: Callable[..., Tensor], conv: nn.Conv2d, weight: Tensor, *inputs: Tensor) -> Tensor:
+        device = weight.device.type
+        on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        ctx.dtype = torch.get_autocast_dtype(device) if on else weight.dtype
+        ctx.device = device if on else None
+        ctx.front, ctx.how = front, (conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups)
+        ctx.save_for_backward(weight, *inputs)
+        return torch.convolution(front(*inputs).to(ctx.dtype), weight.to(ctx.dtype), None, *ctx.how)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *kept = ctx.saved_tensors
+        inputs = [t.detach().requires_grad_(need) for t, need in zip(kept, ctx.needs_input_grad[3:], strict=True)]
+        learn = [t for t in inputs if t.requires_grad]
+        autocast: AbstractContextManager[Any] = nullcontext()
+        if ctx.device is not None:
+            autocast = torch.autocast(ctx.device, ctx.dtype, cache_enabled=False)
+        with torch.enable_grad(), autocast:
+            x = ctx.front(*inputs).to(ctx.dtype)
+        dx, dweight, _ = torch.ops.aten.convolution_backward(
+            grad, x.detach(), weight.to(ctx.dtype), None, *ctx.how, (bool(learn), ctx.needs_input_grad[2], False))
+        found = iter(torch.autograd.grad(x, learn, dx) if learn else ())
+        return None, None, dweight, *(next(found) if t.requires_grad else None for t in inputs)
+
+
+class TeaBlock(nn.Module):
+    r"""A Res2Net bottleneck with motion excitation, and temporal aggregation over a range that grows by group (MTA).
+
+    .. math:: [x_1; x_2; x_3; x_4] = \mathrm{ME}(\mathrm{ReLU}(\mathrm{BN}(W_1 x))), \qquad
+              o_i = \mathrm{ReLU}(\mathrm{BN}(K_i * \mathrm{tc}_i(x_i + o_{i-1}))) \ (i \le 3), \qquad o_4 = \mathrm{tc}_4(x_4)
+
+    where ``tc`` is a convolution over three frames of each channel (the fourth starts as a full shift, half of the
+    channels each way, the others as nothing), :math:`K_i` is 3x3 and :math:`o_0 = 0`. In the first block of a stage no
+    group reads the one before, and :math:`o_4` is pooled over 3x3 with the block's stride.
+
+    Args:
+        channels_in, width: channels of its input; it gives ``4 * width``.
+        stride: of the 3x3 convolutions.
+        bottleneck, placement, part, causal: of :class:`~modalift.networks.resnet.Block`; not used.
+
+    Shapes: ``(B*T, C, H, W)`` and T -> ``(B*T, 4 * width, H', W')``.
+
+    Source: Li et al., "TEA", CVPR 2020, section 3.2, and Gao et al., "Res2Net", PAMI 2021; details as in the public
+    code (Phoenix1327/tea-action-recognition), which is written for 8 frames. Here T is free.
+    """
+
+    def __init__(self, channels_in: int, width: int, stride: int, bottleneck: bool, placement: Placement,
+                 part: int, causal: bool) -> None:
+        super().__init__()
+        out = 4 * width
+        group = max(2, width * 26 // 64)
+        inner = group * SCALES
+        self.me = MotionExcitation(inner)
+        self.conv1 = nn.Conv2d(channels_in, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.convs = nn.ModuleList(nn.Conv2d(group, group, 3, stride, 1, bias=False) for _ in range(SCALES - 1))
+        self.bns = nn.ModuleList(nn.BatchNorm2d(group) for _ in range(SCALES - 1))
+        self.shifts = nn.ModuleList(Shift(group, moved) for moved in (0,) * (SCALES - 1) + (group // 2,))
+        self.conv3 = nn.Conv2d(inner, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Sequential | None = None
+        self.pool: nn.AvgPool2d | None = None
+        if stride != 1 or channels_in != out:
+            self.downsample = nn.Sequential(nn.Conv2d(channels_in, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            self.pool = nn.AvgPool2d(3, stride, 1)
+
+    def forward(self, x: Tensor, frames: int, before: Tensor | None = None) -> Tensor:
+        # Two parts of a block are made of what is kept anyway and cheap to make again: what goes into the 3x3
+        # convolutions, and the groups side by side that go into the last one.
+        lean = self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+        def mixed(part: Tensor, gain: Tensor, weight: Tensor, *above: Tensor) -> Tensor:
+            return temporal_conv(_heard(part, gain, *above), weight, frames)
+
+        def joined(part: Tensor, gain: Tensor, weight: Tensor, *made: Tensor) -> Tensor:
+            last = mixed(part, gain, weight)
+            return torch.cat([*made, last if self.pool is None else self.pool(last)], 1)
+
+        y = self.relu(self.bn1(self.conv1(x)))
+        groups = list(zip(y.chunk(SCALES, 1), self.me(y, frames).chunk(SCALES, 1), self.shifts, strict=True))
+        made: list[Tensor] = []
+        for (part, gain, shift), conv, norm in zip(groups, self.convs, self.bns, strict=False):
+            above = made[-1:] if self.pool is None else []
+            if lean:
+                y = _Remade.apply(mixed, conv, conv.weight, part, gain, shift.get_parameter("conv.weight"), *above)
+            else:
+                y = conv(shift(_heard(part, gain, *above), frames))
+            made.append(self.relu(norm(y)))
+        part, gain, shift = groups[-1]
+        if lean:
+            y = _Remade.apply(joined, self.conv3, self.conv3.weight, part, gain, shift.get_parameter("conv.weight"), *made)
+        else:
+            last = shift(_heard(part, gain), frames)
+            y = self.conv3(torch.cat([*made, last if self.pool is None else self.pool(last)], 1))
+        y = self.bn3(y)
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)
+
+
+def _heard(part: Tensor, gain: Tensor, above: Tensor | None = None) -> Tensor:
+    """A group of channels, each by its gain, on top of the group before."""
+    return part * gain if above is None else torch.addcmul(above, part, gain)
+
+
+class TeaResNet(ResNet):
+    """A ResNet of :class:`TeaBlock`: Res2Net-50 with 26 channels a group and 4 groups at ``width=64``."""
+
+    def __init__(self, channels: int, layout: str = "resnet50", width: int = 64) -> None:
+        super().__init__(channels, layout, width, block=TeaBlock)
+
+    def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        if not torch.compiler.is_compiling() and x.device.type in ("cpu", "meta"):
+            x = x.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3)  # channels last: no copies for shifts
+        return super().features(x, keep)
+
+
+@network("tea", papers="MSD")
+def tea(prepare: Prepare, *, classes: int, frames: int, size: int, width: float = 1.0, dropout: float = 0.5) -> Recognizer:
+    """TEA: a Res2Net-50 (26 channels a group, 4 groups) with motion excitation and multiple temporal aggregation.
+
+    Args:
+        width: factor on the channels of every layer (64 in the stem at 1; groups of 26/64 of a layer's, rounded down,
+            of 2 at least).
+        dropout: before the classifier.
+
+    Any number of frames works; the public code is written for 8 (and, in another file, 16).
+
+    Raises:
+        ModaliftError: a width that leaves no channel.
+
+    Source: Li et al., "TEA: Temporal excitation and aggregation for action recognition", CVPR 2020; public code
+    Phoenix1327/tea-action-recognition. Parameters, multiply-accumulates and names of layers are exactly that code's.
+
+    Example:
+        >>> import modalift.networks as networks
+        >>> networks.build("tea", width=0.25, classes=25, channels=1).stages["layer4"].channels
+        512
+    """
+    if width <= 0:
+        raise ModaliftError(f"network 'tea': width={width} - must be above 0 (1 is the published width)")
+    trunk = TeaResNet(prepare.out_channels, width=max(1, round(64 * width)))
+    return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))
