@@ -56,7 +56,7 @@ def steps(rounds: int = 30) -> tuple[float, float]:
     sums: dict[str, float] = {}
 
     def ours() -> None:
-        set_rate([optimizer], section.lr * factor(section, 1.0))
+        set_rate(optimizer, section.lr * factor(section, 1.0))
         terms = scheme(batch, Progress())
         loss = total(terms)
         if not torch.isfinite(loss):

@@ -14,13 +14,12 @@ def attention(feature_map: Tensor, power: int = 2) -> Tensor:
 
     .. math:: q = \frac{a}{\|a\|_2}, \qquad a = \mathrm{vec}\Big(\frac1C \sum_c |f_c|^p\Big)
 
-    A map that is zero everywhere has no direction and gives zeros. The direction does not depend on the map's scale, so
-    each clip is first divided by its largest value: no power overflows or vanishes.
+    A map that is zero everywhere has no direction and gives zeros. The direction does not depend on a's scale, so each
+    clip's is first divided by its largest value, whose square might vanish.
     """
-    largest = feature_map.detach().abs().flatten(1).amax(1).reshape(-1, *[1] * (feature_map.dim() - 1))
-    scaled = feature_map / torch.where(largest > 0, largest, torch.ones_like(largest))
-    strength = scaled.square() if power == 2 else scaled.abs().pow(power)
-    return unit(strength.mean(1).flatten(1))
+    strength = (feature_map.square() if power == 2 else feature_map.abs().pow(power)).mean(1).flatten(1)
+    largest = strength.detach().amax(1, keepdim=True)
+    return unit(strength / torch.where(largest > 0, largest, torch.ones_like(largest)))
 
 
 @full_precision

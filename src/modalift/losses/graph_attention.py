@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modalift.errors import ModaliftError
 from modalift.losses.attention_transfer import attention
-from modalift.losses.maps import as_clip, same_grid
+from modalift.losses.maps import as_clip, flat, pooled, smaller
 from modalift.losses.precision import full_precision
 
 
@@ -22,7 +22,7 @@ def batch_graph(feature_map: Tensor, sigma: float = 1.0) -> Tensor:
     printed every E but the diagonal vanishes on any real map, and the graph with it. Means are taken out of the features
     first, which changes no distance and keeps the products exact.
     """
-    rows = feature_map.flatten(1)
+    rows, = flat(as_clip(feature_map))
     rows = rows - rows.mean(0, keepdim=True)
     gram = rows @ rows.T
     square = gram.diagonal()
@@ -41,11 +41,14 @@ def cross_attention(student_graph: Tensor, teacher_graph: Tensor, temperature: f
 def fused_difference(attention_weights: Tensor, student_map: Tensor, teacher_map: Tensor, residual: bool = False) -> Tensor:
     r"""Equations 4 to 6 for one pair of layers: :math:`\overline{(A F^S - A F^T)^2}`, for each clip ``(B,)``.
 
-    Mixing is linear, so the difference is mixed once. With ``residual`` the mixed map is added to the map itself.
+    Mixing is linear, so the difference is mixed, and of that only lengths are asked: with the products of all clips'
+    differences, :math:`G = D D^\top`, they are the diagonal of :math:`A G A^\top`, and no mixed map is ever made. With
+    ``residual`` A becomes A + I.
     """
-    difference = (student_map - teacher_map).flatten(1)
-    fused = attention_weights @ difference
-    return (fused + difference if residual else fused).square().mean(1)
+    own, other = flat(student_map, teacher_map) if student_map.dim() == 5 else (student_map, teacher_map)
+    difference = own - other
+    mix = attention_weights + torch.eye(len(own), dtype=own.dtype, device=own.device) if residual else attention_weights
+    return ((mix @ (difference @ difference.T)) * mix).sum(1).clamp_min(0) / difference.shape[1]
 
 
 def graph_attention(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor],
@@ -97,14 +100,22 @@ def graph_attention(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tenso
         own = [as_clip(m).to(torch.promote_types(m.dtype, torch.float32)) for m in student_maps]
         shown = [as_clip(m).detach().to(torch.promote_types(m.dtype, torch.float32)) for m in teacher_maps]
         graphs = [batch_graph(m, sigma) for m in own], [batch_graph(m, sigma) for m in shown]
+
+    seen: dict[tuple[int, tuple[int, int, int]], Tensor] = {}
+
+    def shrunk(feature_map: Tensor, extents: tuple[int, int, int]) -> Tensor:
+        """The map at these extents, or where it is active there: made once for all the pairs that ask."""
+        key = (id(feature_map), extents)
+        if key not in seen:
+            small = pooled(feature_map, extents)
+            seen[key] = attention(small) if project is None else small
+        return seen[key]
+
     terms = []
     for i, a in enumerate(own):
         for j, b in enumerate(shown):
             weights = cross_attention(graphs[0][i], graphs[1][j], temperature)
-            small, target = same_grid(a, b)
-            if project is None:
-                small, target = attention(small), attention(target)
-            else:
-                small = project(i, j, small)
-            terms.append(fused_difference(weights, small, target, residual).mean())
+            grid = smaller(a, b)
+            small = shrunk(a, grid) if project is None else project(i, j, shrunk(a, grid))
+            terms.append(fused_difference(weights, small, shrunk(b, grid), residual).mean())
     return torch.stack(terms).sum() / len(own)

@@ -8,34 +8,38 @@ from modalift.losses.precision import full_precision
 
 
 @full_precision
-def adversarial(prediction: Tensor, real: bool) -> Tensor:
+def adversarial(prediction: Tensor, real: bool, *, per_sample: bool = False) -> Tensor:
     r"""Least-squares adversarial term: :math:`\overline{(D(x) - t)^2}` with t = 1 for real, 0 for made pictures.
 
     A discriminator adds the two, each by half; a generator asks for ``real=True`` of what it made.
 
-    Shapes: any; returns a scalar. Source: Mao et al., *Least squares generative adversarial networks*, ICCV 2017.
+    Shapes: ``(B, ...)``; returns a scalar, or ``(B,)`` with ``per_sample``. Source: Mao et al., *Least squares generative adversarial networks*, ICCV 2017.
 
     Example:
         >>> import torch
         >>> adversarial(torch.ones(1, 1, 4, 4), real=True).item()
         0.0
     """
-    return (prediction - float(real)).square().mean()
+    return _mean((prediction - float(real)).square(), per_sample)
 
 
 @full_precision
-def cycle_consistency(picture: Tensor, returned: Tensor) -> Tensor:
+def cycle_consistency(picture: Tensor, returned: Tensor, *, per_sample: bool = False) -> Tensor:
     r"""There and back again: :math:`\overline{|G_{BA}(G_{AB}(x)) - x|}` (usual weight 10).
 
     Source: Zhu et al., *Unpaired image-to-image translation*, ICCV 2017, equation 2.
     """
-    return (returned - picture).abs().mean()
+    return _mean((returned - picture).abs(), per_sample)
 
 
 @full_precision
-def identity_mapping(picture: Tensor, translated: Tensor) -> Tensor:
+def identity_mapping(picture: Tensor, translated: Tensor, *, per_sample: bool = False) -> Tensor:
     r"""A picture that is of the target sensor already stays: :math:`\overline{|G_{AB}(y) - y|}` (usual weight 5).
 
     Source: Zhu et al., *Unpaired image-to-image translation*, ICCV 2017, section 5.2.
     """
-    return (translated - picture).abs().mean()
+    return _mean((translated - picture).abs(), per_sample)
+
+
+def _mean(values: Tensor, per_sample: bool) -> Tensor:
+    return values.flatten(1).mean(1) if per_sample else values.mean()

@@ -20,6 +20,7 @@ from modalift.losses import (
     similarity_preserving,
     soft_target,
 )
+from modalift.losses.maps import pooled
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
 from modalift.schemes.projection import Projection, paired_stages
@@ -64,8 +65,9 @@ class Distill(Scheme):
     - ``similarity_preserving`` (SP), ``correlation_congruence`` (CC): the deepest maps;
     - ``relational`` (RKD): :math:`L_D + 2 L_A` of the deepest maps' means;
     - ``channel_correlation`` (CCSKD): the sum over stages of :math:`L_C + L_D + 2 L_A` of the channels' means, the
-      student's channels first projected to the teacher's; beside it the soft target at T = 1, once plainly and once
-      weighted where the teacher is right, each by 1/60 of w (the authors: .1 against 6).
+      student's maps first projected to the teacher's channels (after they were averaged to its deepest map's extents: the
+      authors project whole maps, a fifth of a step's time, and average then); beside it the soft target at T = 1, once
+      plainly and once weighted where the teacher is right, each by 1/60 of w (the authors: .1 against 6).
 
     Args:
         student: the network that learns and ships.
@@ -131,7 +133,8 @@ class Distill(Scheme):
             case "relational":
                 return {"distances": (1.0, between(relational_distance, *maps[0])),
                         "angles": (2.0, between(relational_angle, *maps[0]))}
-        maps = [(project(mine), theirs) for project, (mine, theirs) in zip(self.project, maps, strict=True)]
+        T, H, W = maps[-1][0].shape[2:]
+        maps = [(project(pooled(mine, (T, H, W))), theirs) for project, (mine, theirs) in zip(self.project, maps, strict=True)]
         each = [channel_correlation(mine, theirs, per_sample=True) for mine, theirs in maps]
         distances = torch.stack([between(relational_distance, *pair) for pair in maps]).sum()
         angles = torch.stack([between(relational_angle, *pair) for pair in maps]).sum()

@@ -21,18 +21,19 @@ class Projection(nn.Module):
 
     def __init__(self, channels: int, out: int, relu: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(channels, out, 1, bias=False)
-        self.bn = nn.BatchNorm3d(out)
+        self.conv = nn.Conv2d(channels, out, 1, bias=False)
+        self.bn = nn.BatchNorm2d(out)
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
+        y = self.conv(x.transpose(1, 2).flatten(0, 1))  # frames: twice as quick as the same convolution of clips
         # A single number a channel has no deviation; without a clip there is nothing to normalise at all.
         if isinstance(self.bn, JointBatchNorm) or y.numel() > y.shape[1]:
             y = self.bn(y)
         else:
-            y = y * self.bn.weight.reshape(1, -1, 1, 1, 1) + self.bn.bias.reshape(1, -1, 1, 1, 1)
-        return torch.relu(y) if self.relu else y
+            y = y * self.bn.weight.reshape(1, -1, 1, 1) + self.bn.bias.reshape(1, -1, 1, 1)
+        y = torch.relu(y) if self.relu else y
+        return y.unflatten(0, (len(x), x.shape[2])).transpose(1, 2)
 
 
 def to_channels(channels: int, out: int) -> nn.Module:
