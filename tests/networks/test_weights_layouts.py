@@ -115,9 +115,6 @@ CASES = [
 ]
 
 
-CASES = [c for c in CASES if c.family in networks.NETWORKS]
-
-
 def name_of(case: Case) -> str:
     return f"{case.layout}-{case.options.get('strides', case.family)}"
 
@@ -330,7 +327,6 @@ def test_inception_for_other_sensors(tmp_path: Path, file: str, channels: int, d
 
 
 @real_layouts
-@pytest.mark.skipif("tea" not in networks.NETWORKS, reason="there is no tea here yet")
 def test_tea_behind_its_wrapper(tmp_path: Path) -> None:
     inner = fill(shapes("tea50_8f_inner_174"))
     state = {f"module.base_model.{k}".replace("module.base_model.fc.", "module.new_fc."): v for k, v in inner.items()}
@@ -339,7 +335,6 @@ def test_tea_behind_its_wrapper(tmp_path: Path) -> None:
 
 
 @real_layouts
-@pytest.mark.skipif("tea" not in networks.NETWORKS, reason="there is no tea here yet")
 def test_tea_begins_from_res2net(tmp_path: Path) -> None:
     inner = fill(shapes("tea50_8f_inner_174"))
     state = {k: v for k, v in inner.items() if ".me." not in k and ".shifts." not in k}
@@ -375,8 +370,6 @@ NARROW: dict[str, dict[str, Any]] = {
 def test_no_file_goes_silently_into_a_network_that_it_is_not_for(tmp_path: Path, layout: str) -> None:
     path = saved(fill(shapes(layout, 8)), tmp_path)
     for family, options in NARROW.items():
-        if family not in networks.NETWORKS:
-            continue
         net = networks.build(family, **({"classes": 7, "channels": 3, "size": 112, "width": 0.125} | options))
         try:
             told = load_weights(net, path).format
