@@ -1,0 +1,151 @@
+"""Every way of teaching, side by side: UTD-MHAD, real recordings; depth ships, pose teaches.
+
+    python benchmarks/survey.py [--data FOLDER] [--runs runs/survey] [--jobs 1] [--only ROW ...] [--epochs 40]
+
+One seed, 40 epochs, with all labels and with a tenth of them (the other clips stay, without a label). Each cell is a
+`modalift train` command of its own; finished cells are reused, so the command can be stopped and given again. What is
+there so far stands in benchmarks/results/survey.md. A first look: settings are the methods' own, chosen on nothing here,
+and one seed supports no claim.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from modalift import datasets
+from modalift.derive import derive
+from modalift.engine.run import environment
+from modalift.engine.statistics import Predictions
+from modalift.engine.study import Cell, run_cells
+from modalift.errors import ModaliftError
+from modalift.loading.cache import build_cache
+from modalift.recipe import load_recipe
+
+HERE = Path(__file__).resolve().parent
+RECIPES = HERE.parent / "recipes" / "utd_mhad"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: its recipe, whose cell its teacher is, and which of its networks ships."""
+
+    name: str
+    title: str
+    recipe: str
+    teacher: str = ""
+    ships: str = "student"
+    match: str = ""
+
+
+ROWS = (
+    Row("single_depth", "labels only", "single_depth"),
+    Row("matched_depth", "labels only, as much compute as soft targets", "single_depth", match="distill_pose"),
+    Row("smoothing_depth", "labels only, smoothed", "smoothing_depth"),
+    Row("self_depth", "taught by itself", "self_depth", "single_depth"),
+    Row("distill_pose", "soft targets (weight 2, chosen before on a training subject)", "distill_pose", "single_pose"),
+    Row("dkd_pose", "decoupled (DKD)", "dkd_pose", "single_pose"),
+    Row("at_pose", "attention transfer (AT)", "at_pose", "single_pose"),
+    Row("sp_pose", "similarity preserving (SP)", "sp_pose", "single_pose"),
+    Row("cc_pose", "correlation congruence (CC)", "cc_pose", "single_pose"),
+    Row("rkd_pose", "relational (RKD)", "rkd_pose", "single_pose"),
+    Row("ccskd_pose", "channel correlation (CCSKD)", "ccskd_pose", "single_pose"),
+    Row("crd_pose", "contrastive (CRD)", "crd_pose", "single_pose"),
+    Row("prokt_pose", "ProKT, the teacher learns beside", "prokt_pose"),
+    Row("assistant_pose", "teacher's assistant (soft targets twice)", "assistant_pose", "distill_pose"),
+    Row("mtut_pose", "MTUT", "mtut_pose", ships="depth"),
+    Row("mgcam_dkd_pose", "MGCAM+DKD, as printed", "mgcam_dkd_pose", "single_pose"),
+    Row("mgcam_dkd_sharp_pose", "MGCAM+DKD, attention that tells clips apart", "mgcam_dkd_sharp_pose", "single_pose"),
+    Row("mtcd_pose", "MTCD, its teacher alone", "mtcd_pose", "single_pose"),
+    Row("msd_pose", "MSD, drawing the joints", "msd_pose"),
+)
+SHARES = {"all": 1.0, "tenth": 0.1}
+
+
+def cell(row: Row, share: str, folder: Path, data: Path, epochs: int) -> Cell:
+    own = [f"data.root={data}", f"data.cache={folder / 'cache'}", f"data.labelled={SHARES[share]}", f"optim.epochs={epochs}"]
+    if row.teacher:
+        own.append(f"networks.teacher.init={folder / share / row.teacher / 'seed0'}")
+    match = folder / share / row.match / "seed0" if row.match else None
+    return Cell(row.name, RECIPES / f"{row.recipe}.yaml", 0, 0, 0, tuple(own), match)
+
+
+def rounds(rows: Sequence[Row]) -> list[list[Row]]:
+    """The teachers first, then what they teach, then what that teaches or is matched to."""
+    known = {r.name: r for r in ROWS} | {"single_pose": Row("single_pose", "the pose teacher", "single_pose")}
+
+    def depth(row: Row) -> int:
+        return max((1 + depth(known[n]) for n in (row.teacher, row.match) if n), default=0)
+
+    wanted = {r.name: r for r in rows}
+    for row in list(wanted.values()):
+        for name in (row.teacher, row.match, known[row.teacher].teacher if row.teacher else ""):
+            if name:
+                wanted.setdefault(name, known[name])
+                if known[name].teacher:
+                    wanted.setdefault(known[name].teacher, known[known[name].teacher])
+    return [[r for r in wanted.values() if depth(r) == level] for level in range(4)]
+
+
+def figure(row: Row, share: str, folder: Path, data: Path, epochs: int) -> tuple[str, str, str]:
+    """Accuracy, tera multiply-accumulates and seconds of a cell; dashes where it is not there."""
+    run = cell(row, share, folder, data, epochs).run(folder / share)
+    try:
+        found = Predictions.load(run.predictions(row.ships if row.name != "single_pose" else "student", "test"))
+    except (ModaliftError, OSError):
+        return "-", "-", "-"
+    spent = run.compute()
+    return f"{100 * float(found.right.mean()):.1f}", f"{spent['training_macs'] / 1e12:.1f}", f"{spent['seconds']:.0f}"
+
+
+def write(folder: Path, data: Path, epochs: int, clips: int) -> None:
+    machine = environment()
+    lines = ["# A survey of ways to teach", "",
+             "Made by `python benchmarks/survey.py`: UTD-MHAD, official cross-subject split, a depth network of 116 thousand"
+             f" parameters ships, a pose network teaches. One seed, {epochs} epochs (the pose teacher too), {clips} test"
+             " clips, so two cells that differ by less than about four points do not differ. Methods run at their own"
+             " published or usual weights; nothing was chosen here, except the weight of soft targets, which was chosen"
+             " before on a training subject. No claim follows from one seed.", "",
+             f"Hardware: {machine['processor']}; PyTorch {machine['torch']}, bf16, one thread. Cost: multiply-accumulates of"
+             " the training, its teachers' included; seconds on a machine that did other work beside.", "",
+             "| method | all labels: top-1 % | tera MACs | s | a tenth: top-1 % | tera MACs | s |",
+             "|---|---|---|---|---|---|---|"]
+    for row in (Row("single_pose", "*the pose teacher (stays home)*", "single_pose"), *ROWS):
+        cells = [x for share in SHARES for x in figure(row, share, folder, data, epochs)]
+        lines.append(f"| {row.title} | {' | '.join(cells)} |")
+    (HERE / "results" / "survey.md").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=HERE.parent / "../shared/data/utd_mhad_depth")
+    parser.add_argument("--runs", type=Path, default=Path("runs/survey"))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--only", nargs="*", default=[], choices=[r.name for r in ROWS], metavar="ROW")
+    parser.add_argument("--share", nargs="*", default=list(SHARES), choices=list(SHARES))
+    given = parser.parse_args()
+    console, folder = Console(stderr=True), given.runs.resolve()
+    data = folder / "data"
+    if not (data / "manifest.csv").is_file():
+        derive("pose_map", datasets.open("csv", given.data), data)
+    table = datasets.open("csv", data)
+    if not (folder / "cache").is_dir():
+        build_cache(table, folder / "cache", ["depth", "pose", "pose_map"])
+    clips = len(table.split("test"))
+    rows = [r for r in ROWS if not given.only or r.name in given.only]
+    for share in given.share:
+        for level in rounds(rows):
+            for row in level:  # the table grows with every cell
+                made = cell(row, share, folder, data, given.epochs)
+                load_recipe(made.recipe, made.overrides)
+                run_cells([made], folder / share, jobs=given.jobs, console=console)
+                write(folder, data, given.epochs, clips)
+
+
+if __name__ == "__main__":
+    main()
