@@ -229,7 +229,7 @@ def _refuse_another(net: Recognizer, reading: _Reading, state: Mapping[str, Tens
     if layout.families and net.config.get("name") not in layout.families:
         advice += f" ({', '.join(layout.families)})"
     else:
-        advice = "these are weights of another backbone, width or pattern"
+        advice = f"these are weights of another {'' if layout.families else 'network, '}backbone, width or pattern"
     own = net.state_dict()
     if (sensors := layout.sensors(state)) and net.modality not in sensors and net.view not in sensors:
         raise ModaliftError(f"{what} with a network each for {' and '.join(sensors)}, none for '{net.modality or net.view}' - "
