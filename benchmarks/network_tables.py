@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from modalift.networks import NETWORKS, options_of
+from modalift.networks import NETWORKS, Translator, options_of
 from modalift.networks.cost import macs
 from modalift.networks.weights import formats_for
 from modalift.report import costing
@@ -99,13 +99,15 @@ def facts(name: str) -> str:
     stages = ", ".join(f"`{k}` {' x '.join(map(str, s.shape(clip.frames, clip.height, clip.width)))}"
                        for k, s in net.stages.items())
     options = ", ".join(f"`{k}={p.default}`" for k, p in options_of(name).items())
-    frames, pixels = net.backbone.smallest
+    frames, pixels = net.smallest if isinstance(net, Translator) else net.backbone.smallest
+    told = "" if isinstance(net, Translator) else " with 27 classes"
     least = f"{frames} x {pixels} x {pixels}" if pixels > 1 or frames > 1 else "one frame of one pixel"
     files = ", ".join(f for f in formats_for(name) if f != "modalift") or "none but its own"
     return "\n".join([f"- Papers: {card.papers or 'none of the four'}. Clip: {clip}, "
                       f"{sum(p.numel() for p in net.parameters()):,} parameters and "
-                      f"{macs(net, clip.frames, (clip.height, clip.width)):,} MACs with 27 classes. Smallest clip: {least}.",
-                      f"- Stages there (C x T x H x W): {stages}.", f"- Options: {options}.", f"- Loads: {files}."])
+                      f"{macs(net, clip.frames, (clip.height, clip.width)):,} MACs{told}. Smallest clip: {least}.",
+                      *([f"- Stages there (C x T x H x W): {stages}."] if stages else []), f"- Options: {options}.",
+                      f"- Loads: {files}."])
 
 
 def with_tables(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What every registered network keeps: maps as declared, any number of channels, frames and clips, and so on."""
+"""What every registered recogniser keeps: maps as declared, any number of channels, frames and clips, and so on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 TIMELESS = {"vgg16"}
 #: Families that read signals (B, C, T, 1, 1) and not video.
 SIGNALS = {name for name, card in networks.CARDS.items() if card.view == "pose"}
-CASES = [(name, options) for name in networks.NETWORKS for options in VARIANTS.get(name, [{}])]
+CASES = [(name, options) for name in networks.NETWORKS if networks.has_classes(name) for options in VARIANTS.get(name, [{}])]
 every = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{n}-{i}" for i, (n, _) in enumerate(CASES)])
 
 

@@ -26,25 +26,31 @@ VARIANTS: dict[str, list[dict]] = {
     "mgcam_dkd": [{}, {"projected": False}, {"temperature": 0.1, "sigma": 0.3, "residual": True}],
     "mtcd": [{}, {"guide": "assistant"}],
     "msd": [{"target": "thermal", "near": 0.0, "far": 40.0}],
+    "translator": [{"layers": 2, "ndf": 8, "person": 2.0}, {"mode": "unpaired", "layers": 2, "ndf": 8, "pool": 0}],
+    "fusion": [{"mode": "late"}, {"mode": "mid"}],
     "mtut": [{}, {"focal": False, "reduction": "mean"}],
 }
 CASES = [(name, settings) for name in SCHEMES for settings in VARIANTS.get(name, [{}])]
 
 
-def network(role: str, seed: int = 0) -> networks.Recognizer:
-    """Depth learns, joints teach; dropout off, so that equal weights answer alike."""
+def network(role: str, seed: int = 0) -> networks.Network:
+    """Depth learns, joints teach, thermal is translated to; dropout off, so that equal weights answer alike."""
     with torch.random.fork_rng():
         torch.manual_seed(seed + len(role))
+        if role in ("generator", "back"):
+            view, target = ("depth", "thermal") if role == "generator" else ("thermal", "depth")
+            return networks.build("translator", view=view, target=target, frames=FRAMES, size=SIZE, backbone="resnet_4", ngf=4)
         if role in ("teacher", "pose"):
             return networks.build("signal", classes=CLASSES, view="pose", channels=9, frames=FRAMES, dropout=0.0)
-        view = "thermal" if role == "assistant" else "depth"
+        view = "thermal" if role in ("assistant", "target_encoder") else "depth"
         return networks.build("small", classes=CLASSES, view=view, frames=FRAMES, size=SIZE, width=8, dropout=0.0)
 
 
 def scheme(case: tuple[str, dict], seed: int = 0) -> Scheme:
     name, settings = case
     named, more = roles_of(name)
-    roles = (*named, *optional_roles_of(name), *(("depth", "pose") if more else ()))
+    optional = () if name == "translator" and "mode" not in settings else optional_roles_of(name)
+    roles = (*named, *optional, *(("depth", "pose") if more else ()))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return schemes.build(name, {r: network(r, seed) for r in roles}, settings).train()
@@ -80,7 +86,8 @@ def test_terms_are_finite_scalars_and_named_by_who_teaches_whom(case):
         what, slash, roles = key.partition("/")
         assert what
         assert slash
-        assert set(re.split("[>+]", roles)) <= set(made.roles) | made.needs(), f"{key}: roles are {list(made.roles)}"
+        known = set(made.roles) | set(made.parts) | made.needs()
+        assert set(re.split("[>+]", roles)) <= known, f"{key}: roles are {list(made.roles)}"
 
 
 @every
@@ -93,10 +100,10 @@ def test_only_the_learner_that_a_term_names_gets_its_gradient(case):
             assert weight == 0, f"{key} has a weight but no gradient"
             continue
         raw.backward()
-        learner = key.split("/")[1].split(">")[-1]
+        learners = key.split("/")[1].split(">")[-1].split("+")
         for role, net in made.roles.items():
             moved = any(g.abs().max() > 0 for g in gradients(net).values())
-            assert moved == (role == learner), f"{key} {'moves' if moved else 'does not move'} {role}"
+            assert moved == (role in learners), f"{key} {'moves' if moved else 'does not move'} {role}"
 
 
 @every
@@ -213,7 +220,7 @@ def test_saved_and_loaded_it_has_the_same_loss(case, tmp_path):
 def test_what_ships_has_the_same_weights_and_cost_under_every_scheme(case):
     alone = network("student")
     for role, student in scheme(case).students.items():
-        if student.view != "depth":
+        if student.view != "depth" or not isinstance(student, networks.Recognizer):
             continue
         assert student.state_dict().keys() == alone.state_dict().keys(), role
         assert networks.cost(student, FRAMES, SIZE) == networks.cost(alone, FRAMES, SIZE)
@@ -224,7 +231,8 @@ def test_what_ships_reads_one_sensor_and_answers_the_same_after_shipping(case, t
     given = batch(2)
     for role, student in scheme(case).students.items():
         framing = Framing(FRAMES, SIZE if student.view == "depth" else 1)
-        path = save_bundle(tmp_path / f"{role}.modalift", student.eval(), framing=framing, classes=list("abcd"))
+        path = save_bundle(tmp_path / f"{role}.modalift", student.eval(), framing=framing,
+                           classes=list("abcd")[: student.classes])
         home = load(path).net
         with torch.no_grad():
             assert torch.equal(home(given.clips[student.view]), student(given.clips[student.view]))

@@ -26,7 +26,7 @@ from modalift.deploy.framed import framed
 from modalift.errors import ModaliftError, nearest
 from modalift.loading.framing import Framing
 from modalift.modalities import MODALITIES, Modality, Track
-from modalift.networks import NETWORKS, Recognizer
+from modalift.networks import NETWORKS, Network, Translator
 
 #: Largest whole number that a configuration may hold: sizes beyond it are damage, and would only exhaust the memory.
 _LARGEST = 1_000_000
@@ -92,7 +92,7 @@ class Bundle:
     """A network that came home, ready to answer. :func:`load` opens one.
 
     Attributes:
-        net: the Recognizer, in evaluation mode.
+        net: the network, in evaluation mode: a Recognizer, or a Translator, which has no classes.
         framing, protocol: what happens to a recording before and after the network.
         classes: class names.
         modality: the sensor that it reads.
@@ -101,7 +101,7 @@ class Bundle:
         path: the file it came from, or None.
     """
 
-    def __init__(self, net: Recognizer, framing: Framing, classes: Sequence[str], protocol: Protocol | None = None,
+    def __init__(self, net: Any, framing: Framing, classes: Sequence[str], protocol: Protocol | None = None,
                  provenance: Mapping[str, Any] | None = None, sha256: str = "", path: Path | None = None) -> None:
         self.net = net.eval()
         self.framing = framing
@@ -141,6 +141,9 @@ class Bundle:
         Raises:
             ModaliftError: a recording that is missing, damaged, or of another kind of sensor.
         """
+        if isinstance(self.net, Translator):
+            raise ModaliftError(f"{self.path or 'bundle'}: holds a translator, which gives pictures - use `modalift derive"
+                                " pseudo_ir DATA OUT bundle=...`")
         views = self.clips(clip)
         # One view at a time: the same arithmetic whatever the number of views, and no more memory than one needs.
         probabilities = torch.stack([self.logits(view[None])[0].softmax(0) for view in views]).mean(0)
@@ -155,7 +158,7 @@ def _name(clip: str | Path | Track | NDArray[Any]) -> str:
     return str(clip)
 
 
-def save_bundle(path: str | Path, net: Recognizer, *, framing: Framing, classes: Sequence[str],
+def save_bundle(path: str | Path, net: Network, *, framing: Framing, classes: Sequence[str],
                 protocol: Protocol | Mapping[str, int] | None = None,
                 provenance: Mapping[str, Any] | None = None) -> Path:
     """Writes a bundle; an older bundle of that name is replaced whole, any other file is left alone.
@@ -174,7 +177,7 @@ def save_bundle(path: str | Path, net: Recognizer, *, framing: Framing, classes:
             that do not fit, or a file that cannot be written.
     """
     path = Path(path)
-    if not isinstance(net, Recognizer) or not net.config:
+    if not isinstance(net, Network) or not net.config:
         raise ModaliftError(f"{path}: only a network of one sensor made by networks.build can ship, not"
                             f" {type(net).__name__}")
     names = [str(c) for c in classes]
@@ -228,7 +231,7 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | float) or (isinstance(value, str) and len(value) <= 200)
 
 
-def _rebuild(config: Any, state: Mapping[str, Tensor], path: str) -> Recognizer:
+def _rebuild(config: Any, state: Mapping[str, Tensor], path: str) -> Any:
     """The network of a configuration with the given weights; the global random state stays as it was."""
     if not isinstance(config, Mapping) or not isinstance(config.get("name"), str):
         raise ModaliftError(f"{path}: it names no network - ship it again")

@@ -21,7 +21,7 @@ from modalift.deploy.bundle import Bundle
 from modalift.errors import ModaliftError
 from modalift.files import write_beside
 from modalift.modalities import Modality
-from modalift.networks import Recognizer
+from modalift.networks import Recognizer, Translator
 
 #: Batch sizes that the exported file must serve alike.
 _BATCHES = (1, 2, 3)
@@ -82,6 +82,9 @@ def export_onnx(bundle: Bundle, out: str | Path, *, opset: int = 18, tolerance: 
     if bundle.framing.sampler == "whole":
         raise ModaliftError(f"{bundle.path or 'bundle'}: its framing takes whole recordings of any length, an export"
                             " has a fixed number of frames - train with the sampler 'segments' or 'dense' to export")
+    if isinstance(bundle.net, Translator):
+        raise ModaliftError(f"{bundle.path or 'bundle'}: holds a translator, which derives a view before training and is not"
+                            " exported - use `modalift derive pseudo_ir`")
     _need_onnx()
     clips = probes(bundle, seed)
     net = copy.deepcopy(bundle.net).cpu().eval()  # the bundle stays on its device

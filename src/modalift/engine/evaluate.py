@@ -11,22 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from modalift.engine import joint, pictures
 from modalift.engine.experiment import Experiment, open_table
 from modalift.engine.metrics import score
 from modalift.engine.optim import MovingAverage
-from modalift.engine.run import Run, read_network
+from modalift.engine.run import FUSION, Run, Trained, read_network
 from modalift.engine.statistics import Predictions
 from modalift.errors import ModaliftError, nearest
 from modalift.files import write_text
-from modalift.loading.cache import open_cache
+from modalift.loading.cache import Cache, open_cache
 from modalift.loading.clips import ClipSet, loader
 from modalift.modalities import Table
-from modalift.networks import Recognizer
-from modalift.recipe import load_recipe
+from modalift.networks import Recognizer, Translator
+from modalift.networks.fusion import Fusion
+from modalift.recipe import Recipe, load_recipe
 
 
 @torch.no_grad()
-def answer(net: Recognizer, clips: ClipSet, *, batch: int = 32, workers: int = 0,
+def answer(net: Recognizer | Fusion, clips: ClipSet, *, batch: int = 32, workers: int = 0,
            device: torch.device | str = "cpu") -> np.ndarray:
     """Class probabilities ``(N, K)`` of every clip: the mean over its views in time and its crops.
 
@@ -36,7 +38,8 @@ def answer(net: Recognizer, clips: ClipSet, *, batch: int = 32, workers: int = 0
     each = clips.time_views * clips.crops
     found = []
     for part in loader(clips, batch=max(1, batch // each) * each, shuffle=False, seed=0, epoch=0, workers=workers):
-        logits = net(part.clips[net.view].to(device)).float()
+        part = part.to(device)
+        logits = (net(part.clips) if isinstance(net, Fusion) else net(part.clips[net.view])).float()
         found.append(torch.softmax(logits, 1).reshape(-1, each, logits.shape[1]).mean(1).cpu().numpy())
     return np.concatenate(found)
 
@@ -49,7 +52,12 @@ def seen_by(table: Table, view: str) -> Table:
     return seen
 
 
-def predictions(net: Recognizer, clips: ClipSet, *, workers: int = 0, device: torch.device | str = "cpu") -> Predictions:
+def with_all(table: Table, *views: str) -> Table:
+    """The clips that all these sensors recorded."""
+    return table.where(lambda r: set(views) <= set(r.tracks))
+
+
+def predictions(net: Recognizer | Fusion, clips: ClipSet, *, workers: int = 0, device: torch.device | str = "cpu") -> Predictions:
     """What a network answers, with whose clips they are and their numeric facts; corrupt clips are not among them."""
     rows = [clips.table.rows[i] for i in clips.indices]
     probabilities = answer(net.to(device), clips, workers=workers, device=device)
@@ -63,6 +71,8 @@ def quick_look(experiment: Experiment, split: str, device: torch.device | str,
                average: MovingAverage | None = None) -> dict[str, dict[str, float]]:
     """Accuracy and loss of every student on a split, during training, with the weights that would ship.
 
+    A translator's is how like its pictures are to the target's; nothing is known of it where no clip has both views.
+
     Under a moving average these are the averaged ones; the scheme goes back to its own and to training.
     """
     looks, workers = {}, experiment.recipe.run.workers
@@ -70,10 +80,20 @@ def quick_look(experiment: Experiment, split: str, device: torch.device | str,
         own = {k: v.clone() for k, v in net.state_dict().items()} if average else None
         if average:
             net.load_state_dict(average.of(role))
-        clips = experiment.clips(seen_by(experiment.table.split(split), net.view), {net.view}, augment=False)
-        found = predictions(net, clips, workers=workers, device=device)
+        target = getattr(experiment.scheme, "target", "") if isinstance(net, Translator) else ""
+        part = experiment.table.split(split)
+        pairs = with_all(part, net.view, target) if target else part
+        found = None
+        if len(pairs):
+            clips = experiment.clips(seen_by(pairs, net.view), {net.view, *([target] if target else [])}, augment=False)
+            if target:
+                looks[role] = pictures.summary(pictures.compare(net, clips, target, workers=workers, device=device))
+            else:
+                found = predictions(net, clips, workers=workers, device=device)
         if own:
             net.load_state_dict(own)
+        if found is None:
+            continue
         known = found.take(found.labels >= 0)
         chosen = known.probabilities[np.arange(len(known)), known.labels]
         recalls = [known.right[known.labels == c].mean() for c in np.unique(known.labels)]
@@ -81,6 +101,11 @@ def quick_look(experiment: Experiment, split: str, device: torch.device | str,
                        "loss": float(-np.log(np.clip(chosen, 1e-12, None)).mean())}
     experiment.scheme.train()
     return looks
+
+
+def merit(look: dict[str, float]) -> float:
+    """What the best checkpoint is chosen by: accuracy, or a translator's structural similarity."""
+    return look["top1"] if "top1" in look else look["ssim"]
 
 
 def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -100,8 +125,14 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
     _allowed(overrides)
     results: dict[str, Any] = {}
     run.role(run.roles()[0] if run.roles() else "")  # refuses a run that is not finished
+    fuses = run.fuses()
     for role in roles or run.roles():
+        if role == FUSION and fuses:
+            continue
         trained = read_network(run.network_file(run.role(role)))
+        if isinstance(trained.net, Translator):
+            results[role] = _pictures(recipe, table.split(split), trained, cache)
+            continue
         if trained.classes != table.classes:
             raise ModaliftError(f"{run.folder}: '{role}' knows {len(trained.classes)} classes, the table has"
                                 f" {len(table.classes)} - evaluate it on the table that it was trained on")
@@ -112,8 +143,41 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
         found.save(run.predictions(role, split))
         results[role] = score(found.probabilities, found.labels, trained.classes, subjects=found.subjects,
                               facts=dict(found.facts)) | {"left_out": left_out}
+    if fuses and (not roles or FUSION in roles):
+        results[FUSION] = _joint_answer(run, recipe, table, split, cache)
     _record(run, split, results, table.fingerprint())
     return results
+
+
+def _joint_answer(run: Run, recipe: Recipe, table: Table, split: str, cache: Cache | None) -> dict[str, Any]:
+    """The joint answer of several sensors, on the clips that all of them saw."""
+    held, protocol = joint.read(run.fusion_file), recipe.protocol
+    if held.classes != table.classes:
+        raise ModaliftError(f"{run.folder}: its fusion knows {len(held.classes)} classes, the table has"
+                            f" {len(table.classes)} - evaluate it on the table that it was trained on")
+    clips = ClipSet(joint.seen_by_all(table.split(split), held.fusion), held.framings, augment=None, seed=recipe.run.seed,
+                    cache=cache, time_views=protocol.time_views, crops=protocol.crops)
+    left_out = clips.probe()
+    found = predictions(held.fusion, clips, workers=recipe.run.workers)
+    found.save(run.predictions(FUSION, split))
+    return score(found.probabilities, found.labels, held.classes, subjects=found.subjects,
+                 facts=dict(found.facts)) | {"left_out": left_out}
+
+
+def _pictures(recipe: Recipe, part: Table, trained: Trained, cache: Cache | None) -> dict[str, Any]:
+    """How like a translator's pictures are to what the target sensor said of the same clips."""
+    net, protocol = trained.net, recipe.protocol
+    target = str((recipe.scheme.model_extra or {}).get("target") or net.target)
+    pairs = with_all(part, net.view, target)
+    if not len(pairs):
+        raise ModaliftError(f"{part.name}: no clip of this split has both '{net.view}' and '{target}', so pictures cannot be"
+                            " compared - look at them with `modalift derive pseudo_ir`")
+    if protocol.time_views > 1 or protocol.crops > 1:
+        raise ModaliftError("protocol: a translator is looked at once - set time_views and crops to 1")
+    clips = ClipSet(pairs, dict.fromkeys((net.view, target), trained.framing), augment=None, seed=recipe.run.seed, cache=cache)
+    left_out = clips.probe()
+    found = pictures.compare(net, clips, target, workers=recipe.run.workers)
+    return {**pictures.summary(found), "target": target, "per_clip": found, "left_out": left_out}
 
 
 def _allowed(overrides: Sequence[str]) -> None:
@@ -134,11 +198,11 @@ def _joined(run: Run, split: str, roles: Sequence[str], overrides: Sequence[str]
     for fold in run.folds():
         evaluate(fold, split, roles, overrides)
     first, results = run.folds()[0], {}
-    for role in roles or first.roles():
+    for role in roles or [*first.roles(), *([FUSION] if run.fuses() else [])]:
         found = Predictions.join([Predictions.load(f.predictions(role, split)) for f in run.folds()])
         found.save(run.predictions(role, split))
-        results[role] = score(found.probabilities, found.labels, first.trained(role).classes, subjects=found.subjects,
-                              facts=dict(found.facts))
+        classes = first.trained(role if role in first.roles() else first.roles()[0]).classes
+        results[role] = score(found.probabilities, found.labels, classes, subjects=found.subjects, facts=dict(found.facts))
     _record(run, split, results, "all folds")
     return results
 
@@ -152,7 +216,8 @@ def _record(run: Run, split: str, results: dict[str, Any], fingerprint: str) -> 
         when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with (run.folder / "test_ledger.jsonl").open("a") as ledger:
             for role, metrics in results.items():
-                ledger.write(json.dumps({"when": when, "role": role, "table": fingerprint, "clips": metrics["n"],
-                                         "top1": metrics["top1"]}) + "\n")
+                figures = {k: metrics[k] for k in ("top1", "psnr", "ssim", "edges") if k in metrics}
+                ledger.write(json.dumps({"when": when, "role": role, "table": fingerprint, "clips": metrics["n"], **figures})
+                             + "\n")
 
 

@@ -126,8 +126,6 @@ def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
         if framings[net.view].region == "valid" and table.modality(net.view).invalid is None:
             raise ModaliftError(f"networks.{role}: data.region=valid of '{net.view}' would be cut by another sensor, which is"
                                 f" not there when it ships - set data.per_view.{net.view}.region=whole")
-    if not table.classes:
-        raise ModaliftError(f"{table.name}: no clip has a label - nothing can be learned to be told apart")
     if not len(table.split("val")):
         for key, value in (("protocol.select", recipe.protocol.select), ("optim.schedule", recipe.optim.schedule)):
             if value in ("best", "plateau"):
@@ -255,6 +253,8 @@ def _network(recipe: Recipe, role: str, section: NetworkSection, table: Table, f
     if not view:
         raise ModaliftError(f"networks.{role}.view is missing - one of {', '.join(table.views)}")
     sensor = table.modality(view)
+    if not table.classes and networks.has_classes(section.name):
+        raise ModaliftError(f"{table.name}: no clip has a label - nothing can be learned to be told apart")
     framing = framings.setdefault(view, _framing(recipe, view, table))
     options = {"frames": framing.frames, "size": framing.size, "channels": sensor.channels, **(section.model_extra or {})}
     # The student starts alike whatever stands beside it: its first weights depend on the seed and the role alone.
@@ -275,7 +275,7 @@ def _exists(init: str) -> bool:
 def _from_run(path: Path, section: NetworkSection, role: str, table: Table, framings: dict[str, Framing]) -> Recognizer:
     run = Run(path)
     trained = read_network(run.network_file(run.role(section.role)))
-    if trained.classes != table.classes:
+    if trained.net.classes and trained.classes != table.classes:
         raise ModaliftError(f"networks.{role}.init: {path} knows {len(trained.classes)} classes"
                             f" ({', '.join(trained.classes[:3])}, ...), the table has {len(table.classes)}"
                             f" ({', '.join(table.classes[:3])}, ...) - train it on the same classes")

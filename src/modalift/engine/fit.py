@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from modalift.engine.distribution import agree, join, leave, place, spread
-from modalift.engine.evaluate import quick_look
+from modalift.engine.evaluate import merit, quick_look
 from modalift.engine.experiment import Experiment
 from modalift.engine.logs import Logs, add, means, progress_bar, say
 from modalift.engine.optim import (
@@ -125,12 +125,13 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
             if len(experiment.table.split("val")) and state.epoch % recipe.protocol.eval_every == 0:
                 found = agree(quick_look(experiment, "val", world.device, state.average), world)
                 entry["val"] = found  # several students: the mean over them decides
-                best = sum(v["top1"] for v in found.values()) / len(found)
-                state.plateau.look(sum(v["loss"] for v in found.values()) / len(found))
-                if best > state.best:
-                    state.best = best
-                    saver.write(run.best)
-                bar.update(task, says=f"val {best:.3f}")
+                if found:
+                    best = sum(merit(v) for v in found.values()) / len(found)
+                    state.plateau.look(sum(v["loss"] for v in found.values()) / len(found))
+                    if best > state.best:
+                        state.best = best
+                        saver.write(run.best)
+                    bar.update(task, says=f"val {best:.3f}")
             logs.write(entry)
         saver.write(run.last)
     logs.close()

@@ -20,16 +20,18 @@ from modalift import networks
 from modalift.errors import ModaliftError, nearest
 from modalift.files import read_json, write_beside
 from modalift.loading.framing import Framing
-from modalift.networks import Recognizer
+from modalift.networks import Network
 
 FORMAT = "modalift-network/1"
+#: What results and predictions call the joint answer of a scheme that fuses sensors; it is no network of one sensor.
+FUSION = "fusion"
 
 
 @dataclass(frozen=True)
 class Trained:
     """A network of a run with what belongs to it."""
 
-    net: Recognizer
+    net: Any  # a Recognizer or a Translator
     framing: Framing
     classes: tuple[str, ...]
 
@@ -60,6 +62,15 @@ class Run:
     def network_file(self, role: str) -> Path:
         return self.folder / "networks" / f"{role}.safetensors"
 
+    @property
+    def fusion_file(self) -> Path:
+        """The joint answer of several sensors, where the scheme has one: not among the networks, for it does not ship."""
+        return self.folder / "fusion.safetensors"
+
+    def fuses(self) -> bool:
+        """Whether this run (each of its folds) has a joint answer of several sensors."""
+        return all(r.fusion_file.is_file() for r in self.folds() or [self])
+
     def predictions(self, role: str, split: str) -> Path:
         return self.folder / "predictions" / f"{role}-{split}.npz"
 
@@ -85,7 +96,7 @@ class Run:
         if not roles or not (self.finished or self.folds()):
             raise ModaliftError(f"{self.folder}: no trained network - finish it with `modalift train {self.folder}`")
         if wanted:
-            if wanted not in roles:
+            if wanted not in roles and not (wanted == FUSION and self.fuses()):
                 raise ModaliftError(f"{self.folder}: no network in the role '{wanted}' - {nearest(wanted, roles)}")
             return wanted
         if len(roles) == 1 or "student" in roles:
@@ -113,11 +124,11 @@ def open_run(folder: str | Path) -> Run:
     return run
 
 
-def write_network(path: Path, net: Recognizer, framing: Framing, classes: Sequence[str],
+def write_network(path: Path, net: Network, framing: Framing, classes: Sequence[str],
                   state: Mapping[str, torch.Tensor] | None = None, recipe: str = "") -> Path:
     """A network as safetensors, with what rebuilds it in the header: weights and JSON, no code."""
     meta = {"format": FORMAT, "config": json.dumps(net.config), "framing": json.dumps(asdict(framing)),
-            "classes": json.dumps(list(classes)), "run": recipe}
+            "classes": json.dumps(list(classes) if net.classes else []), "run": recipe}
     tensors = {k: v.detach().cpu().contiguous() for k, v in (state or net.state_dict()).items()}
     return write_beside(path, lambda p: safetensors.torch.save_file(tensors, p, metadata=meta))
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from modalift.deploy.bundle import save_bundle
-from modalift.engine.run import Run
+from modalift.engine.run import FUSION, Run
+from modalift.errors import ModaliftError
 from modalift.files import read_json
 from modalift.recipe import Recipe, load_recipe
 
@@ -15,9 +16,12 @@ def ship(run: Run, role: str, to: Path) -> dict[str, Any]:
     """Writes the bundle of one network of a run; says what is in it.
 
     Raises:
-        ModaliftError: an unfinished run, or a role that it does not have.
+        ModaliftError: an unfinished run, a role that it does not have, or a joint answer of several sensors.
     """
     role = run.role(role)
+    if role == FUSION and run.fuses():
+        raise ModaliftError(f"{run.folder}: the joint answer of several sensors is a bound and does not ship - ship one of its"
+                            f" networks: --student {run.roles()[0]}")
     trained, recipe = run.trained(role), load_recipe(run.folder)
     measured = run.measured().get(role, {})
     advice = f"`modalift train {run.folder}` writes it"
@@ -26,8 +30,8 @@ def ship(run: Run, role: str, to: Path) -> dict[str, Any]:
         "run": run.folder.name, "role": role, "scheme": recipe.scheme.name, "dataset": recipe.data.dataset,
         "recipe": _public(recipe), "training_macs": run.compute().get("training_macs"),
         "versions": {k: environment.get(k) for k in ("modalift", "torch", "python")},
-        "measured": {split: {"top1": m["top1"], "clips": m["n"], "intervals": m.get("intervals", {}).get("top1")}
-                     for split, m in measured.items()},
+        "measured": {split: {"clips": m["n"], **{k: m[k] for k in ("top1", "psnr", "ssim", "edges") if k in m},
+                             "intervals": m.get("intervals", {}).get("top1")} for split, m in measured.items()},
     }
     save_bundle(to, trained.net, framing=trained.framing, classes=trained.classes,
                 protocol={"time_views": recipe.protocol.time_views, "crops": recipe.protocol.crops},

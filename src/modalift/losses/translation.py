@@ -13,7 +13,8 @@ def adversarial(prediction: Tensor, real: bool, *, per_sample: bool = False) -> 
 
     A discriminator adds the two, each by half; a generator asks for ``real=True`` of what it made.
 
-    Shapes: ``(B, ...)``; returns a scalar, or ``(B,)`` with ``per_sample``. Source: Mao et al., *Least squares generative adversarial networks*, ICCV 2017.
+    Shapes: ``(B, ...)``; returns a scalar, or ``(B,)`` with ``per_sample``. Source: Mao et al., *Least squares generative
+    adversarial networks*, ICCV 2017.
 
     Example:
         >>> import torch

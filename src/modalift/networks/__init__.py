@@ -1,22 +1,22 @@
-"""Who learns: recognisers of one sensor, one family a file."""
+"""Who learns: networks of one sensor, one family a file."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from modalift.errors import ModaliftError, nearest
 from modalift.modalities import MODALITIES, modality
 from modalift.networks.converter import FeatureConverter
-from modalift.networks.recognizer import Backbone, Motion, Observation, Prepare, Recognizer, Stage
+from modalift.networks.recognizer import Backbone, Motion, Network, Observation, Prepare, Recognizer, Stage
 from modalift.registry import Registry
 from modalift.signatures import checked
 
-#: Family name -> function ``(prepare, *, classes, frames, size, **options) -> Recognizer``. A family whose function has
+#: Family name -> function ``(prepare, *, classes, frames, size, **options) -> Network``. A family whose function has
 #: an argument ``sensor`` gets the Modality that it will read.
-NETWORKS: Registry[Callable[..., Recognizer]] = Registry("network")
+NETWORKS: Registry[Callable[..., Any]] = Registry("network")
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,37 @@ class Card:
         papers: who uses it.
         view: the view that it is shown on.
         clip: channels, frames and pixels of a clip as its paper has it.
+        kind: whether it gives logits (``recogniser``) or pictures (``translator``, which has no classes).
     """
 
     papers: str
     view: str
     clip: tuple[int, int, int]
+    kind: Literal["recogniser", "translator"] = "recogniser"
 
 
 #: Family name -> its card.
 CARDS: dict[str, Card] = {}
 
 
-def network(name: str, *, papers: str = "", view: str = "rgb",
-            clip: tuple[int, int, int] = (3, 8, 224)) -> Callable[[Callable[..., Recognizer]], Callable[..., Recognizer]]:
+F = TypeVar("F", bound=Callable[..., Network])
+
+
+def network(name: str, *, papers: str = "", view: str = "rgb", clip: tuple[int, int, int] = (3, 8, 224),
+            kind: Literal["recogniser", "translator"] = "recogniser") -> Callable[[F], F]:
     """Registers a family: a decorator of its function. The arguments make its :class:`Card`."""
-    def register(family: Callable[..., Recognizer]) -> Callable[..., Recognizer]:
-        CARDS[name] = Card(papers, view, clip)
-        return NETWORKS.add(name, family)
+    def register(family: F) -> F:
+        CARDS[name] = Card(papers, view, clip, kind)
+        NETWORKS.add(name, family)
+        return family
 
     return register
+
+
+def has_classes(name: str) -> bool:
+    """Whether a family tells classes apart, or gives pictures."""
+    return name not in CARDS or CARDS[name].kind == "recogniser"
+
 
 #: Options of :func:`build` that every family takes.
 COMMON_OPTIONS = ("channels", "frames", "size", "mean", "std", "motion", "motion_gain", "neck", "neck_reduction")
@@ -69,15 +81,15 @@ def check_options(name: str, given: Mapping[str, Any], where: str = "networks") 
     return checked(build, common, dict.fromkeys(COMMON_OPTIONS), where, who) | checked(NETWORKS[name], rest, own, where, who)
 
 
-def build(name: str, *, classes: int, view: str = "", modality_name: str = "", channels: int | None = None,
+def build(name: str, *, classes: int = 0, view: str = "", modality_name: str = "", channels: int | None = None,
           frames: int = 8, size: int = 224, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
           motion: Motion = "none", motion_gain: float = 2.0, neck: Literal["none", "converter"] = "none",
-          neck_reduction: int = 8, **options: Any) -> Recognizer:
-    """A Recognizer of a registered family, with random weights.
+          neck_reduction: int = 8, **options: Any) -> Any:
+    """A network of a registered family, with random weights: a Recognizer, or a Translator where that is its kind.
 
     Args:
         name: family, e.g. ``tsm``, ``small``, ``signal``.
-        classes: number of classes K.
+        classes: number of classes K; a translator has none, whatever is asked for.
         view: the view of a table that it reads; by default the modality's name.
         modality_name: the view's modality; by default the view's name where that is a modality, else ``rgb``.
         channels: channels of its clips; by default the modality's.
@@ -100,7 +112,11 @@ def build(name: str, *, classes: int, view: str = "", modality_name: str = "", c
     options = check_options(name, options, "network")
     check_options(name, {"motion": motion, "motion_gain": motion_gain, "mean": mean, "std": std, "neck": neck,
                          "neck_reduction": neck_reduction}, "network")
-    if classes < 1 or frames < 1 or size < 1:
+    if not has_classes(name):
+        classes = 0
+        if motion != "none" or neck != "none":
+            raise ModaliftError(f"network '{name}' gives pictures - it takes neither motion nor a neck")
+    if classes < has_classes(name) or frames < 1 or size < 1:
         raise ModaliftError(f"network '{name}': classes={classes}, frames={frames}, size={size} - "
                             "each must be 1 or more")
     kind = modality_name or (view if view in MODALITIES else "rgb")
@@ -144,11 +160,13 @@ from modalift.networks import (  # noqa: E402  (families register themselves)
     signal,  # noqa: F401
     small,  # noqa: F401
     tea,  # noqa: F401
+    translator,  # noqa: F401
     tsm,  # noqa: F401
     vgg16,  # noqa: F401
 )
 from modalift.networks.cost import Cost, cost  # noqa: E402
+from modalift.networks.translator import Translator  # noqa: E402
 from modalift.networks.weights import load_weights  # noqa: E402
 
-__all__ = ["CARDS", "COMMON_OPTIONS", "NETWORKS", "Backbone", "Card", "Cost", "Observation", "Prepare", "Recognizer", "Stage",
-           "build", "check_options", "cost", "load_weights", "network", "options_of"]
+__all__ = ["CARDS", "COMMON_OPTIONS", "NETWORKS", "Backbone", "Card", "Cost", "Network", "Observation", "Prepare", "Recognizer",
+           "Stage", "Translator", "build", "check_options", "cost", "has_classes", "load_weights", "network", "options_of"]

@@ -168,28 +168,26 @@ class Backbone(nn.Module):
         return self.features(x)[0]
 
 
-class Recognizer(nn.Module):
-    """A network of one sensor: ``net(clip) -> logits``, ``net.observe(clip, stages) -> Observation``.
-
-    Clips are in the sensor's unit (8-bit grey values, millimetres, metres) because the network itself normalises:
-    nothing changes under a trained file.
+class Network(nn.Module):
+    """What every network of one sensor has, whatever it answers: a Recognizer gives logits, a Translator pictures.
 
     Attributes:
+        prepare: from the sensor's unit to what the network likes.
         view: the view of a table that it reads.
         modality: the modality of that view.
-        classes, channels, frames, size: what it was built for (``size`` in pixels; 1 for signals).
+        classes, channels, frames, size: what it was built for (``size`` in pixels; 1 for signals; no classes where it
+            does not tell any apart).
         config: the arguments of :func:`modalift.networks.build` that rebuild it.
-        streams: whether it can take one frame at a time (:meth:`step`).
+        streams: whether it can take one frame at a time (``step``).
+        smallest: the fewest frames and pixels (height or width) of a clip that it can read.
     """
 
     streams: bool = False
+    smallest: tuple[int, int] = (1, 1)
 
-    def __init__(self, prepare: Prepare, backbone: Backbone, head: nn.Module, neck: nn.Module | None = None) -> None:
+    def __init__(self, prepare: Prepare) -> None:
         super().__init__()
         self.prepare = prepare
-        self.backbone = backbone
-        self.neck = neck
-        self.head = head
         # Set by networks.build; the defaults serve networks that are put together by hand.
         self.view = ""
         self.modality = ""
@@ -198,6 +196,35 @@ class Recognizer(nn.Module):
         self.frames = 0
         self.size = 0
         self.config: dict[str, Any] = {}
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        """Name -> channels and strides of the maps that it shows; none where it shows none."""
+        return {}
+
+    def check(self, clip: Tensor, smallest: tuple[int, int], called: str) -> None:
+        """Raises for a clip that is not of this sensor, or too small."""
+        if clip.dim() != 5 or clip.shape[1] != self.channels:
+            raise ModaliftError(f"network '{self.view or called}' reads clips (B, {self.channels}, T, H, W), not "
+                                f"{tuple(clip.shape)}")
+        frames, pixels = smallest
+        if clip.shape[2] < frames or min(clip.shape[3:]) < pixels:
+            raise ModaliftError(f"network '{self.view or called}' got {clip.shape[2]} frames of "
+                                f"{clip.shape[3]} x {clip.shape[4]} pixels - it needs at least {frames} of {pixels} x {pixels}")
+
+
+class Recognizer(Network):
+    """A network of one sensor: ``net(clip) -> logits``, ``net.observe(clip, stages) -> Observation``.
+
+    Clips are in the sensor's unit (8-bit grey values, millimetres, metres) because the network itself normalises:
+    nothing changes under a trained file. Its attributes are those of :class:`Network`.
+    """
+
+    def __init__(self, prepare: Prepare, backbone: Backbone, head: nn.Module, neck: nn.Module | None = None) -> None:
+        super().__init__(prepare)
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
 
     @property
     def stages(self) -> Mapping[str, Stage]:
@@ -225,13 +252,7 @@ class Recognizer(nn.Module):
         for name in stages:
             if name not in self.stages:
                 raise ModaliftError(f"network '{self.view}' has no stage '{name}' - {nearest(name, self.stages)}")
-        if clip.dim() != 5 or clip.shape[1] != self.channels:
-            raise ModaliftError(f"network '{self.view or type(self.backbone).__name__}' reads clips "
-                                f"(B, {self.channels}, T, H, W), not {tuple(clip.shape)}")
-        frames, pixels = self.backbone.smallest
-        if clip.shape[2] < frames or min(clip.shape[3:]) < pixels:
-            raise ModaliftError(f"network '{self.view or type(self.backbone).__name__}' got {clip.shape[2]} frames of "
-                                f"{clip.shape[3]} x {clip.shape[4]} pixels - it needs at least {frames} of {pixels} x {pixels}")
+        self.check(clip, self.backbone.smallest, type(self.backbone).__name__)
         x, maps = self.backbone.features(self.prepare(clip), [s for s in stages if s != "neck"])
         if self.neck is not None:
             x = self.neck(x)

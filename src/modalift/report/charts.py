@@ -89,6 +89,10 @@ def _names(record: Record, key: str) -> list[str]:
 
 def evaluation(m: Mapping[str, Any]) -> str:
     """Confusion, classes, calibration, brightness and subjects of one network on one split."""
+    if "psnr" in m:
+        worst = sorted(m["per_clip"], key=lambda f: f["ssim"])[:10]
+        return card("the least like", html.table(("clip", "PSNR, dB", "SSIM", "edges"), [
+            (f["id"], f"{f['psnr']:.1f}", f"{f['ssim']:.3f}", f"{f['edges']:.3f}") for f in worst], range(1, 4)))
     matrix = card("confusion", heat(m["confusion"], m["classes"]))
     side = [card("calibration", reliability(m["calibration"]),
                  f"Expected calibration error {pct(m['ece'])}: how far stated probability and accuracy lie apart, over"

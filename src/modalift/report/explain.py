@@ -52,8 +52,10 @@ def describe(net: Recognizer) -> str:
 
 def rehearse(experiment: Experiment) -> Terms:
     """The scheme's terms on two invented clips: the names are what the scheme really computes."""
-    views = {net.view: net for net in experiment.scheme.roles.values()}
-    shape = {v: (2, n.channels, n.frames, n.size, n.size) for v, n in views.items()}
+    views = sorted(experiment.scheme.needs())
+    framed = {v: experiment.framings[v] for v in views}  # of what teaches as a picture; a network says what it reads
+    shape = {v: (2, experiment.table.modality(v).channels, f.frames, f.size, f.size) for v, f in framed.items()}
+    shape |= {n.view: (2, n.channels, n.frames, n.size, n.size) for n in experiment.scheme.roles.values()}
     generator = torch.Generator().manual_seed(0)
     yes = torch.ones(2, dtype=torch.bool)
     batch = Batch({v: torch.rand(s, generator=generator) for v, s in shape.items()}, {}, dict.fromkeys(views, yes),

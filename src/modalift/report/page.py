@@ -85,6 +85,10 @@ def _lede(record: Record, top: tuple[str, str] | None) -> str:
     role, split = top
     found, shipped = record.results[role][split], record.networks.get(role)
     sensor = f"one sensor, <b>{esc(shipped.view)}</b>" if shipped else "one sensor"
+    if "psnr" in found:
+        return (f"{state} <b>{esc(role)}</b> reads {sensor}, and draws what <b>{esc(found['target'])}</b> would have seen. Of"
+                f" the {found['n']} clips in the {esc(split)} split its pictures have a structural similarity of"
+                f" <b>{found['ssim']:.3f}</b> to the real ones.")
     over = found["intervals"]["top1"]
     people = len(found.get("by_subject") or [])
     interval = over["subjects"] or over["clips"]
@@ -111,9 +115,12 @@ def _tiles(record: Record, top: tuple[str, str] | None) -> str:
     entries: list[tuple[str, str]] = []
     if top:
         found = record.results[top[0]][top[1]]
-        over = found["intervals"]["top1"]
-        entries.append((pct(found["top1"]), f"top-1, {top[1]}; {span(over['clips'])} over clips"))
-        entries.append((pct(found["mean_class"]), "mean class accuracy"))
+        if "psnr" in found:
+            entries += [(f"{found['ssim']:.3f}", f"structural similarity, {top[1]}"), (f"{found['psnr']:.1f} dB", "PSNR")]
+        else:
+            over = found["intervals"]["top1"]
+            entries.append((pct(found["top1"]), f"top-1, {top[1]}; {span(over['clips'])} over clips"))
+            entries.append((pct(found["mean_class"]), "mean class accuracy"))
         shipped = record.networks.get(top[0])
         if shipped and shipped.parameters is not None:
             entries.append((quantity(shipped.parameters), f"parameters of the {top[0]}"))
@@ -131,6 +138,14 @@ def _results(record: Record, top: tuple[str, str] | None) -> str:
     if top is None:
         todo = "modalift eval" if record.networks else "modalift train, then modalift eval,"
         return missing(f"There are no results yet: {todo} makes them.") + notes
+    if "psnr" in record.results[top[0]][top[1]]:
+        drawn = [(role, m["target"], split, m["n"], f"{m['psnr']:.1f}", f"{m['ssim']:.3f}", f"{m['edges']:.3f}",
+                  "–" if m["flicker"] is None else f"{m['flicker']:.2f}")
+                 for role, splits in record.results.items() for split, m in splits.items()]
+        head = ("network", "draws", "split", "clips", "PSNR, dB", "SSIM", "edges", "flicker")
+        return html.table(head, drawn, range(3, 8)) + (
+            '<p class="note">Means over clips. Edges: correlation of Sobel magnitudes, deaf to brightness and contrast.'
+            " Flicker: change from frame to frame over that of the real recording.</p>") + notes
     rows = []
     for role, splits in record.results.items():
         for split, m in splits.items():

@@ -12,7 +12,7 @@ from rich.text import Text
 
 def brief(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of one evaluation without its long tables."""
-    return {k: v for k, v in metrics.items() if k not in ("confusion", "per_class", "by_fact", "by_subject")}
+    return {k: v for k, v in metrics.items() if k not in ("confusion", "per_class", "by_fact", "by_subject", "per_clip")}
 
 
 def percent(share: float | None) -> str:
@@ -28,7 +28,10 @@ def span(interval: Any) -> str:
 
 
 def results(found: Mapping[str, Mapping[str, Any]], split: str) -> Table:
-    """One row a network: accuracies with 95 % intervals over clips and over subjects."""
+    """One row a network: accuracies with 95 % intervals over clips and over subjects, or how like a translator's pictures
+    are to the target's."""
+    if all("psnr" in m for m in found.values()):
+        return pictures(found, split)
     table = Table(title=f"split: {split}", title_justify="left")
     for name in ("network", "clips", "top-1", "over clips", "over subjects", "top-5", "mean class", "calibration error"):
         table.add_column(name, justify="left" if name == "network" else "right")
@@ -36,6 +39,17 @@ def results(found: Mapping[str, Mapping[str, Any]], split: str) -> Table:
         top1 = m.get("intervals", {}).get("top1", {})
         table.add_row(Text(role), str(m["n"]), f"[bold]{percent(m['top1'])}[/]", span(top1.get("clips")),
                       span(top1.get("subjects")), percent(m["top5"]), percent(m["mean_class"]), percent(m["ece"]))
+    return table
+
+
+def pictures(found: Mapping[str, Mapping[str, Any]], split: str) -> Table:
+    """One row a translator: likeness of its pictures, means over clips."""
+    table = Table(title=f"split: {split}", title_justify="left")
+    for name in ("network", "draws", "clips", "PSNR, dB", "SSIM", "edges", "flicker"):
+        table.add_column(name, justify="left" if name in ("network", "draws") else "right")
+    for role, m in found.items():
+        table.add_row(Text(role), Text(m["target"]), str(m["n"]), f"{m['psnr']:.1f}", f"{m['ssim']:.3f}", f"{m['edges']:.3f}",
+                      "-" if m["flicker"] is None else f"{m['flicker']:.2f}")
     return table
 
 

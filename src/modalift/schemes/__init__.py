@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modalift.errors import ModaliftError, nearest
-from modalift.networks import Recognizer
+from modalift.networks import Network, Recognizer, Translator
 from modalift.schemes.scheme import (
     SCHEMES,
     Progress,
@@ -33,22 +33,33 @@ def _parameters(name: str) -> dict[str, tuple[Any, Any]]:
     return parameters(SCHEMES[name].__init__)
 
 
+#: What marks a constructor's argument as a role.
+KINDS: tuple[Any, ...] = (Recognizer, Translator)
+OPTIONAL: tuple[Any, ...] = tuple(kind | None for kind in KINDS)
+
+
+def kind_of(name: str, role: str) -> type[Network]:
+    """What kind of network a role takes."""
+    hint = _parameters(name).get(role, (Network, None))[0]
+    return next((kind for kind in KINDS if hint in (kind, kind | None)), Network)
+
+
 def roles_of(name: str) -> tuple[tuple[str, ...], bool]:
     """Roles that a scheme takes by name, and whether it takes any number of further networks."""
     found = _parameters(name)
-    named = tuple(k for k, (hint, _) in found.items() if hint is Recognizer)
+    named = tuple(k for k, (hint, _) in found.items() if hint in KINDS)
     return named, any(typing.get_origin(hint) is Mapping for hint, _ in found.values())
 
 
 def optional_roles_of(name: str) -> tuple[str, ...]:
     """Roles that a scheme can do without."""
-    return tuple(k for k, (hint, _) in _parameters(name).items() if hint == Recognizer | None)
+    return tuple(k for k, (hint, _) in _parameters(name).items() if hint in OPTIONAL)
 
 
 def settings_of(name: str) -> dict[str, Any]:
     """Setting -> default, read off the constructor: a scheme's part of a recipe."""
     return {k: d for k, (hint, d) in _parameters(name).items()
-            if hint not in (Recognizer, Recognizer | None) and typing.get_origin(hint) is not Mapping}
+            if hint not in (*KINDS, *OPTIONAL) and typing.get_origin(hint) is not Mapping}
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +71,7 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return checked(SCHEMES[name].__init__, settings, settings_of(name), "scheme", f"scheme '{name}'")
 
 
-def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, Any] | None = None) -> Scheme:
+def build(name: str, networks: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> Scheme:
     """A scheme over networks by role.
 
     Raises:
@@ -75,6 +86,11 @@ def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, 
     if rest and not more:
         extra = sorted(rest)[0]
         raise ModaliftError(f"scheme '{name}' has no role '{extra}' - {nearest(extra, known)}")
+    for role, net in networks.items():
+        if not isinstance(net, kind_of(name, role)):
+            needed, given = kind_of(name, role).__name__.lower(), type(net).__name__.lower()
+            raise ModaliftError(f"scheme '{name}' needs a {needed} in the role '{role}', not a {given} - change"
+                                f" networks.{role}.name")
     arguments: dict[str, Any] = {k: networks[k] for k in known if k in networks}
     if more:
         slot = next(k for k, (hint, _) in _parameters(name).items() if typing.get_origin(hint) is Mapping)
@@ -85,12 +101,17 @@ def build(name: str, networks: Mapping[str, Recognizer], settings: Mapping[str, 
 from modalift.schemes import (  # noqa: E402  (schemes register themselves)
     crd,  # noqa: F401
     distill,  # noqa: F401
+    dmcl,  # noqa: F401
+    fusion,  # noqa: F401
+    hallucination,  # noqa: F401
     mgcam_dkd,  # noqa: F401
     msd,  # noqa: F401
     mtcd,  # noqa: F401
     mtut,  # noqa: F401
     prokt,  # noqa: F401
+    route,  # noqa: F401
     single,  # noqa: F401
+    translator,  # noqa: F401
 )
 
 __all__ = [

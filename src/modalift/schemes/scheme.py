@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
 from modalift.modalities import Batch, Table
-from modalift.networks import Observation, Recognizer
+from modalift.networks import Network, Observation, Recognizer
+from modalift.networks.fusion import Fusion
 from modalift.networks.joint_norm import JointBatchNorm
 from modalift.registry import Registry
 
@@ -51,8 +52,8 @@ class Update:
 class Scheme(nn.Module):
     """Networks that learn together; ``forward(batch, progress)`` holds the paper's equations.
 
-    A subclass takes its networks (arguments annotated ``Recognizer``, or ``Mapping[str, Recognizer]`` for any number)
-    and its settings (keyword arguments with defaults) in its constructor: that signature *is* its part of a recipe.
+    A subclass takes its networks (arguments annotated ``Recognizer`` or ``Translator``, or ``Mapping[str, Recognizer]`` for
+    any number) and its settings (keyword arguments with defaults) in its constructor: that signature *is* its part of a recipe.
     """
 
     #: Roles whose networks must come trained (their ``init`` names a run) and never move.
@@ -73,18 +74,18 @@ class Scheme(nn.Module):
         return cls.frozen_roles
 
     @property
-    def roles(self) -> dict[str, Recognizer]:
+    def roles(self) -> dict[str, Any]:
         """Role -> network, for every network of the scheme."""
-        found: dict[str, Recognizer] = {}
+        found: dict[str, Any] = {}
         for name, child in self.named_children():
-            if isinstance(child, Recognizer):
+            if isinstance(child, Network):
                 found[name] = child
             elif isinstance(child, nn.ModuleDict):
-                found.update({k: m for k, m in child.items() if isinstance(m, Recognizer)})
+                found.update({k: m for k, m in child.items() if isinstance(m, Network)})
         return found
 
     @property
-    def students(self) -> dict[str, Recognizer]:
+    def students(self) -> dict[str, Any]:
         """Role -> network, for the networks that may ship: by default every one that learns."""
         return {k: n for k, n in self.roles.items() if k not in self.frozen_roles}
 
@@ -98,6 +99,11 @@ class Scheme(nn.Module):
         mine = {id(net) for net in self.roles.values()}
         return {k: m for k, m in self.named_children()
                 if id(m) not in mine and not any(id(x) in mine for x in m.modules())}
+
+    @property
+    def fusion(self) -> Fusion | None:
+        """A joint answer of several sensors, evaluated beside the students as ``fusion`` and never shipped; None: none."""
+        return None
 
     def needs(self) -> set[str]:
         """The views that training reads."""

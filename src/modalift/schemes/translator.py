@@ -1,0 +1,286 @@
+"""The translator: a generator learns to show what one sensor saw as another would have; it ships, for `derive pseudo_ir`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from modalift.errors import ModaliftError
+from modalift.losses import adversarial, cycle_consistency, identity_mapping, relation_consistency
+from modalift.modalities import Batch
+from modalift.networks import Recognizer, Translator
+from modalift.networks.translator import PatchJudge
+from modalift.schemes.scheme import Progress, Scheme, Terms, Update, average, joint, scheme
+
+
+class Pool(nn.Module):
+    """A judge's memory of pictures made before: once it is full, every other picture changes places with an old one.
+
+    Saved with the training, so that it resumes where it was.
+    """
+
+    pictures: Tensor
+    held: Tensor
+
+    def __init__(self, size: int, channels: int, pixels: int) -> None:
+        super().__init__()
+        self.register_buffer("pictures", torch.zeros(size, channels, pixels, pixels))
+        self.register_buffer("held", torch.zeros((), dtype=torch.long))
+
+    def forward(self, made: Tensor) -> Tensor:
+        size = len(self.pictures)
+        if not size or not self.training:
+            return made
+        shown = made.clone()
+        for k in range(len(made)):
+            if int(self.held) < size:
+                self.pictures[int(self.held)] = made[k]
+                self.held += 1
+            elif torch.rand(()) < 0.5:
+                place = int(torch.randint(size, ()))
+                shown[k] = self.pictures[place]
+                self.pictures[place] = made[k]
+        return shown
+
+
+@scheme("translator")
+class Translation(Scheme):
+    r"""A picture translator between two sensors, from pairs or from pictures that nobody paired.
+
+    Paired (pix2pix), with the generator G from a to b, its judge D and weights v of the picture's points:
+
+    .. math:: L_G = w_d \overline{v\,|G(a) - b|} + w_a \overline{(D(a, G(a)) - 1)^2}, \qquad
+              L_D = \tfrac12 \overline{(D(a, b) - 1)^2} + \tfrac12 \overline{D(a, G(a))^2}
+
+    where v is 1 + ``person`` on a person and 1 elsewhere, divided by its mean: where ``mask`` says so or, without one,
+    where b is above the ``warm`` quantile of its frame. Unpaired (SDA), with H from b to a, and judges of either side:
+
+    .. math::
+        L_{G,H} &= w_a [\overline{(D_b(G(a)) - 1)^2} + \overline{(D_a(H(b)) - 1)^2}]
+        + w_c [\overline{|H(G(a)) - a|} + \overline{|G(H(b)) - b|}] \\
+        &+ w_i [\overline{|G(b) - b|} + \overline{|H(a) - a|}] + w_r L_{rc}(E_b(G(a)), E_a(a))
+
+    where :math:`L_{rc}` is :func:`~modalift.losses.relation_consistency` of the identities (the labels) of a, seen by two
+    frozen encoders. All pictures are compared on a scale on which their sensor's range is -1 .. 1. The generators and the
+    judges are two updates, ``generator`` and ``judge``: in that order unpaired, the judge first paired, as published.
+
+    Args:
+        generator: G; the network that ships.
+        back: H (unpaired only); it reads the target view, and stays at home, as judges do.
+        source_encoder, target_encoder: :math:`E_a, E_b`, made by `identity_encoder`; without them there is no such term.
+        mode: ``paired`` or ``unpaired``.
+        target: the view of b; by default that which ``back`` reads, else the name of the modality that G gives.
+        draw, deceive, cycle, identity, relation: :math:`w_d, w_a, w_c, w_i, w_r`; with pairs and ``deceive=0`` there is no
+            judge, and distances alone teach.
+        person, warm, mask: see above; ``mask`` is a view whose readings above 0 mark the person.
+        ndf, layers: width and depth of the judges; three layers look at 70 x 70 pixels.
+        pool: how many earlier pictures a judge remembers (unpaired).
+
+    Source: MTCD, section 4.1; Ge et al., *Structured domain adaptation*, 2020, with the weights of its public code; Zhu et
+    al., ICCV 2017; Isola et al., CVPR 2017. Deviations: the paired mode, which MTCD's "paired supervision" may mean; the
+    least-squares judge where pix2pix has cross-entropy; instance instead of batch normalisation and a residual generator
+    there too; weights on the person; pictures for the judge are made anew after the generators' step.
+    """
+
+    frozen_roles = ("source_encoder", "target_encoder")
+    labels_teach = False
+
+    def __init__(self, generator: Translator, back: Translator | None = None, source_encoder: Recognizer | None = None,
+                 target_encoder: Recognizer | None = None, *, mode: Literal["paired", "unpaired"] = "paired", target: str = "",
+                 draw: float = 100.0, deceive: float = 1.0, cycle: float = 10.0, identity: float = 5.0, relation: float = 1.0,
+                 person: float = 0.0, warm: float = 0.9, mask: str = "", ndf: int = 64, layers: int = 3,
+                 pool: int = 50) -> None:
+        super().__init__()
+        paired = mode == "paired"
+        if paired == (back is not None):
+            raise ModaliftError(f"scheme.mode = {mode} {'takes no' if paired else 'needs a'} network in the role 'back' -"
+                                f" {'remove networks.back' if paired else 'add networks.back, which reads the target view'}")
+        if (source_encoder is None) != (target_encoder is None) or (paired and source_encoder is not None):
+            raise ModaliftError("scheme 'translator' takes two encoders or none, and only with mode=unpaired - see"
+                                " networks.source_encoder and networks.target_encoder")
+        if not 0 <= warm < 1 or person < 0 or layers < 1 or ndf < 1 or pool < 0:
+            raise ModaliftError(f"scheme: warm={warm}, person={person}, layers={layers}, ndf={ndf}, pool={pool} - warm lies in"
+                                " [0, 1), layers and ndf are 1 or more, the others not below 0")
+        self.generator, self.back, self.paired = generator, back, paired
+        self.target = target or (back.view if back is not None else generator.target)
+        self.source_encoder, self.target_encoder = source_encoder, target_encoder
+        for role, net, view in (("back", back, self.target), ("source_encoder", source_encoder, generator.view),
+                                ("target_encoder", target_encoder, self.target)):
+            if net is not None and net.view != view:
+                raise ModaliftError(f"networks.{role} reads '{net.view}' - it must read '{view}'")
+        if self.target == generator.view:
+            raise ModaliftError(f"scheme.target = {self.target} is what the generator reads - name another sensor's view")
+        if back is not None and back.target != generator.modality:
+            raise ModaliftError(f"networks.back gives '{back.target}' - set networks.back.target={generator.modality}")
+        self.weights = {"draw": draw, "deceive": deceive, "cycle": cycle, "identity": identity, "relation": relation}
+        self.person, self.warm, self.mask = person, warm, mask
+        self.judge = None if paired and not deceive else PatchJudge(
+            generator.given.channels + (generator.channels if paired else 0), ndf, layers)
+        if back is not None:
+            self.back_judge = PatchJudge(back.given.channels, ndf, layers)
+            self.pool, self.back_pool = (Pool(pool, n.given.channels, n.size) for n in (generator, back))
+        if source_encoder is not None:
+            self.batch_relational = "compares all pairs of clips in a batch"
+
+    @property
+    def students(self) -> dict[str, Translator]:
+        return {"generator": self.generator}
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        named = {"judge": self.judge, "back_judge": None if self.paired else self.back_judge}
+        return {k: m for k, m in named.items() if m is not None}
+
+    def needs(self) -> set[str]:
+        return {self.generator.view, self.target, *([self.mask] if self.mask else [])}
+
+    def updates(self) -> list[Update]:
+        if self.judge is None:
+            return [Update("generator", ("generator",))]
+        if self.paired:
+            return [Update("judge", ("judge",)), Update("generator", ("generator",))]
+        return [Update("generator", ("generator", "back")), Update("judge", ("judge", "back_judge"))]
+
+    def forward(self, batch: Batch, progress: Progress) -> Terms:
+        both = tuple(u.name for u in self.updates()) if progress.update == "all" else (progress.update,)
+        terms: Terms = {}
+        for update in both:
+            terms |= self.pairs(batch, update) if self.paired else self.loose(batch, update)
+        return terms
+
+    # ---- pairs ------------------------------------------------------------------------------------------------------
+
+    def pairs(self, batch: Batch, update: str) -> Terms:
+        net, source, target = self.generator, self.generator.view, self.target
+        rows = seen(batch, *sorted(self.needs()))
+        a, b = batch.clips[source][rows], net.standard(batch.clips[target][rows])
+        if a.shape[2:] != b.shape[2:]:
+            raise ModaliftError(f"clips of '{source}' are {tuple(a.shape[2:])}, of '{target}' {tuple(b.shape[2:])} (T, H, W)"
+                                " - pairs must be framed alike; remove data.per_view")
+        shown = net.prepare(a)
+        if update == "judge":
+            with torch.no_grad():
+                made = torch.cat([shown, net.standard(net(a))], 1) if len(a) else None
+            return {f"judge/{target}+generator>judge": (1.0, verdict(self.judge, torch.cat([shown, b], 1), made))}
+        drawn = net.standard(net(a)) if len(a) else None
+        v = self.importance(batch, rows, b)
+        each = None if drawn is None else weighted_mean((drawn - b).abs(), v)
+        terms = {f"draw/{target}>generator": (self.weights["draw"], told(each, net))}
+        if self.judge is not None:
+            judged = None if drawn is None else torch.cat([shown, drawn], 1)
+            terms["deceive/judge>generator"] = (self.weights["deceive"], belief(self.judge, judged, net))
+        return terms
+
+    def importance(self, batch: Batch, rows: Tensor, b: Tensor) -> Tensor:
+        """Weight of every point, ``(B, 1, T, H, W)``: heavier on a person, zero where the target has no reading."""
+        v = torch.ones_like(b[:, :1])
+        if self.mask:
+            v = v + self.person * (batch.clips[self.mask][rows].amax(1, keepdim=True) > 0)
+        elif self.person and len(b):
+            warmth = b.mean(1, keepdim=True)
+            v = v + self.person * (warmth > warmth.flatten(3).quantile(self.warm, 3)[..., None, None])
+        return v * batch.valid[self.target][rows] if self.target in batch.valid else v
+
+    # ---- no pairs ---------------------------------------------------------------------------------------------------
+
+    def loose(self, batch: Batch, update: str) -> Terms:
+        there, back, w = self.generator, self.back, self.weights
+        assert back is not None
+        source, target = there.view, self.target
+        of_a = seen(batch, source)
+        a, b = batch.clips[source][of_a], batch.clips[target][seen(batch, target)]
+        real_a, real_b = back.standard(a), there.standard(b)
+        if update == "judge":
+            with torch.no_grad():
+                made_b = self.pool(frames(there.standard(there(a)))) if len(a) else None
+                made_a = self.back_pool(frames(back.standard(back(b)))) if len(b) else None
+            return {f"judge/{target}+generator>judge": (1.0, verdict(self.judge, real_b, made_b)),
+                    f"judge/{source}+back>back_judge": (1.0, verdict(self.back_judge, real_a, made_a))}
+        made_b, made_a = there(a) if len(a) else None, back(b) if len(b) else None
+        as_b, as_a = (None if m is None else n.standard(m) for m, n in ((made_b, there), (made_a, back)))
+        cycle_a = None if made_b is None else cycle_consistency(real_a, back.standard(back(made_b)), per_sample=True)
+        cycle_b = None if made_a is None else cycle_consistency(real_b, there.standard(there(made_a)), per_sample=True)
+        same_a = identity_mapping(real_a, back.standard(back(back.recast(a))), per_sample=True) if len(a) else None
+        same_b = identity_mapping(real_b, there.standard(there(there.recast(b))), per_sample=True) if len(b) else None
+        terms = {
+            "deceive/judge>generator": (w["deceive"], belief(self.judge, as_b, there)),
+            "deceive/back_judge>back": (w["deceive"], belief(self.back_judge, as_a, back)),
+            f"cycle/{source}>generator+back": (w["cycle"], told(cycle_a, there, back)),
+            f"cycle/{target}>generator+back": (w["cycle"], told(cycle_b, there, back)),
+            f"identity/{target}>generator": (w["identity"], told(same_b, there)),
+            f"identity/{source}>back": (w["identity"], told(same_a, back))}
+        if self.source_encoder is not None:
+            terms["relation/source_encoder+target_encoder>generator"] = (w["relation"], self.relation(
+                made_b, a, batch.labels[of_a]))
+        return terms
+
+    def relation(self, made: Tensor | None, a: Tensor, identities: Tensor) -> Tensor:
+        """:math:`L_{rc}` over the labelled pictures of all processes; zero where there are none."""
+        before, after = self.source_encoder, self.target_encoder
+        assert before is not None
+        assert after is not None
+        keep = identities >= 0
+        if made is not None and bool(keep.any()):
+            with torch.no_grad():
+                was = embed(before, a[keep])
+            now = embed(after, made[keep])
+        else:  # the other processes still wait for this one's share: no rows
+            now, was = (a.new_zeros((0, n.stages[n.last_stage].channels), dtype=torch.float32) for n in (after, before))
+        now, was, who = joint(now), joint(was), joint(identities[keep] if len(now) else identities[:0])
+        return nothing(self.generator) + (relation_consistency(now, was, who) if len(who) else 0.0)
+
+
+# ---- the words of this scheme -------------------------------------------------------------------------------------------
+
+
+def seen(batch: Batch, *views: str) -> Tensor:
+    """Rows of the clips that all these sensors recorded."""
+    for view in views:
+        if view not in batch.clips:
+            raise ModaliftError(f"the batch has no view '{view}' - its views: {', '.join(batch.clips) or 'none'}")
+    return torch.stack([batch.present[v] for v in views]).all(0).nonzero().squeeze(1)
+
+
+def frames(clip: Tensor) -> Tensor:
+    """``(B, C, T, H, W)`` as pictures ``(B T, C, H, W)``; pictures stay as they are."""
+    return clip.transpose(1, 2).flatten(0, 1) if clip.dim() == 5 else clip
+
+
+def nothing(*nets: nn.Module) -> Tensor:
+    """Zero, with a gradient of zero for every parameter: what no clip teaches."""
+    return torch.stack([p.sum() * 0.0 for net in nets for p in net.parameters()]).sum()
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """The weighted mean of each clip's values, ``(B,)``; zero where all weights are."""
+    return (weight * values).flatten(1).sum(1) / weight.expand_as(values).flatten(1).sum(1).clamp_min(1e-6)
+
+
+def told(each: Tensor | None, *nets: nn.Module) -> Tensor:
+    """The mean over the clips of all processes; None where this one has no clip for these networks."""
+    return average(torch.zeros(0, device=next(nets[0].parameters()).device)) + nothing(*nets) if each is None else average(each)
+
+
+def verdict(judge: nn.Module | None, real: Tensor, made: Tensor | None) -> Tensor:
+    """What a judge learns from: pictures that are real, and pictures that were made."""
+    assert judge is not None
+    sides = ((real if len(real) else None, True), (made, False))
+    found = [told(None if x is None else adversarial(judge(frames(x)), known, per_sample=True), judge) for x, known in sides]
+    return 0.5 * (found[0] + found[1])
+
+
+def belief(judge: nn.Module | None, made: Tensor | None, net: nn.Module) -> Tensor:
+    """How far made clips are from being taken for real ones; the judge does not move."""
+    assert judge is not None
+    if made is None:
+        return told(None, net)
+    still = {k: v.detach() for k, v in judge.named_parameters()}
+    return told(adversarial(functional_call(judge, still, (frames(made),)), True, per_sample=True), net)
+
+
+def embed(net: Recognizer, clip: Tensor) -> Tensor:
+    """What a recogniser's deepest map says of each clip on average, ``(B, C)``."""
+    return net.observe(clip, [net.last_stage]).maps[net.last_stage].flatten(2).mean(2)
