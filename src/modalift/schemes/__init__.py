@@ -101,9 +101,6 @@ def build(name: str, networks: Mapping[str, Any], settings: Mapping[str, Any] | 
 from modalift.schemes import (  # noqa: E402  (schemes register themselves)
     crd,  # noqa: F401
     distill,  # noqa: F401
-    dmcl,  # noqa: F401
-    fusion,  # noqa: F401
-    hallucination,  # noqa: F401
     mgcam_dkd,  # noqa: F401
     msd,  # noqa: F401
     mtcd,  # noqa: F401
