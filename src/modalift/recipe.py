@@ -39,6 +39,8 @@ class DataSection(Section):
     margin: float = Field(0.1, ge=0)
     fit: Literal["stretch", "short"] = "short"
     keep: float = Field(1.0, gt=0, le=1, description="share of the region's short side that is the crop")
+    brighten: Literal["none", "gamma", "clahe"] = Field("none", description="for dark 8-bit pictures; best given per view")
+    strength: float = Field(0.0, ge=0, description="gamma, or CLAHE's clip limit; 0: the usual one")
     per_view: dict[str, dict[str, Any]] = Field(default_factory=dict, description="other framing for a view")
     augment: dict[str, Any] = Field(default_factory=dict, description="see modalift.loading.transforms.Augment")
     labelled: float = Field(1.0, gt=0, le=1, description="share of the training clips whose labels are used")

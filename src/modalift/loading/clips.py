@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from modalift.errors import ModaliftError
 from modalift.loading.augment import Augment
+from modalift.loading.brighten import brighten
 from modalift.loading.framing import Framing
 from modalift.loading.sampling import BLANK, Frames, Moment, draw, positions, still
 from modalift.loading.stores import Files, Memory, Store
@@ -242,7 +243,10 @@ class ClipSet(Dataset[Sample]):
             geometry = crop_geometry(crop, self.crops, region.width >= region.height)
         matrix = pixel_map(geometry.matrix(region, framing), aspect, track.affine, frames.shape[2], frames.shape[1],
                            framing.size)
-        return warp(frames, matrix, framing.size, self.modalities[view])
+        clip, valid = warp(frames, matrix, framing.size, self.modalities[view])
+        if framing.brighten != "none" and clip.dtype != np.uint8:
+            raise ModaliftError(f"view '{view}' is no 8-bit picture to brighten - set data.per_view.{view}.brighten=none")
+        return brighten(clip, framing.brighten, framing.strength), valid
 
     def _nothing(self, view: str) -> tuple[Array, Array | None]:
         """What stands for an absent sensor: zeros, none of them valid."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from modalift.errors import ModaliftError, nearest
+from modalift.loading.brighten import Brighten
 
 Sampler = Literal["segments", "dense", "whole"]
 Pad = Literal["edge", "zeros", "loop"]
@@ -31,6 +32,7 @@ class Framing:
         margin: see ``region``.
         fit: ``stretch`` the region to the square, or scale its ``short`` side and crop.
         keep: side of the crop as a share of the region's (short) side, in (0, 1]: 0.875 is *resize to 256, crop 224*.
+        brighten, strength: see :func:`~modalift.loading.brighten.brighten`; for 8-bit pictures.
     """
 
     frames: int
@@ -42,16 +44,20 @@ class Framing:
     margin: float = 0.1
     fit: Fit = "short"
     keep: float = 1.0
+    brighten: Brighten = "none"
+    strength: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("frames", "size", "stride"):
             if getattr(self, name) < 1:
                 raise ModaliftError(f"framing.{name} is {getattr(self, name)} - it must be 1 or more")
-        for name, known in (("sampler", Sampler), ("pad", Pad), ("region", Region), ("fit", Fit)):
+        for name, known in (("sampler", Sampler), ("pad", Pad), ("region", Region), ("fit", Fit), ("brighten", Brighten)):
             value = getattr(self, name)
             if value not in get_args(known):
                 raise ModaliftError(f"framing.{name} is '{value}' - {nearest(str(value), get_args(known))}")
         if not 0.0 < self.keep <= 1.0:
             raise ModaliftError(f"framing.keep is {self.keep} - it is a share of the region's side, in (0, 1]")
+        if self.strength < 0.0:
+            raise ModaliftError(f"framing.strength is {self.strength} - it must be 0 (the usual one) or more")
         if self.margin < 0.0:
             raise ModaliftError(f"framing.margin is {self.margin} - it must be 0 or more")
