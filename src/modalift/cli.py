@@ -293,6 +293,27 @@ def evaluate(
         *([f"\nreport: {run / 'report.html'}"] if report and not opened.folds() else []))
 
 
+@app.command(epilog="Example: `modalift fuse runs/utd_mhad/single_depth/seed0 runs/utd_mhad/single_pose/seed0`")
+def fuse(
+    runs: Annotated[list[Path], typer.Argument(help="run folders; one that trained several networks gives all of them")],
+    split: Annotated[str, typer.Option(help="test, val or train")] = "test",
+    student: Annotated[list[str] | None, typer.Option(help="only the networks in these roles")] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, as for `modalift eval`")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Late fusion: the mean of several networks' probabilities, on the clips that all of them saw."""
+    from modalift.engine.fusion import fuse as fusing
+    from modalift.engine.run import open_run
+    from modalift.report import terminal
+
+    found = fusing([open_run(run) for run in runs], split, student or [], change or [])
+    rows = {**found["members"], "their mean": found["fusion"]}
+    left = found["left_out"]
+    say(as_json, {**found, "members": {k: terminal.brief(v) for k, v in found["members"].items()},
+                  "fusion": terminal.brief(found["fusion"])}, terminal.results(rows, split),
+        *([f"{left} clips that not all of them saw were left out"] if left else []))
+
+
 @app.command(epilog="Example: `modalift compare runs/labels_only runs/taught --out comparison.html`")
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="two run folders or more; the first is the baseline")],

@@ -27,6 +27,8 @@ VARIANTS: dict[str, list[dict]] = {
     "mtcd": [{}, {"guide": "assistant"}],
     "msd": [{"target": "thermal", "near": 0.0, "far": 40.0}],
     "translator": [{"layers": 2, "ndf": 8, "person": 2.0}, {"mode": "unpaired", "layers": 2, "ndf": 8, "pool": 0}],
+    "fusion": [{"mode": "late"}, {"mode": "mid"}],
+    "segmentation_lstm": [{"target": "thermal", "nearer": 25.0}],
     "mtut": [{}, {"focal": False, "reduction": "mean"}],
 }
 CASES = [(name, settings) for name in SCHEMES for settings in VARIANTS.get(name, [{}])]

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from modalift.engine import pictures
+from modalift.engine import joint, pictures
 from modalift.engine.experiment import Experiment, open_table
 from modalift.engine.metrics import score
 from modalift.engine.optim import MovingAverage
-from modalift.engine.run import Run, Trained, read_network
+from modalift.engine.run import FUSION, Run, Trained, read_network
 from modalift.engine.statistics import Predictions
 from modalift.errors import ModaliftError, nearest
 from modalift.files import write_text
@@ -23,11 +23,12 @@ from modalift.loading.cache import Cache, open_cache
 from modalift.loading.clips import ClipSet, loader
 from modalift.modalities import Table
 from modalift.networks import Recognizer, Translator
+from modalift.networks.fusion import Fusion
 from modalift.recipe import Recipe, load_recipe
 
 
 @torch.no_grad()
-def answer(net: Recognizer, clips: ClipSet, *, batch: int = 32, workers: int = 0,
+def answer(net: Recognizer | Fusion, clips: ClipSet, *, batch: int = 32, workers: int = 0,
            device: torch.device | str = "cpu") -> np.ndarray:
     """Class probabilities ``(N, K)`` of every clip: the mean over its views in time and its crops.
 
@@ -37,7 +38,8 @@ def answer(net: Recognizer, clips: ClipSet, *, batch: int = 32, workers: int = 0
     each = clips.time_views * clips.crops
     found = []
     for part in loader(clips, batch=max(1, batch // each) * each, shuffle=False, seed=0, epoch=0, workers=workers):
-        logits = net(part.clips[net.view].to(device)).float()
+        part = part.to(device)
+        logits = (net(part.clips) if isinstance(net, Fusion) else net(part.clips[net.view])).float()
         found.append(torch.softmax(logits, 1).reshape(-1, each, logits.shape[1]).mean(1).cpu().numpy())
     return np.concatenate(found)
 
@@ -55,7 +57,8 @@ def with_all(table: Table, *views: str) -> Table:
     return table.where(lambda r: set(views) <= set(r.tracks))
 
 
-def predictions(net: Recognizer, clips: ClipSet, *, workers: int = 0, device: torch.device | str = "cpu") -> Predictions:
+def predictions(net: Recognizer | Fusion, clips: ClipSet, *, workers: int = 0,
+                device: torch.device | str = "cpu") -> Predictions:
     """What a network answers, with whose clips they are and their numeric facts; corrupt clips are not among them."""
     rows = [clips.table.rows[i] for i in clips.indices]
     probabilities = answer(net.to(device), clips, workers=workers, device=device)
@@ -123,7 +126,10 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
     _allowed(overrides)
     results: dict[str, Any] = {}
     run.role(run.roles()[0] if run.roles() else "")  # refuses a run that is not finished
+    fuses = run.fuses()
     for role in roles or run.roles():
+        if role == FUSION and fuses:
+            continue
         trained = read_network(run.network_file(run.role(role)))
         if isinstance(trained.net, Translator):
             results[role] = _pictures(recipe, table.split(split), trained, cache)
@@ -138,8 +144,25 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
         found.save(run.predictions(role, split))
         results[role] = score(found.probabilities, found.labels, trained.classes, subjects=found.subjects,
                               facts=dict(found.facts)) | {"left_out": left_out}
+    if fuses and (not roles or FUSION in roles):
+        results[FUSION] = _joint_answer(run, recipe, table, split, cache)
     _record(run, split, results, table.fingerprint())
     return results
+
+
+def _joint_answer(run: Run, recipe: Recipe, table: Table, split: str, cache: Cache | None) -> dict[str, Any]:
+    """The joint answer of several sensors, on the clips that all of them saw."""
+    held, protocol = joint.read(run.fusion_file), recipe.protocol
+    if held.classes != table.classes:
+        raise ModaliftError(f"{run.folder}: its fusion knows {len(held.classes)} classes, the table has"
+                            f" {len(table.classes)} - evaluate it on the table that it was trained on")
+    clips = ClipSet(joint.seen_by_all(table.split(split), held.fusion), held.framings, augment=None, seed=recipe.run.seed,
+                    cache=cache, time_views=protocol.time_views, crops=protocol.crops)
+    left_out = clips.probe()
+    found = predictions(held.fusion, clips, workers=recipe.run.workers)
+    found.save(run.predictions(FUSION, split))
+    return score(found.probabilities, found.labels, held.classes, subjects=found.subjects,
+                 facts=dict(found.facts)) | {"left_out": left_out}
 
 
 def _pictures(recipe: Recipe, part: Table, trained: Trained, cache: Cache | None) -> dict[str, Any]:
@@ -176,11 +199,11 @@ def _joined(run: Run, split: str, roles: Sequence[str], overrides: Sequence[str]
     for fold in run.folds():
         evaluate(fold, split, roles, overrides)
     first, results = run.folds()[0], {}
-    for role in roles or first.roles():
+    for role in roles or [*first.roles(), *([FUSION] if run.fuses() else [])]:
         found = Predictions.join([Predictions.load(f.predictions(role, split)) for f in run.folds()])
         found.save(run.predictions(role, split))
-        results[role] = score(found.probabilities, found.labels, first.trained(role).classes, subjects=found.subjects,
-                              facts=dict(found.facts))
+        classes = first.trained(role if role in first.roles() else first.roles()[0]).classes
+        results[role] = score(found.probabilities, found.labels, classes, subjects=found.subjects, facts=dict(found.facts))
     _record(run, split, results, "all folds")
     return results
 

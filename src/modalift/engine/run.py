@@ -23,6 +23,8 @@ from modalift.loading.framing import Framing
 from modalift.networks import Network
 
 FORMAT = "modalift-network/1"
+#: What results and predictions call the joint answer of a scheme that fuses sensors; it is no network of one sensor.
+FUSION = "fusion"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,15 @@ class Run:
     def network_file(self, role: str) -> Path:
         return self.folder / "networks" / f"{role}.safetensors"
 
+    @property
+    def fusion_file(self) -> Path:
+        """The joint answer of several sensors, where the scheme has one: not among the networks, for it does not ship."""
+        return self.folder / "fusion.safetensors"
+
+    def fuses(self) -> bool:
+        """Whether this run (each of its folds) has a joint answer of several sensors."""
+        return all(r.fusion_file.is_file() for r in self.folds() or [self])
+
     def predictions(self, role: str, split: str) -> Path:
         return self.folder / "predictions" / f"{role}-{split}.npz"
 
@@ -85,7 +96,7 @@ class Run:
         if not roles or not (self.finished or self.folds()):
             raise ModaliftError(f"{self.folder}: no trained network - finish it with `modalift train {self.folder}`")
         if wanted:
-            if wanted not in roles:
+            if wanted not in roles and not (wanted == FUSION and self.fuses()):
                 raise ModaliftError(f"{self.folder}: no network in the role '{wanted}' - {nearest(wanted, roles)}")
             return wanted
         if len(roles) == 1 or "student" in roles:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from modalift.deploy.bundle import save_bundle
-from modalift.engine.run import Run
+from modalift.engine.run import FUSION, Run
+from modalift.errors import ModaliftError
 from modalift.files import read_json
 from modalift.recipe import Recipe, load_recipe
 
@@ -15,9 +16,12 @@ def ship(run: Run, role: str, to: Path) -> dict[str, Any]:
     """Writes the bundle of one network of a run; says what is in it.
 
     Raises:
-        ModaliftError: an unfinished run, or a role that it does not have.
+        ModaliftError: an unfinished run, a role that it does not have, or a joint answer of several sensors.
     """
     role = run.role(role)
+    if role == FUSION and run.fuses():
+        raise ModaliftError(f"{run.folder}: the joint answer of several sensors is a bound and does not ship - ship one of its"
+                            f" networks: --student {run.roles()[0]}")
     trained, recipe = run.trained(role), load_recipe(run.folder)
     measured = run.measured().get(role, {})
     advice = f"`modalift train {run.folder}` writes it"

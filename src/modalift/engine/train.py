@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
+from modalift.engine import joint
 from modalift.engine.distribution import join
 from modalift.engine.experiment import Experiment, assemble, origin
 from modalift.engine.fit import fit
@@ -89,6 +90,8 @@ def finish(experiment: Experiment, run: Run, state: State) -> None:
     for role, net in scheme.students.items():
         weights = state.average.of(role) if state.average else None
         write_network(run.network_file(role), net, experiment.framings[net.view], experiment.table.classes, weights, text)
+    if scheme.fusion is not None:
+        joint.write(run.fusion_file, scheme.fusion, experiment.framings, experiment.table.classes)
     write_text(run.folder / "compute.json", json.dumps(content))  # last: a run that has it is finished
 
 

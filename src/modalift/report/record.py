@@ -75,12 +75,12 @@ class Record:
         return found if isinstance(found, dict) else {}
 
     def headline(self, split: str = "", role: str = "") -> tuple[str, str] | None:
-        """The (role, split) to speak of first: the asked ones, else the student on the test split, else any."""
+        """The (role, split) to speak of first: the asked ones, else the student on the test split, else any that ships."""
         roles = [r for r in self.results if self.results[r] and (not role or r == role)]
         for wanted in ([split] if split else ["test", "val", "train"]):
             having = [r for r in roles if self.results[r].get(wanted, {}).get("n")]
             if having:
-                best = max(having, key=lambda r: (r == "student", self.results[r][wanted].get("top1") or 0))
+                best = max(having, key=lambda r: (r == "student", r in self.networks, self.results[r][wanted].get("top1") or 0))
                 return best, wanted
         return None
 

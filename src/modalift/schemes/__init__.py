@@ -101,12 +101,16 @@ def build(name: str, networks: Mapping[str, Any], settings: Mapping[str, Any] | 
 from modalift.schemes import (  # noqa: E402  (schemes register themselves)
     crd,  # noqa: F401
     distill,  # noqa: F401
+    dmcl,  # noqa: F401
+    fusion,  # noqa: F401
+    hallucination,  # noqa: F401
     mgcam_dkd,  # noqa: F401
     msd,  # noqa: F401
     mtcd,  # noqa: F401
     mtut,  # noqa: F401
     prokt,  # noqa: F401
     route,  # noqa: F401
+    segmentation_lstm,  # noqa: F401
     single,  # noqa: F401
     translator,  # noqa: F401
 )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from modalift.errors import ModaliftError
 from modalift.modalities import Batch, Table
 from modalift.networks import Network, Observation, Recognizer
+from modalift.networks.fusion import Fusion
 from modalift.networks.joint_norm import JointBatchNorm
 from modalift.registry import Registry
 
@@ -98,6 +99,11 @@ class Scheme(nn.Module):
         mine = {id(net) for net in self.roles.values()}
         return {k: m for k, m in self.named_children()
                 if id(m) not in mine and not any(id(x) in mine for x in m.modules())}
+
+    @property
+    def fusion(self) -> Fusion | None:
+        """A joint answer of several sensors, evaluated beside the students as ``fusion`` and never shipped; None: none."""
+        return None
 
     def needs(self) -> set[str]:
         """The views that training reads."""
