@@ -1,0 +1,56 @@
+"""Segmentation, then recurrence: first learn to draw where the hand is, then to read the drawing's encoder over time."""
+
+from __future__ import annotations
+
+from modalift.errors import ModaliftError
+from modalift.modalities import Batch
+from modalift.networks import Recognizer
+from modalift.schemes.msd import MSD
+from modalift.schemes.scheme import Progress, Terms, label_loss, scheme, watch
+
+
+@scheme("segmentation_lstm")
+class SegmentationLSTM(MSD):
+    r"""An encoder that has learnt to draw the binarised depth feeds a recurrent network.
+
+    .. math::
+        L = \overline{(\hat D - [D < d_0])^2} \ \text{at first}, \qquad L = \mathrm{CE}(z, y) \ \text{after that}
+
+    In the second phase the encoder stands still, statistics included, and only the recurrent head learns; in the third
+    both do. Clips without labels take part in the first.
+
+    Args:
+        student: the network that learns and ships: an encoder of frames under a recurrent head (``cnn_lstm``), of 8, 16,
+            24 or all frames of a clip.
+        target: the view to draw.
+        nearer: :math:`d_0`, in the target's unit: what is nearer is the hand.
+        draw: share of training that draws.
+        still: share of training after that in which the encoder stands still.
+        deep_stage: the stage that the drawing is made from; by default the last.
+
+    Source: the rival "Segmentation + LSTM" of MSD's Table V (arXiv 1909.08606; no code is public, and MSD gives neither
+    layers nor schedule: those are ours). The drawing has the clip's extents.
+    """
+
+    def __init__(self, student: Recognizer, *, target: str = "depth", nearer: float = 1000.0, draw: float = 0.4,
+                 still: float = 0.3, deep_stage: str = "") -> None:
+        super().__init__(student, target=target, nearer=nearer, deep_scale="full", deep_stage=deep_stage)
+        if draw < 0 or still < 0 or draw + still >= 1:
+            raise ModaliftError(f"scheme.draw = {draw}, scheme.still = {still} - shares of training whose sum is below 1")
+        if nearer <= 0:
+            raise ModaliftError(f"scheme.nearer = {nearer} - it must be above 0, in the target's unit")
+        del self.local  # one drawing only
+        self.draw, self.still = draw, still
+
+    def forward(self, batch: Batch, progress: Progress) -> Terms:
+        done = progress.epoch / progress.epochs
+        drawing, stands = done < self.draw, self.draw <= done < self.draw + self.still
+        if stands:
+            self.student.backbone.eval()
+        seen = watch(self.student, batch, [self.stages[1], self.student.last_stage])
+        drawn = self.drawn(seen, self.stages[1], self.wide, batch)
+        if stands:
+            seen.logits = self.student.head(seen.maps[self.student.last_stage].detach())
+            self.student.backbone.train(self.training)
+        return {"recognise/student": (0.0 if drawing else 1.0, label_loss(seen, batch)),
+                f"draw/{self.target}>student": (1.0 if drawing else 0.0, drawn.detach() if stands else drawn)}

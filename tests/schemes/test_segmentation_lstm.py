@@ -1,0 +1,64 @@
+"""Its three phases: draw, stand still, learn together."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from modalift import networks, schemes
+from modalift.errors import ModaliftError
+from modalift.modalities import Batch
+from modalift.schemes import Progress, total
+
+
+def made(**settings):
+    torch.manual_seed(0)
+    net = networks.build("cnn_lstm", classes=4, view="rgb", frames=4, size=32, backbone="resnet8", width=0.25, hidden=8)
+    return schemes.build("segmentation_lstm", {"student": net}, {"nearer": 2000.0} | settings).train()
+
+
+def batch(n: int = 4, frames: int = 4) -> Batch:
+    g = torch.Generator().manual_seed(0)
+    yes = torch.ones(n, dtype=torch.bool)
+    depth = 1000 + 2000 * torch.rand(n, 1, frames, 32, 32, generator=g)
+    clips = {"rgb": 255 * torch.rand(n, 3, frames, 32, 32, generator=g), "depth": depth}
+    return Batch(clips, {"depth": depth > 0}, {v: yes.clone() for v in clips}, torch.arange(n) % 4, yes, torch.arange(n))
+
+
+def moved(scheme, epoch: int) -> set[str]:
+    """Which of encoder, head and decoder get a gradient in an epoch of ten."""
+    scheme.zero_grad(set_to_none=True)
+    total(scheme(batch(), Progress(epoch=epoch, epochs=10))).backward()
+    parts = {"encoder": scheme.student.backbone, "head": scheme.student.head, "decoder": scheme.wide}
+    return {k for k, m in parts.items() if any(p.grad is not None and p.grad.abs().max() > 0 for p in m.parameters())}
+
+
+def test_it_draws_then_stands_then_learns_together():
+    scheme = made()
+    assert moved(scheme, 0) == {"encoder", "decoder"}
+    assert moved(scheme, 4) == {"head"}
+    assert moved(scheme, 9) == {"encoder", "head"}
+
+
+def test_statistics_of_the_encoder_stand_still_in_the_second_phase():
+    scheme = made()
+    before = copy.deepcopy(scheme.student.backbone.state_dict())
+    scheme(batch(), Progress(epoch=5, epochs=10))
+    assert all(torch.equal(v, before[k]) for k, v in scheme.student.backbone.state_dict().items())
+    assert scheme.student.backbone.training
+    scheme(batch(), Progress(epoch=9, epochs=10))
+    assert not torch.equal(scheme.student.backbone.bn1.running_mean, before["bn1.running_mean"])
+
+
+@pytest.mark.parametrize("frames", [8, 16, 24, 37])
+def test_any_number_of_frames(frames):
+    assert all(torch.isfinite(raw) for _, raw in made()(batch(2, frames), Progress(epoch=9, epochs=10)).values())
+
+
+def test_wrong_shares_are_told():
+    with pytest.raises(ModaliftError, match=r"scheme\.draw = 0\.8"):
+        made(draw=0.8)
+    with pytest.raises(ModaliftError, match=r"scheme\.nearer = 0"):
+        made(nearer=0.0)
