@@ -13,8 +13,10 @@ from torch import Tensor
 
 import modalift.networks as networks
 from modalift.errors import ModaliftError
-from modalift.networks import NETWORKS, Recognizer, load_weights
+from modalift.networks import NETWORKS, Prepare, Recognizer, load_weights
+from modalift.networks.heads import MeanLogits
 from modalift.networks.layouts import FORMATS
+from modalift.networks.resnet import ResNet
 from modalift.networks.weights import formats_for, to_torchvision
 
 
@@ -191,7 +193,7 @@ def test_files_of_other_networks_are_refused(tmp_path: Path, made: Callable[[], 
 @pytest.mark.parametrize(("pattern", "other"), [("heavy", "i3d"), ("i3d", "heavy"), ("slowonly", "i3d"), ("i3d", "slowonly")])
 def test_patterns_of_inflation_are_told_apart(tmp_path: Path, pattern: str, other: str) -> None:
     torch.save(tiny("i3d_resnet50", pattern=pattern).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(ModaliftError, match="another backbone, width or pattern"):
+    with pytest.raises(ModaliftError, match="another network, backbone, width or pattern"):
         load_weights(tiny("i3d_resnet50", pattern=other), tmp_path / "w.pth")
     assert not load_weights(tiny("i3d_resnet50", pattern=pattern, strides="mmaction2"), tmp_path / "w.pth").missing
 
@@ -239,3 +241,14 @@ def test_a_neck_neither_asks_for_weights_nor_forbids_them(tmp_path: Path) -> Non
     told = load_weights(plain, tmp_path / "n.pt")
     assert not told.missing
     assert {k.split(".")[0] for k in told.left} == {"neck"}
+
+
+def test_stacked_frames_of_flow_get_the_mean_of_a_pictures_colours(tmp_path: Path) -> None:
+    state = image()
+    net = Recognizer(Prepare(2), ResNet(20, "resnet18", 8, "none"), MeanLogits(64, 5))  # ten frames of two channels at once
+    told = load_weights(net, saved(state, tmp_path))
+    assert told.adapted == {"backbone.conv1.weight": "mean of 3 channels, repeated 20 times"}
+    assert all(torch.equal(net.state_dict()["backbone.conv1.weight"][:, c], state["conv1.weight"].mean(1)) for c in range(20))
+    torch.save(to_torchvision(net), tmp_path / "flow.pth")
+    net = Recognizer(Prepare(2), ResNet(20, "resnet18", 8, "none"), MeanLogits(64, 5))
+    assert not load_weights(net, tmp_path / "flow.pth").adapted

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
 from modalift.networks.layouts import FORMATS, WRAPPERS, WRAPPINGS, Format, formats_for, renamed
-from modalift.networks.recognizer import Recognizer
+from modalift.networks.recognizer import Network
 
 __all__ = ["FORMATS", "Format", "Loaded", "formats_for", "load_weights", "read_state", "to_torchvision"]
 
@@ -182,13 +182,13 @@ def _odd(tensor: Tensor) -> str:
     return "" if tensor.is_floating_point() and tensor.numel() else f" of {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _inputs(net: Recognizer) -> set[str]:
+def _inputs(net: Network) -> set[str]:
     """The weights that read the clip: those of the first convolution."""
     names = (n for n, m in net.named_modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
     return {f"{n}.weight" for n in list(names)[:1]}
 
 
-def _read_as(layout: Format, state: Mapping[str, Tensor], net: Recognizer) -> _Reading:
+def _read_as(layout: Format, state: Mapping[str, Tensor], net: Network) -> _Reading:
     """A file, its names bare of wrappers' prefixes, as one layout."""
     own = net.state_dict()
     inputs = _inputs(net)
@@ -222,7 +222,7 @@ def _why(name: str, layout: Format) -> str:
     return f"made for clips of {layout.clip}"
 
 
-def _refuse_another(net: Recognizer, reading: _Reading, state: Mapping[str, Tensor], path: str | Path) -> None:
+def _refuse_another(net: Network, reading: _Reading, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Raise where the file is of another trunk, also one with which names and shapes agree by chance."""
     layout = reading.layout
     what, advice = f"{path}: a file of {layout.name}", "these are weights of another network"
@@ -261,7 +261,7 @@ def _blocks(names: Iterable[str]) -> set[str]:
     return {m[0] for n in names if (m := re.match(r"backbone\.[^.]+\.\d+(?=\.[^.]+\.)", n))}
 
 
-def _change(tensor: Tensor, wanted: Tensor, net: Recognizer) -> tuple[Tensor, str]:
+def _change(tensor: Tensor, wanted: Tensor, net: Network) -> tuple[Tensor, str]:
     """A tensor of the file as the network has it, and what was done, if anything, beside a change of shape."""
     if _bare(tensor.shape) == _bare(wanted.shape):
         return tensor.reshape(wanted.shape), ""
@@ -277,7 +277,7 @@ def _change(tensor: Tensor, wanted: Tensor, net: Recognizer) -> tuple[Tensor, st
     return tensor.contiguous(), "; ".join(done)
 
 
-def _adapt_input(weight: Tensor, net: Recognizer, channels: int) -> tuple[Tensor, str]:
+def _adapt_input(weight: Tensor, net: Network, channels: int) -> tuple[Tensor, str]:
     """The first convolution's weights for another number of channels, and what was done.
 
     One channel gets the sum over the file's channels (a grey picture then gives what its copy in every channel gave);
@@ -300,7 +300,7 @@ def _adapt_input(weight: Tensor, net: Recognizer, channels: int) -> tuple[Tensor
     return out, done
 
 
-def load_weights(net: Recognizer, path: str | Path) -> Loaded:
+def load_weights(net: Network, path: str | Path) -> Loaded:
     """Load a file's weights into a network, and say what was loaded, adapted and left out.
 
     Reads our own network files and the kinds in the table above, as PyTorch files or safetensors. A file is read as the
@@ -371,7 +371,7 @@ _TORCHVISION = (
 )
 
 
-def to_torchvision(net: Recognizer) -> dict[str, Tensor]:
+def to_torchvision(net: Network) -> dict[str, Tensor]:
     """The weights of a network under torchvision's names, so that other programs can read them.
 
     ResNets over frames (``tsm``, ``tsn``) have a counterpart there, ``vgg16``, and ``r3d`` as ``res3d18``.
