@@ -68,6 +68,11 @@ def built(name: str, frames: int, size: int, **options: Any) -> nn.Module:
     return net
 
 
+def recognisers() -> list[str]:
+    """The families that give logits."""
+    return [name for name in networks.NETWORKS if networks.has_classes(name)]
+
+
 def clips_for(net: nn.Module, batch: int) -> Tensor:
     shape = (batch, net.channels, net.frames, net.size, net.size)
     torch.manual_seed(1)
@@ -346,7 +351,7 @@ SECTIONS: dict[str, tuple[str, str, list[str], Callable[[str, int], list[list[st
         "Every family at a small clip",
         "Clips a CPU second, one thread, batch of 2, channels-last; bf16 is autocast's time as a share of float32's.",
         ["network", "clip", "training, clips/s", "inference, clips/s", "bf16 training", "bf16 inference",
-         "kept for backward, MiB a clip"], family, lambda: networks.NETWORKS, lambda: None),
+         "kept for backward, MiB a clip"], family, recognisers, lambda: None),
     "compiled": (
         "What `torch.compile` (Inductor) gains on the CPU",
         "Time of the compiled network as a share of the eager one's, one thread, batch of 2, float32, channels-last.",
@@ -356,7 +361,7 @@ SECTIONS: dict[str, tuple[str, str, list[str], Callable[[str, int], list[list[st
         "On a GPU, at the papers' inputs",
         "bf16 autocast, channels-last (-3d); peak memory of PyTorch's allocator.",
         ["network", "clip", "training, eager", "inference, eager", "training, compiled", "inference, compiled", "batch"],
-        on_gpu, lambda: networks.NETWORKS, why_no_gpu),
+        on_gpu, recognisers, why_no_gpu),
 }
 
 

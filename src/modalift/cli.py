@@ -226,6 +226,7 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """Count a network's parameters, multiply-accumulates and the activations that a backward pass keeps."""
+    from modalift.networks import has_classes
     from modalift.recipe import yaml_value
     from modalift.report import costing
 
@@ -237,9 +238,10 @@ def cost(
         given[key] = yaml_value(value, f"{key}=")
     extents = costing.clip_of(network) if clip is None else costing.read_extents(clip)
     found = costing.figures(costing.make(network, classes, extents, given), extents, paper_msd)
-    named = " ".join([network, *(options or [])])
-    say(as_json, {"network": network, "options": given, "classes": classes, "input": str(extents), **found},
-        costing.render(f"{named}, {classes} classes, a clip of {str(extents).replace('x', ' x ')}", found),
+    told = {"classes": classes} if has_classes(network) else {}
+    named = ", ".join([" ".join([network, *(options or [])]), *(f"{v} {k}" for k, v in told.items())])
+    say(as_json, {"network": network, "options": given, **told, "input": str(extents), **found},
+        costing.render(f"{named}, a clip of {str(extents).replace('x', ' x ')}", found),
         *([costing.LEGACY_NOTE] if paper_msd else []))
 
 
