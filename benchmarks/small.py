@@ -29,7 +29,7 @@ from modalift.engine.run import Run, environment
 from modalift.engine.study import Cell, run_cells, summary
 from modalift.errors import ModaliftError
 from modalift.loading.cache import build_cache
-from modalift.networks import Prepare, Recognizer, network
+from modalift.networks import Prepare, Recognizer, Stage, network
 from modalift.networks.heads import spans
 from modalift.networks.resnet import Layout, ResNet, shift
 from modalift.report.terminal import percent, span
@@ -120,14 +120,14 @@ class TriedHead(nn.Module):
     """The order-aware head with other ways of pooling a frame, and more temporal convolutions.
 
     Args:
-        pool: ``mean``; ``grid2``, ``grid3``: means of 2 x 2 or 3 x 3 cells; ``where``: means, and the expected place of
+        pool: ``mean``; ``gridN``: means of N x N cells; ``where``: means, and the expected place of
             each channel under a softmax over the picture.
         depth: temporal convolutions; the second and later ones are dilated by 2, 4, ... around a skip path.
     """
 
     def __init__(self, channels: int, classes: int, bins: int, dropout: float, pool: str, depth: int) -> None:
         super().__init__()
-        hidden, places = 2 * channels, {"mean": 1, "grid2": 4, "grid3": 9, "where": 3}[pool]
+        hidden, places = 2 * channels, int(pool[4:]) ** 2 if pool.startswith("grid") else {"mean": 1, "where": 3}[pool]
         self.bins, self.pool = bins, pool
         self.sharp = nn.Parameter(torch.ones(channels)) if pool == "where" else None
         self.conv = nn.Conv1d(places * channels, hidden, 3, padding=1, bias=False)
@@ -165,10 +165,21 @@ class TriedHead(nn.Module):
 @network("small_candidate", papers="Modalift's own", clip=(3, 16, 56))
 def small_candidate(prepare: Prepare, *, classes: int, frames: int, size: int, width: int = 16, blocks: int = 1,
                     dropout: float = 0.3, bins: int = 4, part: int = 8, mixing: str = "shift", kind: str = "basic",
-                    squeeze: bool = False, pool: str = "mean", depth: int = 1) -> Recognizer:
-    """`small` (with its defaults, to the same random weights) and the designs beside it."""
+                    squeeze: bool = False, pool: str = "mean", depth: int = 1, widths: str = "", strides: str = "1-2-2",
+                    stem: int = 2) -> Recognizer:
+    """`small` (to the same random weights) and the designs beside it.
+
+    Args:
+        mixing, kind, squeeze: see :class:`Mixed`.
+        pool, depth: see :class:`TriedHead`.
+        widths, strides: channels and stride of each block, as ``64-128``; by default the usual doubling.
+        stem: its stride, 2, or 4 with a kernel of 7; only with ``widths``.
+    """
     trunk = ResNet(prepare.out_channels, Layout((blocks,) * 3, small_stem=True), width, "residual", part)
-    if (mixing, kind, squeeze) != ("shift", "basic", False):
+    if widths:
+        _rebuild(trunk, prepare.out_channels, [int(w) for w in widths.split("-")], [int(s) for s in strides.split("-")], stem,
+                 mixing, kind, squeeze, part)
+    elif (mixing, kind, squeeze) != ("shift", "basic", False):
         inside = width
         for i in range(3):
             stage = []
@@ -176,30 +187,56 @@ def small_candidate(prepare: Prepare, *, classes: int, frames: int, size: int, w
                 stage.append(Mixed(inside, width * 2**i, 2 if i and not j else 1, mixing, kind, squeeze, part))
                 inside = width * 2**i
             setattr(trunk, f"layer{i + 1}", nn.Sequential(*stage))
-        for m in trunk.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        _begin(trunk)
     return Recognizer(prepare, trunk, TriedHead(trunk.channels, classes, bins, dropout, pool, depth))
+
+
+def _rebuild(trunk: ResNet, channels: int, widths: list[int], strides: list[int], stem: int, *make: Any) -> None:
+    """Gives a trunk other stages: one block each."""
+    inside, stride = trunk.conv1.out_channels, stem
+    if stem == 4:
+        trunk.conv1 = nn.Conv2d(channels, inside, 7, 4, 3, bias=False)
+    trunk.stages = {"stem": Stage(inside, stem)}
+    for i, (width, step) in enumerate(zip(widths, strides, strict=True)):
+        setattr(trunk, f"layer{i + 1}", nn.Sequential(Mixed(inside, width, step, *make)))
+        inside, stride = width, stride * step
+        trunk.stages[f"layer{i + 1}"] = Stage(inside, stride)
+    for i in range(len(widths), 3):
+        delattr(trunk, f"layer{i + 1}")
+    trunk.channels = inside
+    _begin(trunk)
+
+
+def _begin(trunk: nn.Module) -> None:
+    for m in trunk.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
 
 
 DESIGNS |= {
     "today": Design("width 16, one block a stage, mean of the picture, 4 spans", (), ("s7", "s3", "dark")),
     "grid2": Design("means of 2 x 2 cells", ("pool=grid2",), ("s7",)),
     "grid3": Design("means of 3 x 3 cells", ("pool=grid3",), ("s7", "s3", "dark")),
+    "grid6": Design("6 x 6 cells: every place of the map", ("pool=grid6",), ("s7", "s3", "dark")),
     "where": Design("the place of each channel: softmax over the picture", ("pool=where",), ("s7",)),
     "deep head": Design("three dilated temporal convolutions in the head", ("depth=3",), ("s7",)),
     "learned mixing": Design("channelwise temporal convolution that begins as the shift", ("mixing=conv",), ("s7",)),
     "width 24": Design("", ("width=24",), ("s7",)),
     "width 32": Design("", ("width=32",), ("s7",)),
-    "width 32, grid3": Design("", ("width=32", "pool=grid3"), ("s7", "s3", "dark")),
-    "width 12, grid3": Design("", ("width=12", "pool=grid3"), ("s7", "s3")),
+    "width 12, grid3": Design("", ("width=12", "pool=grid3"), ("s7",)),
+    "width 32, grid3": Design("", ("width=32", "pool=grid3"), ("s7",)),
+    "late width": Design("16, 64, 128 channels, 3 x 3 cells", ("widths=16-64-128", "pool=grid3"), ("s7",)),
+    "coarse stem": Design("stem of stride 4; 32, 64, 128 channels, 3 x 3 cells",
+                          ("width=32", "stem=4", "widths=32-64-128", "strides=1-2-1", "pool=grid3"), ("s7",)),
+    "two stages": Design("64, 128 channels, 3 x 3 cells", ("widths=64-128", "strides=2-2", "pool=grid3"), ("s7",)),
+    "two narrow stages": Design("48, 96 channels, 4 x 4 cells", ("widths=48-96", "strides=2-2", "pool=grid4"), ("s7",)),
     "two blocks": Design("a ResNet-14", ("blocks=2",)),
     "squeeze": Design("squeeze and excitation", ("squeeze=true",)),
     "separable": Design("depthwise and pointwise for each 3 x 3, width 24", ("kind=separable", "width=24")),
     "inverted": Design("inverted residuals", ("kind=inverted",)),
 }
 #: What is trained on the whole training splits and looked at on the test splits: name -> options of `small` itself.
-FINAL: dict[str, tuple[str, ...]] = {"today": ("grid=1",), "grid3": ("grid=3",)}
+FINAL: dict[str, tuple[str, ...]] = {"today": ("grid=1",), "grid6": ("grid=6",)}
 FINAL_SEEDS = 3
 TESTS = {"utd": ("utd_mhad/single_depth", 80), "dark": ("darkroom/teacher_thermal", 14)}
 
@@ -303,20 +340,24 @@ def screened(runs: Path, data: Path, cost: dict[str, dict[str, float]]) -> list[
 def tested(test: str, runs: Path, data: Path) -> list[str]:
     title = {"utd": "UTD-MHAD depth, official test split, 80 epochs",
              "dark": "Darkroom, thermal camera, all labels, test people, 14 epochs"}[test]
-    try:
-        found = summary(finals(test, runs, data), runs / f"test_{test}")["rows"]
-    except (ModaliftError, OSError):
+    cells, home = finals(test, runs, data), runs / f"test_{test}"
+    there = [c for c in cells if c.run(home).predictions("student", "test").is_file()]
+    if not there:
         return [f"## {title}", "", "Not trained yet.", ""]
+    found = summary(there, home)["rows"]
+    lacking = [f"`{c.name}` seed {c.seed}" for c in cells if c not in there]
     lines = [f"## {title}", "", "| design | options | tera MACs a run | top-1, each seed | mean | deviation |",
              "|---|---|---|---|---|---|"]
     pairs = []
     for row in found:
         each = " ".join(f"{100 * t:.1f}" for t in row["top1"])
         lines.append(f"| {row['name']} | {' '.join(FINAL[row['name']])} | {row['training_macs'] / 1e12:.1f} | {each} |"
-                     f" {percent(row['mean'])} | {percent(row['sd'])} |")
+                     f" {percent(row['mean'])} | {percent(row['sd']) if row['sd'] else '-'} |")
         if d := row.get("against_first"):
             pairs.append(f"- `{row['name']}` against `{found[0]['name']}`: **{100 * d['difference']:+.1f} points** (95 % over"
                          f" seeds: {span(d['over_seeds'])}; over subjects and seeds: {span(d['over_subjects_seeds'])})")
+    if lacking:
+        pairs.append(f"Not trained yet: {', '.join(lacking)}.")
     return [*lines, "", *pairs, ""]
 
 
