@@ -61,7 +61,7 @@ class MSD(Scheme):
         antialias: see :func:`~modalift.losses.depth_reconstruction`.
 
     Widths are 64-32-1 and 2048-256-32-1 on ResNet-50, the only powers of two that have the paper's 8.5 M parameters and
-    4.37 G multiply-accumulates, and the same shares of other networks' channels. A full deep drawing takes two more
+    4.37 G multiply-accumulates, and the same shares of other networks' channels, at least 8. A full deep drawing takes two more
     steps and a quarter shallow one plain convolutions; the paper does not give their widths.
 
     Source: *Multi-scale depth decoders* (papers/msd), equations 4 to 7, Tables VI to VIII.
@@ -83,9 +83,9 @@ class MSD(Scheme):
         last = chosen_stages(student, [deep_stage] if deep_stage else [], 1, "student")[0]
         self.stages = first, last
         few, many = student.stages[first].channels, student.stages[last].channels
-        self.local = Decoder(few, [max(1, few // 2)], shallow_scale == "full", sigmoid)
+        self.local = Decoder(few, [max(8, few // 2)], shallow_scale == "full", sigmoid)
         shares = (8, 64) if deep_scale == "quarter" else (8, 16, 32, 64)
-        self.wide = Decoder(many, [max(1, many // share) for share in shares], True, sigmoid)
+        self.wide = Decoder(many, [max(8, many // share) for share in shares], True, sigmoid)
 
     def needs(self) -> set[str]:
         return {self.student.view, self.target}
