@@ -13,6 +13,7 @@ from modalift.networks import Recognizer
 
 #: Small variants of every family; a family that is not named here is built with its defaults.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "cnn_lstm": [{"backbone": "resnet8", "width": 0.25, "hidden": 16}],
     "small": [{}, {"motion": "clip"}, {"causal": True}, {"causal": True, "motion": "running"},
               {"blocks": 2, "bins": 1, "grid": 2}, {"causal": True, "grid": 3}],
     "c3d": [{"width": 0.0625}, {"variant": "gesrec", "width": 0.0625}],
@@ -20,6 +21,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "tsm": [{"backbone": "resnet8", "width": 0.25}, {"backbone": "resnet18", "width": 0.125, "shift": False},
             {"backbone": "resnet50", "width": 0.125, "placement": "block"}],
     "vgg16": [{"width": 0.0625}],
+    "conv_lstm": [{"width": 0.125}, {"width": 0.125, "cell": "attention_input"}, {"width": 0.125, "cell": "standard"}],
     "r3d": [{"backbone": "resnet18", "width": 0.125}, {"backbone": "resnet50", "width": 0.125},
             {"backbone": "res3d18", "width": 0.125}],
     "resnext101_3d": [{"width": 0.125, "groups": 4}],

@@ -153,6 +153,8 @@ def build(name: str, *, classes: int = 0, view: str = "", modality_name: str = "
 from modalift.networks import (  # noqa: E402  (families register themselves)
     action_net,  # noqa: F401
     c3d,  # noqa: F401
+    conv_lstm,  # noqa: F401
+    cnn_lstm,  # noqa: F401
     i3d,  # noqa: F401
     i3d_resnet50,  # noqa: F401
     r3d,  # noqa: F401
