@@ -24,19 +24,26 @@ from modalift.loading.framing import Framing
 from modalift.loading.stores import Memory, Store
 from modalift.modalities import Table
 from modalift.networks import Recognizer
+from modalift.networks.weights import Loaded
 from modalift.recipe import NetworkSection, Recipe, load_recipe
 from modalift.schemes import SCHEMES, Scheme
 
 
 @dataclass
 class Experiment:
-    """Everything that a recipe names, ready to train or to evaluate."""
+    """Everything that a recipe names, ready to train or to evaluate.
+
+    Attributes:
+        skip: corrupt clip -> what is wrong with it.
+        begun: role -> what came of the file of weights that it starts from.
+    """
 
     recipe: Recipe
     table: Table
     scheme: Scheme
     framings: dict[str, Framing]
     skip: dict[str, str] = field(default_factory=dict)
+    begun: dict[str, Loaded] = field(default_factory=dict)
     _store: Store | None = None
 
     @property
@@ -112,7 +119,8 @@ def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
         if view not in table.views:
             raise ModaliftError(f"unknown view 'data.per_view.{view}' - {nearest(view, table.views)}")
     framings: dict[str, Framing] = {}
-    nets = {role: _network(recipe, role, section, table, framings, train)
+    begun: dict[str, Loaded] = {}
+    nets = {role: _network(recipe, role, section, table, framings, begun, train)
             for role, section in recipe.networks.items()}
     scheme = schemes.build(recipe.scheme.name, nets, recipe.scheme.model_extra)
     allowed = recipe.data.modalities
@@ -134,7 +142,7 @@ def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
     if train:
         _no_leak(recipe, table)
     scheme.train()  # freezes what must be frozen
-    return Experiment(recipe, table, scheme, framings)
+    return Experiment(recipe, table, scheme, framings, begun=begun)
 
 
 def origin(table: Table) -> str:
@@ -232,7 +240,7 @@ def _framing(recipe: Recipe, view: str, table: Table) -> Framing:
 
 
 def _network(recipe: Recipe, role: str, section: NetworkSection, table: Table, framings: dict[str, Framing],
-             train: bool) -> Recognizer:
+             begun: dict[str, Loaded], train: bool) -> Recognizer:
     """One role's network: built by name, started from ``init`` where there is one, or taken whole from a run."""
     frozen = role in SCHEMES[recipe.scheme.name].frozen_for(recipe.scheme.model_extra or {})
     if frozen and not section.init:
@@ -242,7 +250,7 @@ def _network(recipe: Recipe, role: str, section: NetworkSection, table: Table, f
     if not there and not train and not section.name and Path(section.recipe).is_file():
         made = load_recipe(section.recipe)  # to explain an experiment, what its teacher will be is enough
         other = section.role or next(iter(made.networks))
-        return _network(made, other, made.networks[other], table, framings, train)
+        return _network(made, other, made.networks[other], table, framings, begun, train)
     if not there and (train or not section.name):
         how = section.recipe or f"RECIPE run.dir={section.init}"
         raise ModaliftError(f"networks.{role}.init: no trained network at '{section.init}' - make it with"
@@ -263,7 +271,8 @@ def _network(recipe: Recipe, role: str, section: NetworkSection, table: Table, f
         net = networks.build(section.name, classes=len(table.classes), view=view, modality_name=sensor.name, **options)
     if section.init and there:
         path = Path(section.init)
-        networks.load_weights(net, Run(path).network_file(Run(path).role(section.role)) if path.is_dir() else path)
+        file = Run(path).network_file(Run(path).role(section.role)) if path.is_dir() else path
+        begun[role] = networks.load_weights(net, file)
     return net
 
 

@@ -48,6 +48,8 @@ def train(recipe: Recipe, console: Console | None = None) -> Run:
     # Names with a dot are files half written by a process that was killed, or by a fellow that is a moment ahead.
     if run.folder.is_dir() and not run.recipe.is_file() and any(p.name[0] != "." for p in run.folder.iterdir()):
         raise ModaliftError(f"run.dir={run.folder}: holds something that is no run - give run.dir another folder")
+    for role, told in experiment.begun.items():
+        console.print(Text(f"networks.{role} begins with {recipe.networks[role].init}: {told}"), soft_wrap=True)
     leave_out_bad(experiment, console)
     chief = join(recipe.run.device).chief
     if chief:
