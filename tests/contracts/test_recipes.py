@@ -33,6 +33,15 @@ def simulated(tmp_path_factory) -> Path:
     return darkroom.simulate(tmp_path_factory.mktemp("darkroom") / "data", clips=24, size=32, frames=4)
 
 
+def made(path: Path | str, changes: list[str], folder: Path) -> Run:
+    """The run of a recipe, after those that its networks start from."""
+    own = [*changes, f"run.dir={folder}"]
+    for role, section in load_recipe(path).networks.items():
+        if section.recipe:
+            own.append(f"networks.{role}.init={made(section.recipe, changes, Path(f'{folder}-{role}')).folder}")
+    return train(load_recipe(path, own))
+
+
 @pytest.mark.parametrize("path", one_of_each(), ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_a_recipe_trains_and_ships(path, simulated, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -42,11 +51,7 @@ def test_a_recipe_trains_and_ships(path, simulated, tmp_path, monkeypatch):
         changes.append(f"data.root={simulated}")
     elif not recipe.data.root.exists():
         pytest.skip("../shared with the real recordings is absent")
-    for role, section in recipe.networks.items():
-        if section.recipe:
-            made = train(load_recipe(section.recipe, [*changes, f"run.dir={tmp_path / role}"]))
-            changes.append(f"networks.{role}.init={made.folder}")
-    run = train(load_recipe(path, [*changes, f"run.dir={tmp_path / 'run'}"]))
+    run = made(path, changes, tmp_path / "run")
     assert isinstance(run, Run)
     found = evaluate(run)
     for role in run.roles():

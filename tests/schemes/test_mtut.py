@@ -1,0 +1,88 @@
+"""MTUT beyond what every scheme promises: three sensors, its two backbones, its schedule, maps of other extents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modalift import networks, schemes
+from modalift.modalities import Batch
+from modalift.recipe import load_recipe
+from modalift.schemes import Progress
+
+END = Progress(epoch=74, epochs=75)
+SENSORS = {"rgb": 3, "depth": 1, "flow": 2}
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
+
+def batch(n: int = 4, frames: int = 16, size: int = 32) -> Batch:
+    g = torch.Generator().manual_seed(0)
+    yes = torch.ones(n, dtype=torch.bool)
+    clips = {v: 20 + 10 * torch.rand(n, c, frames, size, size, generator=g) for v, c in SENSORS.items()}
+    return Batch(clips, {}, {v: yes.clone() for v in clips}, torch.arange(n) % 4, yes, torch.arange(n))
+
+
+def cast(family: str, views=tuple(SENSORS), **settings):
+    nets = {}
+    for view in views:
+        torch.manual_seed(len(view))
+        nets[view] = networks.build(family, classes=4, view=view, frames=16, size=32, width=0.125, dropout=0.0)
+    return schemes.build("mtut", nets, settings).train()
+
+
+@pytest.mark.parametrize(("family", "stage"), [("i3d", "Mixed_5c"), ("c3d", "pool5")])
+def test_the_map_that_is_aligned_by_default_is_the_papers(family, stage):
+    made, named = cast(family), cast(family, stage=stage)
+    assert {net.last_stage for net in made.roles.values()} == {stage}
+    one, other = made(batch(), END), named(batch(), END)
+    assert one.keys() == other.keys()
+    assert sum(k.startswith("align/") for k in one) == 6, "every network from every other one"
+    for key in one:
+        torch.testing.assert_close(one[key][1], other[key][1])
+        assert torch.isfinite(one[key][1])
+
+
+def test_alignment_begins_after_sixty_of_seventy_five_epochs():
+    made, given = cast("c3d", ("rgb", "depth")), batch()
+    weights = [made(given, Progress(epoch=e, epochs=75))["align/depth>rgb"][0] for e in (0, 59, 60, 74)]
+    assert weights == [0.0, 0.0, 0.05, 0.05]
+
+
+def test_without_the_focal_weight_every_network_follows_every_other_one():
+    terms = cast("c3d", focal=False)(batch(), END)
+    for m in SENSORS:
+        for n in SENSORS:
+            if n != m:
+                assert terms[f"focus/{n}>{m}"][1].item() == 1
+                torch.testing.assert_close(terms[f"align/{n}>{m}"][1].detach(), terms[f"distance/{n}>{m}"][1])
+
+
+def test_maps_of_other_extents_in_time_and_picture_are_averaged_to_the_smaller():
+    torch.manual_seed(0)
+    large = networks.build("small", classes=4, view="rgb", frames=8, size=64, width=4, dropout=0.0)
+    small = networks.build("small", classes=4, view="depth", frames=4, size=32, width=6, dropout=0.0)
+    made = schemes.build("mtut", {"rgb": large, "depth": small}, {"focal": False, "reference": 64}).train()
+    given = batch()
+    given.clips = {"rgb": batch(4, 8, 64).clips["rgb"], "depth": batch(4, 4, 32).clips["depth"]}
+    a, b = (made.roles[k].observe(given.clips[k], ["layer3"]).maps["layer3"] for k in ("rgb", "depth"))
+    assert (a.shape[2:], b.shape[2:]) == ((8, 8, 8), (4, 4, 4))
+    rows = [F.adaptive_avg_pool3d(a, 4).flatten(2), b.flatten(2)]  # (B, C, d)
+    unit = [F.normalize(r - r.mean(1, keepdim=True), dim=1) for r in rows]
+    one, other = (u.transpose(1, 2) @ u for u in unit)
+    expected = (one - other).square().sum((1, 2)).mean()
+    found = made(given, END)["align/depth>rgb"][1]
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-2)  # training wants an epsilon inside the root
+
+
+def test_the_recipes_have_the_papers_schedule():
+    for path in ("nvgesture/mtut_i3d", "egogesture/mtut_i3d", "nvgesture/mtut_c3d", "viva/mtut_c3d"):
+        recipe = load_recipe(RECIPES / f"{path}.yaml")
+        optim, scheme = recipe.optim, recipe.scheme.model_extra
+        assert (optim.epochs, optim.batch, optim.lr, optim.momentum, optim.gamma) == (75, 6, 0.01, 0.9, 0.1)
+        assert scheme["alone"] * optim.epochs == 60
+        for section in recipe.networks.values():
+            net = networks.build(section.name, classes=4, view=section.view, frames=16, size=32, width=0.125)
+            assert scheme["stage"] == net.last_stage
