@@ -135,7 +135,7 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
             logs.write(entry)
         saver.write(run.last)
     logs.close()
-    del model  # before the process group: the other way round its threads may wait for each other for ever
+    model = scheme  # lets the wrapper go before the process group, whose threads could else wait for ever
     leave()
     return state
 
