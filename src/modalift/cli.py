@@ -52,15 +52,21 @@ def recipe_of(path: Path, overrides: list[str] | None, scale: str = "") -> Any:
 def table_of(data: Path, dataset: str, options: list[str] | None) -> Table:
     """The table of a folder: of the named dataset, or of whichever fits."""
     from modalift import datasets
+
+    return datasets.open(dataset or datasets.guess(data), data, **key_values(options, "option"))
+
+
+def key_values(texts: list[str] | None, what: str) -> dict[str, Any]:
+    """``key=value`` texts, the values in YAML's spelling."""
     from modalift.recipe import yaml_value
 
     given = {}
-    for text in options or []:
+    for text in texts or []:
         key, equals, value = text.partition("=")
         if not equals:
-            raise ModaliftError(f"option '{text}' is not of the form key=value")
-        given[key] = yaml_value(value, f"option '{text}'")
-    return datasets.open(dataset or datasets.guess(data), data, **given)
+            raise ModaliftError(f"{what} '{text}' is not of the form key=value")
+        given[key] = yaml_value(value, f"{what} '{text}'")
+    return given
 
 
 @app.callback()
@@ -131,6 +137,8 @@ def derive(
     what: Annotated[str, typer.Argument(help="flow, pose_map, ... (`modalift list derived`)")],
     data: Annotated[Path, typer.Argument(help="a dataset's folder")],
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write")],
+    settings: Annotated[list[str] | None, typer.Argument(
+        help="of what is computed, as key=value: bundle=irt.modalift for pseudo_ir, sigma=2 for pose_map")] = None,
     view: Annotated[str, typer.Option(help="the view to compute it from")] = "",
     method: Annotated[str, typer.Option(help="flow: dis or farneback")] = "",
     dataset: Annotated[str, typer.Option(help="how to read the data")] = "",
@@ -140,7 +148,8 @@ def derive(
     """Compute a view from another one, once, and write a dataset that has both."""
     from modalift import derive as derived
 
-    given = {k: v for k, v in (("view", view), ("method", method)) if v}
+    given: dict[str, Any] = {k: v for k, v in (("view", view), ("method", method)) if v}
+    given |= key_values(settings, "setting")
     table = derived.derive(what, table_of(data, dataset, option), folder, **given)
     say(as_json, {"folder": folder, "clips": len(table), "views": list(table.views)},
         f"{len(table)} clips with the views {', '.join(table.views)} in {folder}")

@@ -79,6 +79,7 @@ class OptimSection(Section):
     epochs: int = Field(20, ge=1)
     batch: int = Field(16, ge=1)
     accumulate: int = Field(1, ge=1, description="batches a step")
+    per_class: int = Field(1, ge=1, description="clips of one class that a batch holds together (P x K sampling)")
     schedule: Literal["constant", "step", "cosine", "linear", "onecycle", "plateau"] = "cosine"
     warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up")
     milestones: list[float] = Field(default_factory=list, description="epochs at which `step` multiplies by gamma; where"
@@ -91,7 +92,7 @@ class OptimSection(Section):
 
     @model_validator(mode="after")
     def _updates_are_settings(self) -> OptimSection:
-        shared = {"epochs", "batch", "accumulate", "ema", "updates"}  # of the whole step, not of one update
+        shared = {"epochs", "batch", "accumulate", "per_class", "ema", "updates"}  # of the whole step, not of one update
         for name, given in self.updates.items():
             known = [k for k in type(self).model_fields if k not in shared]
             for key in given:

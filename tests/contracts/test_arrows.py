@@ -16,7 +16,7 @@ ARROWS = {
     "schemes": {"losses", "networks", "modalities"},
     "loading": {"modalities"},
     "datasets": {"modalities", "loading"},
-    "derive": {"modalities", "loading", "datasets"},
+    "derive": {"modalities", "loading", "datasets", "deploy"},
     "darkroom": {"modalities"},
     "recipe": {"networks", "schemes", "datasets", "modalities"},
     "deploy": {"networks", "loading", "modalities"},

@@ -26,6 +26,7 @@ VARIANTS: dict[str, list[dict]] = {
     "mgcam_dkd": [{}, {"projected": False}, {"temperature": 0.1, "sigma": 0.3, "residual": True}],
     "mtcd": [{}, {"guide": "assistant"}],
     "msd": [{"target": "thermal", "near": 0.0, "far": 40.0}],
+    "identity_encoder": [{"smoothing": 0.0}],
     "translator": [{"layers": 2, "ndf": 8, "person": 2.0}, {"mode": "unpaired", "layers": 2, "ndf": 8, "pool": 0}],
     "fusion": [{"mode": "late"}, {"mode": "mid"}],
     "segmentation_lstm": [{"target": "thermal", "nearer": 25.0}],

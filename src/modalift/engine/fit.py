@@ -95,7 +95,7 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
             started, batches, rate = time.perf_counter(), 0, 0.0
             for batch in loader(clips, batch=optim.batch, shuffle=True, seed=settings.seed, epoch=state.epoch,
                                 start=state.sample, workers=settings.workers, drop_last=len(train) >= per_step,
-                                rank=world.rank, world=world.size):
+                                rank=world.rank, world=world.size, per_class=optim.per_class):
                 if state.sample >= steps * per_step:  # what does not fill a step is left for another epoch's order
                     break
                 batch, batches = batch.to(world.device), batches + 1

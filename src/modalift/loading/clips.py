@@ -384,13 +384,17 @@ class Order(Sampler[Key]):
         start: samples of the epoch that have been read already, by all processes together.
         rank, world: this process and how many there are. Up to ``world - 1`` last samples of a shuffled epoch are
             left out, so that all processes take equally many steps.
+        per_class: so many clips of one class stand together (P x K sampling, where a batch holds a multiple of them);
+            what is left of a class, and what has no label, comes at the epoch's end.
     """
 
     def __init__(self, clips: ClipSet, *, shuffle: bool, seed: int, epoch: int, start: int = 0, rank: int = 0,
-                 world: int = 1) -> None:
+                 world: int = 1, per_class: int = 1) -> None:
         order = np.arange(len(clips))
         if shuffle:
             order = np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(len(clips))
+            if per_class > 1:
+                order = _together(order, [clips.table.rows[i].label for i in clips.indices], per_class)
         if shuffle or clips.time_views * clips.crops == 1:
             keys: list[Key] = [(epoch, i) for i in order.tolist()]
         else:
@@ -406,6 +410,18 @@ class Order(Sampler[Key]):
         return iter(self.keys)
 
 
+def _together(order: NDArray[np.int64], labels: Sequence[int | None], per_class: int) -> NDArray[np.int64]:
+    """The order with every ``per_class`` clips of a class moved to where the last of them stands; the rest at the end."""
+    waiting: dict[int | None, list[int]] = {}
+    told: list[int] = []
+    for place in order.tolist():
+        found = waiting.setdefault(labels[place], [])
+        found.append(place)
+        if labels[place] is not None and len(found) == per_class:
+            told += waiting.pop(labels[place])
+    return np.array(told + [place for found in waiting.values() for place in found], dtype=np.int64)
+
+
 class Loader(DataLoader[Sample]):
     """A DataLoader of Batches that tells a worker's :class:`ModaliftError` in its one line."""
 
@@ -419,19 +435,20 @@ class Loader(DataLoader[Sample]):
 
 
 def loader(clips: ClipSet, *, batch: int, shuffle: bool, seed: int, epoch: int, start: int = 0, workers: int = 0,
-           drop_last: bool = False, rank: int = 0, world: int = 1) -> Loader:
+           drop_last: bool = False, rank: int = 0, world: int = 1, per_class: int = 1) -> Loader:
     """Batches of one epoch (see :class:`Order`); nothing is drawn from the global generators.
 
     Args:
         clips: the data set.
         batch: clips of a batch, in this process.
-        shuffle, seed, epoch, start, rank, world: see :class:`Order`.
+        shuffle, seed, epoch, start, rank, world, per_class: see :class:`Order`.
         workers: forked loader processes; 0 loads in this one, with the same result.
         drop_last: leave out a last batch that is not full.
     """
     if batch < 1:
         raise ModaliftError(f"batch is {batch} - it must be 1 or more")
-    order = Order(clips, shuffle=shuffle, seed=seed, epoch=epoch, start=start, rank=rank, world=world)
+    order = Order(clips, shuffle=shuffle, seed=seed, epoch=epoch, start=start, rank=rank, world=world,
+                  per_class=per_class)
     # The DataLoader draws its workers' base seed from this generator, not from the global one (exact resume).
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return Loader(clips, batch_size=batch, sampler=order, num_workers=workers, collate_fn=collate, drop_last=drop_last,

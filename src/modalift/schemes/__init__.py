@@ -104,6 +104,7 @@ from modalift.schemes import (  # noqa: E402  (schemes register themselves)
     dmcl,  # noqa: F401
     fusion,  # noqa: F401
     hallucination,  # noqa: F401
+    identity_encoder,  # noqa: F401
     mgcam_dkd,  # noqa: F401
     msd,  # noqa: F401
     mtcd,  # noqa: F401

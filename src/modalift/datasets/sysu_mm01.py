@@ -1,0 +1,123 @@
+"""SYSU-MM01: people seen by four colour and two near-infrared cameras; what the translator's encoders learn identities on."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from modalift.datasets import dataset
+from modalift.errors import ModaliftError
+from modalift.loading import reading
+from modalift.modalities import Row, Table, Track, build_table, modality
+
+#: Cameras of visible light; the other two, 3 and 6, see near infrared.
+COLOUR, INFRARED = (1, 2, 4, 5), (3, 6)
+SPLITS = ("train", "val", "test")
+
+
+@dataset("sysu_mm01")
+def read_sysu_mm01(root: Path, *, cameras: Sequence[int] = (1, 2, 3, 4, 5, 6), train_on_val: bool = True,
+                   together: bool = False) -> Table:
+    """Every picture is a clip of one frame; its person is its class, and its camera's sensor its only view.
+
+    No pixel corresponds between the sensors: a clip has the view ``rgb`` or the view ``nir``, never both. A person whom
+    a camera did not see has no folder there. Persons are dealt to the splits by the lists in ``exp/``.
+
+    Args:
+        root: the download: ``cam1`` .. ``cam6`` with ``<person>/<picture>.jpg``, and ``exp/train_id.txt``, ``val_id.txt``
+            and ``test_id.txt`` (or the ``.mat`` files of those names).
+        cameras: which of the six.
+        train_on_val: count the 99 persons of the validation list to the training split, as is usual (395 persons); they
+            are then in no validation split, which is what it needs since persons are classes.
+        together: also let near-infrared pictures be read as view ``rgb`` (three equal channels), for one encoder of both.
+
+    Raises:
+        ModaliftError: a missing list or camera, or a list that is no line of numbers.
+    """
+    splits = {split: _persons(root, split) for split in SPLITS}
+    for camera in cameras:
+        if camera not in (*COLOUR, *INFRARED):
+            raise ModaliftError(f"data.options.cameras: there is no camera {camera} - cameras are 1 to 6")
+    where = {person: split for split, persons in splits.items() for person in persons}
+    if len(where) < sum(map(len, splits.values())):
+        twice = next(p for p in where if sum(p in persons for persons in splits.values()) > 1)
+        raise ModaliftError(f"{root}/exp: person {twice} is in two lists - take the lists of the download")
+    rows = []
+    for camera in cameras:
+        folder = root / f"cam{camera}"
+        if not folder.is_dir():
+            raise ModaliftError(f"{folder}: there is no such camera - give data.root=.../SYSU-MM01, or choose"
+                                " data.options.cameras")
+        for person in sorted(folder.iterdir(), key=lambda p: reading.natural(p.name)):
+            number = int(person.name) if re.fullmatch(r"\d+", person.name) else -1
+            if number not in where:  # of no list: 42 of the 533 persons have none
+                continue
+            split = "train" if where[number] == "val" and train_on_val else where[number]
+            views = ("rgb",) if camera in COLOUR else ("nir", "rgb") if together else ("nir",)
+            for picture in sorted(person.iterdir(), key=lambda p: reading.natural(p.name)):
+                if picture.suffix.lower() in reading.IMAGES and not picture.name.startswith("."):
+                    rows.append((camera, number, split, picture, views))
+    seen = {number: k for k, number in enumerate(sorted({number for _, number, *_ in rows}))}
+    kinds = {name: modality(name) for name in ("rgb", "nir") if any(name in views for *_, views in rows)}
+    return build_table("sysu_mm01", [f"{number:04d}" for number in seen], kinds, (
+        Row(f"cam{camera}/{number:04d}/{picture.stem}", seen[number], f"{number:04d}", split,
+            {view: Track(picture) for view in views}, {"camera": float(camera)})
+        for camera, number, split, picture, views in rows), {k: k for k in range(len(seen))})
+
+
+def _persons(root: Path, split: str) -> list[int]:
+    """The persons of one list: one line of comma-separated numbers, or a MATLAB file."""
+    text, matrix = root / "exp" / f"{split}_id.txt", root / "exp" / f"{split}_id.mat"
+    if text.is_file():
+        cells = [c.strip() for c in text.read_text(encoding="utf-8").replace("\n", ",").split(",") if c.strip()]
+        if not cells or not all(c.isdigit() for c in cells):
+            raise ModaliftError(f"{text}: is no line of comma-separated numbers - take the file of the download")
+        return [int(c) for c in cells]
+    if not matrix.is_file():
+        raise ModaliftError(f"{text}: there is no such list - give data.root=.../SYSU-MM01 with its folder exp")
+    try:
+        return matlab_numbers(matrix.read_bytes(), "id")
+    except (KeyError, ValueError, struct.error, zlib.error) as error:
+        raise ModaliftError(f"{matrix}: holds no list 'id' ({type(error).__name__}) - take the file of the download") from None
+
+
+#: Types of numbers in a MATLAB file (level 5) that a list can be stored as.
+_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+
+
+def matlab_numbers(data: bytes, name: str) -> list[int]:
+    """The whole numbers of one array in a MATLAB file of level 5 (little-endian), so that a list needs no SciPy.
+
+    Raises:
+        KeyError: no such array. ValueError, struct.error, zlib.error: not such a file.
+    """
+    if data[126:128] != b"IM":
+        raise ValueError("not a little-endian MATLAB file of level 5")
+    for kind, body in _elements(data[128:]):
+        for inner, array in _elements(zlib.decompress(body)) if kind == 15 else ((kind, body),):
+            parts = _elements(array) if inner == 14 else []  # flags, extents, name, numbers
+            if len(parts) >= 4 and parts[2][1].decode("ascii") == name and parts[3][0] in _NUMBERS:
+                return [int(n) for n in np.frombuffer(parts[3][1], f"<{_NUMBERS[parts[3][0]]}")]
+    raise KeyError(name)
+
+
+def _elements(data: bytes) -> list[tuple[int, bytes]]:
+    """Types and contents of the elements of a MATLAB file, or of one of its arrays."""
+    found, at = [], 0
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        if kind >> 16:  # up to four bytes stand in the tag itself
+            kind, size, body = kind & 0xFFFF, kind >> 16, at + 4
+            step = 8
+        else:
+            body, step = at + 8, 8 + size + (0 if kind == 15 else -size % 8)
+        if body + size > len(data):
+            raise ValueError("cut off")
+        found.append((kind, data[body: body + size]))
+        at += step
+    return found

@@ -1,0 +1,117 @@
+"""SYSU-MM01: the layout and byte form of the download, on made-up persons; and the genuine lists where they are."""
+
+from __future__ import annotations
+
+import struct
+import tarfile
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from modalift import datasets
+from modalift.datasets.sysu_mm01 import matlab_numbers
+from modalift.errors import ModaliftError
+from modalift.loading import reading
+
+LISTS = Path(__file__).resolve().parents[3] / "shared" / "lists" / "real-lists.tar.xz"
+
+
+def picture(path: Path, colour: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 255, (24, 10, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), noise if colour else np.repeat(noise[..., :1], 3, 2))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Persons 1, 2 train, 4 val, 6 test, 9 in no list; camera 6 never saw person 2."""
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    (exp / "train_id.txt").write_bytes(b"1,2")
+    (exp / "val_id.txt").write_bytes(b"4")
+    (exp / "test_id.txt").write_bytes(b"6")
+    for camera in range(1, 7):
+        for person in (1, 2, 4, 6, 9):
+            for k in (1, 2):
+                if (camera, person) != (6, 2):
+                    picture(tmp_path / f"cam{camera}" / f"{person:04d}" / f"{k:04d}.jpg", camera not in (3, 6))
+    return tmp_path
+
+
+def test_a_picture_is_a_clip_of_its_cameras_sensor(root):
+    table = datasets.open("sysu_mm01", root)
+    assert len(table) == 6 * 4 * 2 - 2
+    assert table.classes == ("0001", "0002", "0004", "0006")
+    assert {r.split for r in table if r.subject == "0004"} == {"train"}
+    assert {r.split for r in table if r.subject == "0006"} == {"test"}
+    for row in table:
+        assert list(row.tracks) == (["nir"] if row.facts["camera"] in (3, 6) else ["rgb"])
+        assert table.classes[row.label] == row.subject
+    row = next(r for r in table if r.id == "cam3/0002/0002")
+    assert reading.read(row.tracks["nir"], table.modality("nir")).shape == (1, 24, 10, 1)
+
+
+def test_options(root):
+    table = datasets.open("sysu_mm01", root, train_on_val=False)
+    assert {r.split for r in table if r.subject == "0004"} == {"val"}
+    both = datasets.open("sysu_mm01", root, together=True, cameras=[1, 3])
+    assert all("rgb" in r.tracks for r in both)
+    assert sum("nir" in r.tracks for r in both) == 8
+    assert reading.read(next(r for r in both if "nir" in r.tracks).tracks["rgb"], both.modality("rgb")).shape[-1] == 3
+
+
+def matlab(numbers: list[int]) -> bytes:
+    """A MATLAB file of level 5 with the compressed array ``id``, unsigned bytes, as the download has it."""
+    def element(kind: int, body: bytes) -> bytes:
+        return struct.pack("<II", kind, len(body)) + body + b"\0" * (-len(body) % 8)
+
+    array = (element(6, struct.pack("<II", 9, 0)) + element(5, struct.pack("<ii", 1, len(numbers)))
+             + struct.pack("<HH", 1, 2) + b"id\0\0" + element(2, bytes(numbers)))
+    packed = zlib.compress(element(14, array))
+    return b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM" + struct.pack("<II", 15, len(packed)) + packed
+
+
+def test_lists_as_matlab_files(root):
+    for split, numbers in (("train", [1, 2]), ("val", [4]), ("test", [6])):
+        (root / "exp" / f"{split}_id.txt").unlink()
+        (root / "exp" / f"{split}_id.mat").write_bytes(matlab(numbers))
+    assert datasets.open("sysu_mm01", root).classes == ("0001", "0002", "0004", "0006")
+
+
+def test_bad_downloads_are_told(root):
+    with pytest.raises(ModaliftError, match="no camera 7"):
+        datasets.open("sysu_mm01", root, cameras=[7])
+    (root / "exp" / "test_id.txt").write_bytes(b"6;7")
+    with pytest.raises(ModaliftError, match=r"test_id.txt: is no line of comma-separated numbers"):
+        datasets.open("sysu_mm01", root)
+    (root / "exp" / "test_id.txt").write_bytes(b"6,1")
+    with pytest.raises(ModaliftError, match="person 1 is in two lists"):
+        datasets.open("sysu_mm01", root)
+    (root / "exp" / "test_id.txt").unlink()
+    with pytest.raises(ModaliftError, match=r"test_id.txt: there is no such list"):
+        datasets.open("sysu_mm01", root)
+    (root / "exp" / "test_id.mat").write_bytes(matlab([6])[:-4])
+    with pytest.raises(ModaliftError, match="holds no list 'id'"):
+        datasets.open("sysu_mm01", root)
+    (root / "exp" / "test_id.mat").write_bytes(matlab([6]))
+    for picture in (root / "cam2").rglob("*.jpg"):
+        picture.unlink()
+    assert len(datasets.open("sysu_mm01", root)) == 38
+    for folder in sorted((root / "cam2").rglob("*"), reverse=True):
+        folder.rmdir()
+    (root / "cam2").rmdir()
+    with pytest.raises(ModaliftError, match="cam2: there is no such camera"):
+        datasets.open("sysu_mm01", root)
+
+
+@pytest.mark.skipif(not LISTS.is_file(), reason="../shared with the genuine lists is absent")
+def test_the_genuine_lists():
+    with tarfile.open(LISTS) as archive:
+        found = {split: matlab_numbers(archive.extractfile(f"./sysu_mm01/{split}_id.mat").read(), "id")
+                 for split in ("train", "test")}
+    assert found["train"][:7] == [1, 2, 4, 5, 7, 8, 11]
+    assert found["test"][:4] == [6, 10, 17, 21]
+    assert (len(found["train"]), len(found["test"]), found["test"][-1]) == (296, 96, 333)
