@@ -62,21 +62,32 @@ ROWS = (
     Row("mgcam_dkd_sharp_pose", "MGCAM+DKD, attention that tells clips apart", "mgcam_dkd_sharp_pose", "single_pose"),
     Row("mtcd_pose", "MTCD, its teacher alone", "mtcd_pose", "single_pose"),
     Row("msd_pose", "MSD, drawing the joints", "msd_pose"),
+    Row("segmentation_lstm_pose", "segmentation + LSTM, drawing the joints", "segmentation_lstm_pose"),
+    Row("route_pose", "route-constrained (RCO)", "route_pose"),
+    Row("finetune_depth", "pre-trained on the joints' picture, fine-tuned", "finetune_depth", "single_pose_map"),
+    Row("hallucination_pose", "hallucination", "hallucination_pose", "single_pose"),
+    Row("dmcl_pose", "DMCL", "dmcl_pose", ships="depth"),
+    Row("fusion_drop_pose", "late fusion with modality dropout, its depth branch", "fusion_drop_pose", ships="depth"),
+    Row("fusion_mid_pose", "*upper bound: depth and pose at once, mid fusion*", "fusion_mid_pose", ships="fusion"),
 )
+#: Networks that only teach, or are begun with.
+HOME = (Row("single_pose", "*the pose teacher (stays home)*", "single_pose"),
+        Row("single_pose_map", "*the joints' picture (stays home)*", "single_pose_map"))
 SHARES = {"all": 1.0, "tenth": 0.1}
 
 
 def cell(row: Row, share: str, folder: Path, data: Path, epochs: int) -> Cell:
     own = [f"data.root={data}", f"data.cache={folder / 'cache'}", f"data.labelled={SHARES[share]}", f"optim.epochs={epochs}"]
     if row.teacher:
-        own.append(f"networks.teacher.init={folder / share / row.teacher / 'seed0'}")
+        role = "student" if row.name == "finetune_depth" else "teacher"
+        own.append(f"networks.{role}.init={folder / share / row.teacher / 'seed0'}")
     match = folder / share / row.match / "seed0" if row.match else None
     return Cell(row.name, RECIPES / f"{row.recipe}.yaml", 0, 0, 0, tuple(own), match)
 
 
 def rounds(rows: Sequence[Row]) -> list[list[Row]]:
     """The teachers first, then what they teach, then what that teaches or is matched to."""
-    known = {r.name: r for r in ROWS} | {"single_pose": Row("single_pose", "the pose teacher", "single_pose")}
+    known = {r.name: r for r in (*HOME, *ROWS)}
 
     def depth(row: Row) -> int:
         return max((1 + depth(known[n]) for n in (row.teacher, row.match) if n), default=0)
@@ -95,7 +106,7 @@ def figure(row: Row, share: str, folder: Path, data: Path, epochs: int) -> tuple
     """Accuracy, tera multiply-accumulates and seconds of a cell; dashes where it is not there."""
     run = cell(row, share, folder, data, epochs).run(folder / share)
     try:
-        found = Predictions.load(run.predictions(row.ships if row.name != "single_pose" else "student", "test"))
+        found = Predictions.load(run.predictions(row.ships, "test"))
     except (ModaliftError, OSError):
         return "-", "-", "-"
     spent = run.compute()
@@ -114,7 +125,7 @@ def write(folder: Path, data: Path, epochs: int, clips: int) -> None:
              " the training, its teachers' included; seconds on a machine that did other work beside.", "",
              "| method | all labels: top-1 % | tera MACs | s | a tenth: top-1 % | tera MACs | s |",
              "|---|---|---|---|---|---|---|"]
-    for row in (Row("single_pose", "*the pose teacher (stays home)*", "single_pose"), *ROWS):
+    for row in (*HOME, *ROWS):
         cells = [x for share in SHARES for x in figure(row, share, folder, data, epochs)]
         lines.append(f"| {row.title} | {' | '.join(cells)} |")
     (HERE / "results" / "survey.md").write_text("\n".join(lines) + "\n")
