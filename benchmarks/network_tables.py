@@ -38,13 +38,14 @@ class Row:
 
 SQUARE = "3x8x224x224"
 ROWS = (
-    Row("tsm", {"shift": False, "backbone": "resnet18"}, 10, SQUARE),
-    Row("tsm", {"shift": False, "backbone": "resnet34"}, 10, SQUARE),
-    Row("tsm", {"shift": False, "backbone": "resnet50"}, 10, SQUARE),
+    Row("tsn", {"backbone": "resnet18"}, 10, SQUARE),
+    Row("tsn", {"backbone": "resnet34"}, 10, SQUARE),
+    Row("tsn", {"backbone": "resnet50"}, 10, SQUARE),
     Row("tsm", {}, 83, SQUARE, ("TSM", "23.7M", "28.2")),
     Row("tea", {}, 83, SQUARE, ("TEA", "24.3M", "31.1")),
     Row("action_net", {}, 83, SQUARE, ("ACTION-Net", "27.9M", "29.8")),
-    Row("two_stream"),
+    Row("two_stream", {}, 101, "3x1x224x224"),
+    Row("two_stream", {"view": "flow"}, 101, "2x10x224x224"),
     Row("vgg16", {}, 83, "3x1x224x224"),
     Row("c3d", {}, 101, "3x16x112x112"),
     Row("c3d", {"variant": "gesrec"}, 83, "3x32x112x112", ("C3D", "65.6M", "71.7")),
