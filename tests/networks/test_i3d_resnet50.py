@@ -116,7 +116,7 @@ def test_an_inflated_network_sees_a_still_clip_as_the_2d_one_sees_its_frame() ->
     # Away from the first and last frames, which the padding with zeros reaches: with weights W_2D / k over k frames.
     torch.manual_seed(0)
     deep = networks.build("i3d_resnet50", classes=3, channels=1, width=0.125, mean=[0.0], std=[1.0]).double().eval()
-    flat = networks.build("tsm", backbone="resnet50", classes=3, channels=1, width=0.125, shift=False,
+    flat = networks.build("tsn", backbone="resnet50", classes=3, channels=1, width=0.125,
                           mean=[0.0], std=[1.0]).double().eval()
     own = deep.state_dict()
     for key, value in flat.backbone.state_dict().items():

@@ -69,7 +69,7 @@ def test_residual_shift_leaves_the_skip_path_alone() -> None:
 
 
 def test_without_shift_frames_are_seen_apart() -> None:
-    net = networks.build("tsm", backbone="resnet18", width=0.125, classes=3, channels=3, shift=False).eval()
+    net = networks.build("tsn", backbone="resnet18", width=0.125, classes=3, channels=3).eval()
     clip = torch.rand(2, 3, 4, 40, 40) * 255
     with torch.no_grad():
         apart = torch.stack([net(f) for f in clip.split(1, 2)]).mean(0)
@@ -135,7 +135,7 @@ def test_small_refuses_what_makes_no_sense(options: dict, part: str) -> None:
 
 @pytest.mark.parametrize(("options", "part"), [
     ({"backbone": "resnet81"}, "did you mean 'resnet8'"),
-    ({"placement": "residul"}, "Input should be 'none', 'residual' or 'block'"),
+    ({"placement": "residul"}, "Input should be 'residual' or 'block'"),
     ({"width": 0.0}, "width=0"),
 ])
 def test_tsm_refuses_what_makes_no_sense(options: dict, part: str) -> None:
@@ -143,15 +143,85 @@ def test_tsm_refuses_what_makes_no_sense(options: dict, part: str) -> None:
         networks.build("tsm", classes=3, view="rgb", **options)
 
 
-@pytest.mark.parametrize(("row", "backbone", "classes"), [
-    ("TSM_R50_83_8f", "resnet50", 83), ("TSN_resnet18_10_8f", "resnet18", 10), ("TSN_resnet18_51_8f", "resnet18", 51),
-    ("TSN_resnet34_10_8f", "resnet34", 10), ("TSN_resnet50_10_8f", "resnet50", 10),
+@pytest.mark.parametrize(("options", "part"), [
+    ({"backbone": "resnet35"}, "did you mean 'resnet"), ({"width": -1.0}, "width=-1"),
 ])
+def test_tsn_refuses_what_makes_no_sense(options: dict, part: str) -> None:
+    with pytest.raises(ModaliftError, match=part):
+        networks.build("tsn", classes=3, view="rgb", **options)
+
+
+#: Parameters, multiply-accumulates of 8 frames of 224 pixels, and billions by the counter of the MSD paper.
+COUNTS = {
+    "TSM_R50_83_8f": ("resnet50", 83, 23_678_099, 32_698_449_920, 28.2),
+    "TSN_resnet18_10_8f": ("resnet18", 10, 11_181_642, 14_508_531_712, 12.6686),
+    "TSN_resnet18_51_8f": ("resnet18", 51, 11_202_675, 14_508_699_648, 12.6689),
+    "TSN_resnet34_10_8f": ("resnet34", 10, 21_289_802, 29_306_036_224, 27.4962),
+    "TSN_resnet50_10_8f": ("resnet50", 10, 23_528_522, 32_697_253_888, 28.1976),
+}
+
+
+@pytest.mark.parametrize("row", COUNTS)
+@pytest.mark.parametrize(("name", "options"), [("tsn", {}), ("tsm", {}), ("tsm", {"placement": "block"})])
+def test_counts_are_the_published_ones(row: str, name: str, options: dict) -> None:
+    backbone, classes, parameters, macs, legacy = COUNTS[row]
+    net = networks.build(name, backbone=backbone, classes=classes, channels=3, frames=8, **options)
+    found = cost(net, frames=8, size=224)
+    assert (found.parameters, found.macs) == (parameters, macs)
+    assert round(legacy_flops(net, frames=8, size=224) / 1e9, 4) == legacy
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared with the reference counts is absent")
-def test_counts_are_the_published_ones(row: str, backbone: str, classes: int) -> None:
-    want = json.loads((SHARED / "specs" / "acceptance.json").read_text())[row]
-    for moving in (True, False):
-        net = networks.build("tsm", backbone=backbone, classes=classes, channels=3, frames=8, shift=moving)
-        found = cost(net, frames=8, size=224)
-        assert (found.parameters, found.macs) == (want["params"], want["conv_linear_MACs"])
-        assert round(legacy_flops(net, frames=8, size=224) / 1e9, 4) == want["legacy_no_pool_G"]
+def test_counts_stand_in_the_specification() -> None:
+    wanted = json.loads((SHARED / "specs" / "acceptance.json").read_text())
+    for row, (_, _, parameters, macs, legacy) in COUNTS.items():
+        given = wanted[row]
+        assert (given["params"], given["conv_linear_MACs"], given["legacy_no_pool_G"]) == (parameters, macs, legacy)
+
+
+@pytest.mark.parametrize(("backbone", "classes", "parameters", "macs"), [
+    ("resnet18", 83, 11.2191, 14.5088), ("resnet34", 83, 21.3273, 29.3063), ("resnet50", 25, 23.5593, 32.6975),
+    ("resnet50", 83, 23.6781, 32.6984), ("resnet50", 249, 24.0182, 32.7012), ("resnet50", 400, 24.3276, 32.7036),
+])
+def test_counts_are_those_measured_of_public_code(backbone: str, classes: int, parameters: float, macs: float) -> None:
+    found = cost(networks.build("tsn", backbone=backbone, classes=classes, channels=3, frames=8), frames=8, size=224)
+    assert (round(found.parameters / 1e6, 4), round(found.macs / 1e9, 4)) == (parameters, macs)
+
+
+def test_maps_are_of_the_published_shapes() -> None:
+    stages = networks.build("tsm", backbone="resnet50", classes=83, channels=3, frames=8).stages
+    shapes = {name: stage.shape(8, 224, 224) for name, stage in stages.items()}
+    assert shapes == {"stem": (64, 8, 56, 56), "layer1": (256, 8, 56, 56), "layer2": (512, 8, 28, 28),
+                      "layer3": (1024, 8, 14, 14), "layer4": (2048, 8, 7, 7)}
+
+
+@pytest.mark.parametrize("name", ["tsm", "tsn"])
+def test_the_deepest_layout(name: str) -> None:
+    with torch.device("meta"):
+        net = networks.build(name, backbone="resnet101", classes=1000, channels=3)
+    assert sum(p.numel() for p in net.parameters()) == 44_549_160
+    for stage in ("layer1", "layer2", "layer3", "layer4"):
+        placements = [block.placement for block in getattr(net.backbone, stage)]
+        assert placements == [("residual" if name == "tsm" and i % 2 == 0 else "none") for i in range(len(placements))]
+
+
+@pytest.mark.parametrize("placement", ["residual", "block"])
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("size", [(45, 33), (1, 1)])
+def test_networks_are_the_definition(placement: str, frames: int, size: tuple[int, int]) -> None:
+    # Every frame through the same layers, with the shift of equation above read literally; a batch of one.
+    torch.manual_seed(0)
+    net = networks.build("tsm", backbone="resnet50", width=0.25, classes=3, channels=2, frames=frames, placement=placement)
+    net = net.double().eval()
+    clip = torch.rand(1, 2, frames, *size, dtype=torch.float64) * 255
+    trunk = net.backbone
+    x = net.prepare(clip).transpose(1, 2).flatten(0, 1)
+    x = torch.nn.functional.max_pool2d(trunk.bn1(trunk.conv1(x)).relu(), 3, 2, 1)
+    for block in [b for stage in ("layer1", "layer2", "layer3", "layer4") for b in getattr(trunk, stage)]:
+        moved = literal_shift(x, frames, 8, False)
+        y = block.bn2(block.conv2(block.bn1(block.conv1(moved)).relu())).relu()
+        skip = moved if placement == "block" else x
+        x = (block.bn3(block.conv3(y)) + (skip if block.downsample is None else block.downsample(skip))).relu()
+    want = torch.stack([net.head.fc(f.mean((1, 2))) for f in x]).mean(0)
+    with torch.no_grad():
+        torch.testing.assert_close(net(clip)[0], want)

@@ -153,8 +153,8 @@ def build(name: str, *, classes: int = 0, view: str = "", modality_name: str = "
 from modalift.networks import (  # noqa: E402  (families register themselves)
     action_net,  # noqa: F401
     c3d,  # noqa: F401
-    conv_lstm,  # noqa: F401
     cnn_lstm,  # noqa: F401
+    conv_lstm,  # noqa: F401
     i3d,  # noqa: F401
     i3d_resnet50,  # noqa: F401
     r3d,  # noqa: F401
@@ -164,6 +164,8 @@ from modalift.networks import (  # noqa: E402  (families register themselves)
     tea,  # noqa: F401
     translator,  # noqa: F401
     tsm,  # noqa: F401
+    tsn,  # noqa: F401
+    two_stream,  # noqa: F401
     vgg16,  # noqa: F401
 )
 from modalift.networks.cost import Cost, cost  # noqa: E402

@@ -182,8 +182,8 @@ class ActionBlock(Block):
         super().__init__(channels_in, width, stride, bottleneck, placement, part, causal)
         self.action = Action(channels_in, part)
 
-    def first(self, x: Tensor, frames: int, before: Tensor | None = None) -> Tensor:
-        return self.action.convolve(self.conv1, x, frames)
+    def first(self, x: Tensor, frames: int, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.action.convolve(self.conv1, x, frames), x
 
 
 class ActionResNet(ResNet):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from modalift.errors import ModaliftError, nearest
+from modalift.networks.fused import Operator, convolved, norm_relu_conv, norm_relu_pool, saves
 from modalift.networks.recognizer import Backbone, Stage
 
 #: Where frames are mixed: nowhere (TSN), in front of each block's first convolution with the skip path left alone, or
@@ -41,23 +44,89 @@ def shift(x: Tensor, frames: int, part: int = 8, causal: bool = False, before: T
     f = x.shape[1] // part
     if f == 0:
         return x
-    # Channels-last frames are cut in their own memory order, so that the one copy made here keeps that order.
+    ways = (-1,) if causal else (1, -1)
+    if before is None and x.requires_grad and not torch.compiler.is_compiling():
+        y: Tensor = _Shift.apply(x, frames, f, ways)
+        return y
+    return _moved(x, frames, f, ways, before)
+
+
+def _cut(x: Tensor, frames: int) -> tuple[Tensor, int]:
+    """Frames by clip, and the axis of the channels: last in channels-last frames, to be cut in their own memory order."""
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    clip = (x.permute(0, 2, 3, 1) if last else x).unflatten(0, (-1, frames))  # (B, T, H, W, C) or (B, T, C, H, W)
-    axis = 4 if last else 2
-    if causal:
-        past, rest = clip.split([f, clip.shape[axis] - f], axis)
-        if before is None:
-            first = torch.zeros_like(past[:, :1])
-        else:
-            first = before.permute(0, 1, 3, 4, 2) if last else before
-        pieces = [torch.cat([first, past[:, :-1]], 1), rest]
-    else:
-        ahead, past, rest = clip.split([f, f, clip.shape[axis] - 2 * f], axis)
-        pieces = [torch.cat([ahead[:, 1:], torch.zeros_like(ahead[:, :1])], 1),
-                  torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], 1), rest]
-    y = torch.cat(pieces, axis).flatten(0, 1)
-    return y.permute(0, 3, 1, 2) if last else y
+    return (x.permute(0, 2, 3, 1) if last else x).unflatten(0, (-1, frames)), 4 if last else 2
+
+
+def _moved(x: Tensor, frames: int, f: int, ways: tuple[int, ...], before: Tensor | None = None) -> Tensor:
+    """The first ``f`` channels are those ``ways[0]`` frames ahead, the next ``f`` those ``ways[1]`` ahead, and so on."""
+    clip, axis = _cut(x, frames)  # (B, T, H, W, C) or (B, T, C, H, W)
+    *moving, rest = clip.split([f] * len(ways) + [x.shape[1] - f * len(ways)], axis)
+    pieces = []
+    for piece, way in zip(moving, ways, strict=True):
+        edge = torch.zeros_like(piece[:, :1])
+        if before is not None:
+            edge = before.permute(0, 1, 3, 4, 2) if axis == 4 else before
+        pieces.append(torch.cat([piece[:, 1:], edge] if way > 0 else [edge, piece[:, :-1]], 1))
+    y = torch.cat([*pieces, rest], axis).flatten(0, 1)
+    return y.permute(0, 3, 1, 2) if axis == 4 else y
+
+
+def _added(to: Tensor, x: Tensor, frames: int, f: int, ways: tuple[int, ...]) -> Tensor:
+    """``to + _moved(x, ...)`` in one pass, without gradients."""
+    order = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    to, x = to.contiguous(memory_format=order), x.contiguous(memory_format=order)
+    out = torch.empty_like(to)
+    (sums, axis), (base, _), (clip, _) = (_cut(t, frames) for t in (out, to, x))
+    for i, way in enumerate((*ways, 0)):
+        part = (slice(None),) * axis + (slice(i * f, (i + 1) * f if way else None),)
+        y, b, c = sums[part], base[part], clip[part]
+        if way:
+            edge, inside, shown = (-1, slice(-1), slice(1, None)) if way > 0 else (0, slice(1, None), slice(-1))
+            y[:, edge] = b[:, edge]
+            y, b, c = y[:, inside], b[:, inside], c[:, shown]
+        torch.add(b, c, out=y)
+    return out
+
+
+class _Shift(Function):
+    """The gradient of a shift is the opposite shift of the gradient: one copy, where that of slices makes many."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, frames: int, f: int, ways: tuple[int, ...]) -> Tensor:
+        ctx.back = frames, f, tuple(-way for way in ways)
+        return _moved(x, frames, f, ways)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _Shift.apply(grad, *ctx.back), None, None, None
+
+
+class _ShiftedConv(Function):
+    """``conv(shift(x))``, and ``x`` for the skip path, so that the two gradients are added while one of them is moved.
+
+    Keeps ``x``, which the block before keeps anyway, and shifts it again for the gradient of the weight.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, operator: Operator, how: tuple[Any, ...], x: Tensor, weight: Tensor,
+                bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        ctx.operator, ctx.how = operator, how
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight)
+        return operator.forward(_moved(x, *how), weight, bias), x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, skip: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, skip, None, None
+        x, weight = ctx.saved_tensors
+        frames, f, ways = ctx.how
+        gx, gw, gb = ctx.operator.backward(grad, _moved(x, frames, f, ways), weight, ctx.needs_input_grad[2:])
+        if gx is not None:
+            back = frames, f, tuple(-way for way in ways)
+            gx = _moved(gx, *back) if skip is None else _added(skip, gx, *back)
+        return None, None, gx, gw, gb
 
 
 class Block(nn.Module):
@@ -96,19 +165,42 @@ class Block(nn.Module):
         """Frames ``(B*T, C, H, W)`` to frames; ``before`` as in :func:`shift`."""
         if self.placement == "block":
             x = shift(x, frames, self.part, self.causal, before)
-        y = self.relu(self.bn1(self.first(x, frames, before)))
-        y = self.bn2(self.conv2(y))
-        if self.bottleneck:
-            y = self.bn3(self.conv3(self.relu(y)))
-        skip = x if self.downsample is None else self.downsample(x)
-        return self.relu(y + skip)
+        y, x = self.first(x, frames, before)
+        y = self.joined(self.bn1, self.conv2, y)
+        y = self.bn3(self.joined(self.bn2, self.conv3, y)) if self.bottleneck else self.bn2(y)
+        y += x if self.downsample is None else self.projected(self.downsample, x)  # no gradient needs the norm's output
+        return self.relu(y)
 
-    def first(self, x: Tensor, frames: int, before: Tensor | None = None) -> Tensor:
-        """The first convolution, of frames that are mixed where the skip path is not."""
-        if self.placement == "residual":
-            x = shift(x, frames, self.part, self.causal, before)
-        y: Tensor = self.conv1(x)
-        return y
+    def first(self, x: Tensor, frames: int, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The first convolution, of frames that are mixed where the skip path is not; and the skip path's frames."""
+        f = x.shape[1] // self.part if self.placement == "residual" else 0
+        if not (self.training and saves(self.conv1)):
+            return self.conv1(shift(x, frames, self.part, self.causal, before) if f else x), x
+        if not (f and self.bottleneck and before is None):
+            return convolved(self.conv1, shift(x, frames, self.part, self.causal, before) if f else x), x
+        how = frames, f, (-1,) if self.causal else (1, -1)
+        y, x = _ShiftedConv.apply(Operator.of(self.conv1), how, x, self.conv1.weight, self.conv1.bias)
+        return y, x
+
+    def joined(self, norm: nn.BatchNorm2d, conv: nn.Conv2d, y: Tensor) -> Tensor:
+        """``conv(relu(norm(y)))``.
+
+        In training a bottleneck does not keep what it makes of ``y``, which is little beside its input and output. In a
+        basic block it is as large as they are, and making it again would take a twentieth of the step's time.
+        """
+        if not (self.training and saves(norm, self.relu, conv)):
+            y = conv(self.relu(norm(y)))
+            return y
+        return norm_relu_conv(norm, conv, y) if self.bottleneck else convolved(conv, self.relu(norm(y)))
+
+    def projected(self, downsample: nn.Sequential, x: Tensor) -> Tensor:
+        """``downsample(x)``."""
+        conv, norm = downsample
+        if self.training and isinstance(conv, nn.Conv2d) and saves(downsample, conv):
+            x = norm(convolved(conv, x))
+            return x
+        x = downsample(x)
+        return x
 
     def remembers(self, x: Tensor, frames: int) -> Tensor:
         """What the next frame's causal shift needs of the last of these: ``(B, 1, f, H, W)``."""
@@ -117,19 +209,22 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class Layout:
-    """The blocks of a ResNet: how many in each stage, of which kind, and which stem."""
+    """The blocks of a ResNet: how many in each stage, of which kind, which stem, and how many to a residual shift."""
 
     blocks: tuple[int, ...]
     bottleneck: bool = False
     small_stem: bool = False
+    shift_every: int = 1
 
 
-#: ``resnet8`` is for small pictures (48 to 64 pixels): three stages of one basic block, a 3x3 stem of stride 2.
+#: ``resnet8`` is for small pictures (48 to 64 pixels): three stages of one basic block, a 3x3 stem of stride 2. In
+#: ``resnet101`` every other block is shifted, as in the public code of TSM.
 LAYOUTS = {
     "resnet8": Layout((1, 1, 1), small_stem=True),
     "resnet18": Layout((2, 2, 2, 2)),
     "resnet34": Layout((3, 4, 6, 3)),
     "resnet50": Layout((3, 4, 6, 3), bottleneck=True),
+    "resnet101": Layout((3, 4, 23, 3), bottleneck=True, shift_every=2),
 }
 
 
@@ -183,7 +278,8 @@ class ResNet(Backbone):
             blocks = []
             for j in range(count):
                 step = 2 if i > 0 and j == 0 else 1
-                blocks.append(block(inside, wide, step, layout.bottleneck, placement, part, causal))
+                mixed = placement if placement == "block" or j % layout.shift_every == 0 else "none"
+                blocks.append(block(inside, wide, step, layout.bottleneck, mixed, part, causal))
                 inside = wide * (4 if layout.bottleneck else 1)
                 stride *= step
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
@@ -212,9 +308,12 @@ class ResNet(Backbone):
         def unfolded(y: Tensor) -> Tensor:
             return y.unflatten(0, (-1, frames)).transpose(1, 2)  # (B*T, C, H, W) -> (B, C, T, H, W), no copy
 
-        y = self.relu(self.bn1(self.conv1(x.transpose(1, 2).flatten(0, 1))))
-        if self.maxpool is not None:
-            y = self.maxpool(y)
+        y = self.conv1(x.transpose(1, 2).flatten(0, 1))
+        if self.maxpool is not None and self.training and saves(self.bn1, self.relu, self.maxpool):
+            y = norm_relu_pool(self.bn1, self.maxpool, y)
+        else:
+            y = self.relu(self.bn1(y))
+            y = y if self.maxpool is None else self.maxpool(y)
         if "stem" in keep:
             maps["stem"] = unfolded(y)
         for name in list(self.stages)[1:]:

@@ -1,25 +1,28 @@
-"""``tsm``: temporal-shift and temporal-segment networks on ResNet-18, 34 and 50."""
+"""``tsm``: temporal-shift networks, ResNets that pass channels on to the frames beside."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from modalift.errors import ModaliftError
 from modalift.networks import network
 from modalift.networks.heads import MeanLogits
 from modalift.networks.recognizer import Prepare, Recognizer
-from modalift.networks.resnet import Placement, ResNet
+from modalift.networks.resnet import ResNet
 
 
 @network("tsm", papers="MSD")
 def tsm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str = "resnet50", width: float = 1.0,
-        dropout: float = 0.5, shift: bool = True, placement: Placement = "residual", part: int = 8) -> Recognizer:
-    """A temporal-shift network (TSM); without shift, a temporal-segment network (TSN).
+        dropout: float = 0.5, placement: Literal["residual", "block"] = "residual", part: int = 8) -> Recognizer:
+    """A temporal-shift network (TSM): a temporal-segment network whose blocks see the frames beside, at no multiplication.
 
     Args:
-        backbone: ``resnet18``, ``resnet34``, ``resnet50``, or ``resnet8`` for pictures of 48 to 64 pixels.
+        backbone: ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101`` (every other block is shifted), or ``resnet8`` for
+            pictures of 48 to 64 pixels.
         width: factor on the channels of every layer (64 in the stem at 1).
         dropout: before the classifier.
-        shift: whether frames are mixed at all.
-        placement: ``residual`` (the skip path sees its own frame) or ``block`` (in place).
+        placement: ``residual`` (the skip path sees its own frame) or ``block`` (in place). Without any shift
+            this is ``tsn``.
         part: one ``part``-th of the channels is moved from either neighbour.
 
     Any number of frames works, also one; the paper uses 8 or 16 of 224 x 224 pixels.
@@ -27,8 +30,8 @@ def tsm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str
     Raises:
         ModaliftError: an unknown backbone or placement, or a width that leaves no channel.
 
-    Source: Lin, Gan, Han, "TSM: Temporal shift module for efficient video understanding", ICCV 2019; Wang et al.,
-    "Temporal segment networks", ECCV 2016. Parameters and multiply-accumulates are exactly the published code's.
+    Source: Lin, Gan, Han, "TSM: Temporal shift module for efficient video understanding", ICCV 2019, section 3; public code
+    mit-han-lab/temporal-shift-module. Parameters and multiply-accumulates are exactly that code's.
 
     Example:
         >>> import modalift.networks as networks
@@ -37,5 +40,5 @@ def tsm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str
     """
     if width <= 0:
         raise ModaliftError(f"network 'tsm': width={width} - must be above 0 (1 is the published width)")
-    trunk = ResNet(prepare.out_channels, backbone, max(1, round(64 * width)), placement if shift else "none", part)
+    trunk = ResNet(prepare.out_channels, backbone, max(1, round(64 * width)), placement, part)
     return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))
