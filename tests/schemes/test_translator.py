@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from modalift import datasets, networks, schemes
 from modalift.derive import derive
+from modalift.engine import state as states
 from modalift.engine.evaluate import evaluate
 from modalift.engine.run import Run
 from modalift.engine.ship import ship
@@ -25,7 +27,8 @@ from modalift.modalities import Batch
 from modalift.recipe import load_recipe
 from modalift.report.page import write_report
 from modalift.schemes import Progress
-from modalift.schemes.translator import Pool, embed, frames, weighted_mean
+from modalift.schemes.judging import Pool, frames, weighted_mean
+from modalift.schemes.translator import embed
 
 T, SIZE = 2, 32
 
@@ -261,6 +264,33 @@ def test_a_run_without_pairs_to_look_at_trains_all_the_same(pairs, tmp_path):
     assert isinstance(run, Run)
     with pytest.raises(ModaliftError, match="no clip of this split has both 'rgb' and 'thermal'"):
         evaluate(run)
+
+
+def test_stopped_at_every_step_it_ends_the_same(pairs, tmp_path, monkeypatch):
+    """Two updates, pools, dropout and chance: every place that a kill can leave."""
+    back = {"name": "translator", "view": "thermal", "target": "rgb", "backbone": "resnet_4", "ngf": 4}
+    changes = [f"networks.back={back}", "networks.generator.dropout=0.2", "scheme.mode=unpaired", "scheme.pool=3",
+               "protocol.select=last", "run.save_s=1e-6"]
+    whole = train(load_recipe(recipe(pairs, tmp_path), [*changes, f"run.dir={tmp_path / 'whole'}"]))
+    save, saves = states.State.save, []
+
+    def stop(self, path):
+        save(self, path)
+        saves.append(path.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(states.State, "save", stop)
+    for _ in range(30):
+        try:
+            train(load_recipe(recipe(pairs, tmp_path), [*changes, f"run.dir={tmp_path / 'parts'}"]))
+            break
+        except KeyboardInterrupt:
+            if len(saves) > 5:
+                monkeypatch.undo()
+    one, other = (load_file(Run(f).network_file("generator")) for f in (whole.folder, tmp_path / "parts"))
+    assert len(saves) > 5
+    for key, value in one.items():
+        assert torch.equal(value, other[key]), key
 
 
 def test_several_clips_of_a_class_stand_together(tiny):

@@ -122,7 +122,9 @@ def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
     begun: dict[str, Loaded] = {}
     nets = {role: _network(recipe, role, section, table, framings, begun, train)
             for role, section in recipe.networks.items()}
-    scheme = schemes.build(recipe.scheme.name, nets, recipe.scheme.model_extra)
+    with torch.random.fork_rng(devices=[]):  # decoders, projections, judges: their first weights depend on the seed alone
+        torch.manual_seed(zlib.crc32(f"{recipe.run.seed}/parts of the scheme".encode()))
+        scheme = schemes.build(recipe.scheme.name, nets, recipe.scheme.model_extra)
     allowed = recipe.data.modalities
     for view in scheme.needs():
         table.modality(view)

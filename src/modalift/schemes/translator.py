@@ -6,44 +6,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from modalift.errors import ModaliftError
-from modalift.losses import adversarial, cycle_consistency, identity_mapping, relation_consistency
+from modalift.losses import cycle_consistency, identity_mapping, relation_consistency
 from modalift.modalities import Batch
 from modalift.networks import Recognizer, Translator
 from modalift.networks.translator import PatchJudge
-from modalift.schemes.scheme import Progress, Scheme, Terms, Update, average, joint, scheme
-
-
-class Pool(nn.Module):
-    """A judge's memory of pictures made before: once it is full, every other picture changes places with an old one.
-
-    Saved with the training, so that it resumes where it was.
-    """
-
-    pictures: Tensor
-    held: Tensor
-
-    def __init__(self, size: int, channels: int, pixels: int) -> None:
-        super().__init__()
-        self.register_buffer("pictures", torch.zeros(size, channels, pixels, pixels))
-        self.register_buffer("held", torch.zeros((), dtype=torch.long))
-
-    def forward(self, made: Tensor) -> Tensor:
-        size = len(self.pictures)
-        if not size or not self.training:
-            return made
-        shown = made.clone()
-        for k in range(len(made)):
-            if int(self.held) < size:
-                self.pictures[int(self.held)] = made[k]
-                self.held += 1
-            elif torch.rand(()) < 0.5:
-                place = int(torch.randint(size, ()))
-                shown[k] = self.pictures[place]
-                self.pictures[place] = made[k]
-        return shown
+from modalift.schemes.judging import Pool, belief, frames, nothing, told, verdict, weighted_mean
+from modalift.schemes.scheme import Progress, Scheme, Terms, Update, joint, scheme
 
 
 @scheme("translator")
@@ -242,43 +212,6 @@ def seen(batch: Batch, *views: str) -> Tensor:
         if view not in batch.clips:
             raise ModaliftError(f"the batch has no view '{view}' - its views: {', '.join(batch.clips) or 'none'}")
     return torch.stack([batch.present[v] for v in views]).all(0).nonzero().squeeze(1)
-
-
-def frames(clip: Tensor) -> Tensor:
-    """``(B, C, T, H, W)`` as pictures ``(B T, C, H, W)``; pictures stay as they are."""
-    return clip.transpose(1, 2).flatten(0, 1) if clip.dim() == 5 else clip
-
-
-def nothing(*nets: nn.Module) -> Tensor:
-    """Zero, with a gradient of zero for every parameter: what no clip teaches."""
-    return torch.stack([p.sum() * 0.0 for net in nets for p in net.parameters()]).sum()
-
-
-def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """The weighted mean of each clip's values, ``(B,)``; zero where all weights are."""
-    return (weight * values).flatten(1).sum(1) / weight.expand_as(values).flatten(1).sum(1).clamp_min(1e-6)
-
-
-def told(each: Tensor | None, *nets: nn.Module) -> Tensor:
-    """The mean over the clips of all processes; None where this one has no clip for these networks."""
-    return average(torch.zeros(0, device=next(nets[0].parameters()).device)) + nothing(*nets) if each is None else average(each)
-
-
-def verdict(judge: nn.Module | None, real: Tensor, made: Tensor | None) -> Tensor:
-    """What a judge learns from: pictures that are real, and pictures that were made."""
-    assert judge is not None
-    sides = ((real if len(real) else None, True), (made, False))
-    found = [told(None if x is None else adversarial(judge(frames(x)), known, per_sample=True), judge) for x, known in sides]
-    return 0.5 * (found[0] + found[1])
-
-
-def belief(judge: nn.Module | None, made: Tensor | None, net: nn.Module) -> Tensor:
-    """How far made clips are from being taken for real ones; the judge does not move."""
-    assert judge is not None
-    if made is None:
-        return told(None, net)
-    still = {k: v.detach() for k, v in judge.named_parameters()}
-    return told(adversarial(functional_call(judge, still, (frames(made),)), True, per_sample=True), net)
 
 
 def embed(net: Recognizer, clip: Tensor) -> Tensor:
