@@ -271,6 +271,7 @@ def test_the_table_of_networks_fits_a_terminal(capsys):
     assert max(map(len, said.splitlines())) <= 120
     first = [line.split("│")[1].strip() for line in said.splitlines() if line.startswith("│")]
     assert {name for name in first if name} == set(networks.NETWORKS), "no name is cut"
+    assert "…" not in said
 
 
 def test_other_wrong_things(wrong, tmp_path, recipe_file):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def listing(what: str) -> tuple[Rows, Table]:
     for name in shown[0] if shown else ("nothing",):
         figure = name in ("params", "MACs")
         table.add_column(name, justify="right" if figure else "left", no_wrap=figure or name in ("name", "of a clip"),
-                         ratio={"papers": 2, "loads": 5, "what it is": 6}.get(name), min_width=6 if name == "papers" else None)
+                         ratio={"papers": 2, "loads": 5, "what it is": 6}.get(name), min_width=10 if name == "papers" else None)
     for row in shown:
         table.add_row(*(Text(str(v)) for v in row.values()))
     return rows, table
@@ -77,7 +78,7 @@ def _shown_network(row: dict[str, Any]) -> dict[str, Any]:
 
     first = row["what it is"].split(". ")[0].rstrip(".").replace("``", "")
     return {"name": row["name"], "params": short(row["parameters"]), "MACs": short(row["macs"]), "of a clip": row["input"],
-            "papers": row["papers"].replace("Modalift's own", "own") or "-",
+            "papers": re.sub(r" \([^)]*\)", "", row["papers"]).replace("Modalift's own", "own") or "-",
             "loads": ", ".join(w for w in row["weights"] if w != "modalift") or "-",  # its own files, every network loads
             "streams": "causal" if row["streams"] else "no", "what it is": first}
 
