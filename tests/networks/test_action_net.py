@@ -89,6 +89,24 @@ def test_module_and_gradients_are_the_equations(frames: int, conv: nn.Conv2d, or
             torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.parametrize("size", [4, 20])  # small frames are convolved in another way
+def test_gradients_are_the_equations_in_single_precision(size: int) -> None:
+    m, conv = scrambled(64).train(), nn.Conv2d(64, 16, 1, bias=False).double()
+    x = torch.randn(8, 64, size, size, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+    want = torch.autograd.grad(conv(literal(m, x, 4, training=True)).square().mean(), [x, conv.weight, *m.parameters()])
+    m, conv, x = m.float(), conv.float(), x.detach().float().requires_grad_()
+    found = torch.autograd.grad(m.convolve(conv, x, 4).square().mean(), [x, conv.weight, *m.parameters()])
+    for name, a, b in zip(["x", "conv", *dict(m.named_parameters())], found, want, strict=True):
+        assert (a - b).norm() < 1e-4 * b.norm(), name
+
+
+def test_hooks_on_the_convolution_are_called() -> None:
+    m, conv, seen = Action(16).train(), nn.Conv2d(16, 4, 1, bias=False), []
+    conv.register_forward_hook(lambda *_: seen.append(1))
+    m.convolve(conv, torch.randn(4, 16, 3, 3), 2).sum().backward()
+    assert seen
+
+
 def test_gradients_pass_gradcheck() -> None:
     m, conv = scrambled(16).train(), nn.Conv2d(16, 2, 1, bias=False).double()
     m.action_p3_bn1.track_running_stats = False

@@ -103,6 +103,17 @@ def test_block_and_gradients_are_the_equations(inside: int, stride: int, frames:
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("size", [4, 20])  # small frames are convolved in another way
+def test_gradients_are_the_equations_in_single_precision(size: int) -> None:
+    m = scrambled(TeaBlock(64, 16, 1, True, "residual", 8, False)).train()
+    x = torch.randn(8, 64, size, size, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+    want = torch.autograd.grad(literal_block(m, x, 4, 1, first=False).square().mean(), [x, *m.parameters()])
+    m, x = m.float(), x.detach().float().requires_grad_()
+    found = torch.autograd.grad(m(x, 4).square().mean(), [x, *m.parameters()])
+    for name, a, b in zip(["x", *dict(m.named_parameters())], found, want, strict=True):
+        assert (a - b).norm() < 1e-3 * b.norm(), name
+
+
 def test_what_is_frozen_gets_no_gradient_and_the_rest_its_own() -> None:
     m = scrambled(TeaBlock(24, 16, 1, True, "residual", 8, False)).train()
     x = torch.randn(4, 24, 3, 3, dtype=torch.float64)

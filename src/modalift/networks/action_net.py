@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from modalift.errors import ModaliftError
 from modalift.networks import network
+from modalift.networks.fused import Operator, saves
 from modalift.networks.heads import MeanLogits
 from modalift.networks.recognizer import Prepare, Recognizer
 from modalift.networks.resnet import Block, Placement, ResNet
@@ -48,23 +48,23 @@ class _ExcitedConvolution(torch.autograd.Function):
                 kernel: Tensor, *rest: Tensor) -> Tensor:
         moving, squeeze, kernel = (w.to(x.dtype) for w in (moving, squeeze, kernel))
         moved = temporal_conv(x, moving, frames)
-        small = [moved.mean(1, keepdim=True), moved.mean((2, 3), keepdim=True), F.conv2d(moved, squeeze)]
+        narrow, wide = Operator.of(action.action_p3_squeeze), Operator.of(conv)
+        small = [moved.mean(1, keepdim=True), moved.mean((2, 3), keepdim=True), narrow.forward(moved, squeeze, None)]
         with torch.enable_grad():  # what follows is small and keeps a graph of its own
             small = [s.requires_grad_() for s in small]
             masks = tuple(m.to(x.dtype) for m in action.excite(small[0], small[1], small[2], frames))
         place, gain = (m.detach() for m in masks)
-        ctx.how = (conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups)
-        ctx.frames, ctx.small, ctx.masks, ctx.rest = frames, small, masks, rest
+        ctx.operators, ctx.frames, ctx.small, ctx.masks, ctx.rest = (narrow, wide), frames, small, masks, rest
         ctx.save_for_backward(x, place, gain, moving, squeeze, kernel)
-        return F.conv2d(_scale(moved, gain, place), kernel, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return wide.forward(_scale(moved, gain, place), kernel, None)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, place, gain, moving, squeeze, kernel = ctx.saved_tensors
-        gradients = torch.ops.aten.convolution_backward
+        narrow, wide = ctx.operators
         moved = temporal_conv(x, moving, ctx.frames)
-        dy: Tensor = gradients(grad, moved, kernel, None, *ctx.how, (True, False, False))[0]
+        dy: Tensor = wide.backward(grad, moved, kernel, (True, False, False))[0]
         dplace, dgain = torch.empty_like(place), torch.empty_like(gain)
         for s in _pieces(dy):
             both = dy[s] * moved[s]
@@ -72,16 +72,15 @@ class _ExcitedConvolution(torch.autograd.Function):
             torch.sum(both, (2, 3), keepdim=True, out=dgain[s])
         learn = [w for w in ctx.rest if w.requires_grad]
         dplane, dpool, dz, *found = torch.autograd.grad(ctx.masks, [*ctx.small, *learn], [dplace, dgain], retain_graph=True)
-        how_squeeze = ((1, 1), (0, 0), (1, 1), False, (0, 0), 1)
-        dsqueeze = gradients(dz, moved, squeeze, None, *how_squeeze, (False, True, False))[1]
-        dkernel = gradients(grad, _scale(moved, gain, place), kernel, None, *ctx.how, (False, True, False))[1]
+        dsqueeze = narrow.backward(dz, moved, squeeze, (False, True, False))[1]
+        dkernel = wide.backward(grad, _scale(moved, gain, place), kernel, (False, True, False))[1]
         del moved
         dmoved = _scale(dy, gain, place, dpool / (x.shape[2] * x.shape[3]), dplane / x.shape[1])
         if dmoved.is_contiguous(memory_format=torch.channels_last):
             rows = dmoved.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # a view
             rows.addmm_(dz.permute(0, 2, 3, 1).reshape(-1, dz.shape[1]), squeeze.flatten(1))
         else:
-            dmoved += gradients(dz, dmoved, squeeze, None, *how_squeeze, (True, False, False))[0]
+            dmoved += narrow.backward(dz, dmoved, squeeze, (True, False, False))[0]
         dx, dmoving = temporal_conv_gradients(dmoved, x, moving, ctx.frames)
         others = iter(found)
         return None, None, None, dx, dmoving, dsqueeze, dkernel, *(next(others) if w.requires_grad else None for w in ctx.rest)
@@ -162,7 +161,7 @@ class Action(nn.Module):
 
     def convolve(self, conv: nn.Conv2d, x: Tensor, frames: int) -> Tensor:
         """``conv(self(x, frames))``, of which a training step keeps little more than ``x``."""
-        if not (self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        if not (self.training and saves(conv, self.action_p3_squeeze)):
             y: Tensor = conv(self(x, frames))
             return y
         if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import network
+from modalift.networks.fused import Operator, convolved, saves
 from modalift.networks.heads import MeanLogits
 from modalift.networks.recognizer import Prepare, Recognizer
 from modalift.networks.resnet import Layout, Placement, ResNet
@@ -79,30 +80,31 @@ class _Remade(torch.autograd.Function):
     """``conv(front(*inputs))`` that keeps the inputs, and makes what ``front`` makes of them again for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, front: Callable[..., Tensor], conv: nn.Conv2d, weight: Tensor, *inputs: Tensor) -> Tensor:
-        device = weight.device.type
-        on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        ctx.dtype = torch.get_autocast_dtype(device) if on else weight.dtype
-        ctx.device = device if on else None
-        ctx.front, ctx.how = front, (conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups)
+    def forward(ctx: Any, front: Callable[..., Tensor], operator: Operator, weight: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.front, ctx.operator = front, operator
         ctx.save_for_backward(weight, *inputs)
-        return torch.convolution(front(*inputs).to(ctx.dtype), weight.to(ctx.dtype), None, *ctx.how)
+        return operator.forward(front(*inputs), weight, None)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, *kept = ctx.saved_tensors
+        operator, (weight, *kept) = ctx.operator, ctx.saved_tensors
         inputs = [t.detach().requires_grad_(need) for t, need in zip(kept, ctx.needs_input_grad[3:], strict=True)]
         learn = [t for t in inputs if t.requires_grad]
         autocast: AbstractContextManager[Any] = nullcontext()
-        if ctx.device is not None:
-            autocast = torch.autocast(ctx.device, ctx.dtype, cache_enabled=False)
+        if operator.dtype is not None:
+            autocast = torch.autocast(operator.device, operator.dtype, cache_enabled=False)
         with torch.enable_grad(), autocast:
-            x = ctx.front(*inputs).to(ctx.dtype)
-        dx, dweight, _ = torch.ops.aten.convolution_backward(
-            grad, x.detach(), weight.to(ctx.dtype), None, *ctx.how, (bool(learn), ctx.needs_input_grad[2], False))
+            x = ctx.front(*inputs)
+        dx, dweight, _ = operator.backward(grad, x.detach(), weight, (bool(learn), ctx.needs_input_grad[2], False))
         found = iter(torch.autograd.grad(x, learn, dx) if learn else ())
         return None, None, dweight, *(next(found) if t.requires_grad else None for t in inputs)
+
+
+def _remade(front: Callable[..., Tensor], conv: nn.Module, *inputs: Tensor) -> Tensor:
+    assert isinstance(conv, nn.Conv2d)
+    y: Tensor = _Remade.apply(front, Operator.of(conv), conv.weight, *inputs)
+    return y
 
 
 class TeaBlock(nn.Module):
@@ -150,7 +152,7 @@ class TeaBlock(nn.Module):
     def forward(self, x: Tensor, frames: int, before: Tensor | None = None) -> Tensor:
         # Two parts of a block are made of what is kept anyway and cheap to make again: what goes into the 3x3
         # convolutions, and the groups side by side that go into the last one.
-        lean = self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        lean = self.training and saves(self.conv1, self.conv3, *self.convs)
 
         def mixed(part: Tensor, gain: Tensor, weight: Tensor, *above: Tensor) -> Tensor:
             return temporal_conv(_heard(part, gain, *above), weight, frames)
@@ -159,19 +161,19 @@ class TeaBlock(nn.Module):
             last = mixed(part, gain, weight)
             return torch.cat([*made, last if self.pool is None else self.pool(last)], 1)
 
-        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn1(convolved(self.conv1, x) if lean else self.conv1(x)))
         groups = list(zip(y.chunk(SCALES, 1), self.me(y, frames).chunk(SCALES, 1), self.shifts, strict=True))
         made: list[Tensor] = []
         for (part, gain, shift), conv, norm in zip(groups, self.convs, self.bns, strict=False):
             above = made[-1:] if self.pool is None else []
             if lean:
-                y = _Remade.apply(mixed, conv, conv.weight, part, gain, shift.get_parameter("conv.weight"), *above)
+                y = _remade(mixed, conv, part, gain, shift.get_parameter("conv.weight"), *above)
             else:
                 y = conv(shift(_heard(part, gain, *above), frames))
             made.append(self.relu(norm(y)))
         part, gain, shift = groups[-1]
         if lean:
-            y = _Remade.apply(joined, self.conv3, self.conv3.weight, part, gain, shift.get_parameter("conv.weight"), *made)
+            y = _remade(joined, self.conv3, part, gain, shift.get_parameter("conv.weight"), *made)
         else:
             last = shift(_heard(part, gain), frames)
             y = self.conv3(torch.cat([*made, last if self.pool is None else self.pool(last)], 1))
