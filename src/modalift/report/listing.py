@@ -32,7 +32,7 @@ def listing(what: str) -> tuple[Rows, Table]:
     for name in shown[0] if shown else ("nothing",):
         figure = name in ("params", "MACs")
         table.add_column(name, justify="right" if figure else "left", no_wrap=figure or name in ("name", "of a clip"),
-                         ratio={"loads": 5, "what it is": 6}.get(name), min_width=9 if name == "papers" else None)
+                         ratio={"loads": 5, "what it is": 6}.get(name), width=10 if name == "papers" else None)
     for row in shown:
         table.add_row(*(Text(str(v)) for v in row.values()))
     return rows, table
