@@ -95,6 +95,11 @@ def build(name: str, networks: Mapping[str, Any], settings: Mapping[str, Any] | 
     if more:
         slot = next(k for k, (hint, _) in _parameters(name).items() if typing.get_origin(hint) is Mapping)
         arguments[slot] = rest
+    known_classes = {role: net.classes for role, net in networks.items() if getattr(net, "classes", 0)}
+    if len(set(known_classes.values())) > 1:
+        told = ", ".join(f"{role} {count}" for role, count in known_classes.items())
+        raise ModaliftError(f"scheme '{name}': its networks know different numbers of classes ({told}) - train them on the"
+                            " same classes")
     return SCHEMES[name](**arguments, **check_settings(name, settings or {}))
 
 

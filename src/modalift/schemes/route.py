@@ -62,4 +62,4 @@ class Route(Scheme):
         own, shown = common(seen, look(self.anchor, batch))
         each = soft_target(own.logits, shown.logits, self.temperature, per_sample=True)
         return {"recognise/student": (1.0, label_loss(seen, batch)), "recognise/teacher": (1.0, label_loss(path, batch)),
-                "follow/anchor>student": (self.weight if self.reached else 0.0, average(each))}
+                "follow/anchor>student": (self.weight, average(each) * (self.reached > 0))}
