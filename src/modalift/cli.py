@@ -194,7 +194,7 @@ def look(
     step = max(1, len(seen) // clips)
     nets = {net.view: net for net in experiment.scheme.roles.values()}
     draw(seen, list(range(0, len(seen), step))[:clips], to, epoch=max(epoch, 0),
-         prepare=lambda view, clip: nets[view].prepare(clip))
+         prepare=lambda view, clip: nets[view].prepare(clip) if view in nets else clip)  # what only the scheme looks at
     out.print(f"what the networks receive: {to}")
 
 

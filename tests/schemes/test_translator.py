@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from modalift import datasets, networks, schemes
+from modalift import cli, datasets, networks, schemes
 from modalift.derive import derive
 from modalift.engine import state as states
 from modalift.engine.evaluate import evaluate
@@ -250,6 +252,18 @@ def test_a_table_without_labels_trains_a_translator_that_derives_a_view(pairs, t
     assert drawn.shape == (1, 24, 33, 1)  # the short side as in training
     real = cv2.resize(cv2.imread(str(pairs / "0_thermal.png"), 0), (33, 24), interpolation=cv2.INTER_AREA)
     assert np.corrcoef(drawn.ravel(), real.ravel())[0, 1] > 0.5
+
+
+def test_it_is_explained_and_looked_at_before_training(pairs, tmp_path, monkeypatch, capsys):
+    path = str(recipe(pairs, tmp_path))
+    for words in (["explain", path, "--json"], ["look", path, "--out", str(tmp_path / "look.png"), "--clips", "2"]):
+        monkeypatch.setattr(sys, "argv", ["modalift", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 0
+    assert set(json.loads(capsys.readouterr().out.splitlines()[0])["terms"]) == {
+        "draw/thermal>generator", "deceive/judge>generator", "judge/thermal+generator>judge"}
+    assert cv2.imread(str(tmp_path / "look.png")) is not None
 
 
 def test_a_run_without_pairs_to_look_at_trains_all_the_same(pairs, tmp_path):

@@ -114,4 +114,4 @@ def who(term: str) -> str:
     teacher, arrow, learner = roles.partition(">")
     if not arrow:
         return f"labels teach {teacher}"
-    return f"{teacher.replace('+', ' and ')} teach{'' if '+' in teacher else 'es'} {learner}"
+    return f"{teacher.replace('+', ' and ')} teach{'' if '+' in teacher else 'es'} {learner.replace('+', ' and ')}"
