@@ -345,3 +345,10 @@ def test_a_training_step_in_half_precision_is_near() -> None:
 def test_refuses_what_makes_no_sense(options: dict[str, Any], part: str) -> None:
     with pytest.raises(ModaliftError, match=part):
         networks.build("i3d", classes=3, view="rgb", **options)
+
+
+def test_all_of_it_in_half_precision() -> None:
+    net = networks.build("i3d", classes=3, channels=3, width=0.125).bfloat16().eval()
+    out = net(torch.randint(0, 255, (1, 3, 8, 33, 40), dtype=torch.uint8))
+    assert out.dtype == torch.bfloat16
+    assert out.isfinite().all()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import modalift.networks as networks
 from modalift.errors import ModaliftError
 from modalift.networks.cost import cost
-from modalift.networks.r3d import Block3d, PooledLogits
+from modalift.networks.r3d import Block3d, PooledLogits, convolve
 
 LAYOUTS = Path(__file__).resolve().parents[2] / ".." / "shared" / "specs" / "state_dicts"
 real_layouts = pytest.mark.skipif(not LAYOUTS.exists(), reason="../shared with the real layouts of keys is absent")
@@ -148,3 +148,29 @@ def test_wrong_options_are_told() -> None:
         networks.build("r3d", classes=3, channels=3, backbone="resnet19")
     with pytest.raises(ModaliftError, match=r"network 'r3d': width=0.0 - must be above 0"):
         networks.build("r3d", classes=3, channels=3, width=0.0)
+
+
+@pytest.mark.parametrize(("kernel", "frames"), [((3, 3, 3), 2), ((3, 1, 1), 2), ((7, 3, 3), 4), ((3, 3, 3), 1), ((3, 3, 3), 3)])
+def test_short_clips_get_right_gradients_in_half_precision(kernel: tuple[int, int, int], frames: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv3d(32, 32, kernel, padding=tuple(k // 2 for k in kernel), bias=False)
+    x = torch.randn(2, 32, frames, 8, 8, requires_grad=True)
+    conv(x).square().sum().backward()
+    want = x.grad, conv.weight.grad
+    x.grad = conv.weight.grad = None
+    with torch.autocast("cpu", torch.bfloat16):
+        convolve(conv, x).square().sum().backward()
+    for a, b in zip((x.grad, conv.weight.grad), want, strict=True):
+        assert a is not None
+        assert b is not None
+        assert (a - b).norm() < 0.05 * b.norm()
+
+
+def test_a_graph_of_recomputed_parts_serves_twice() -> None:
+    net = networks.build("r3d", classes=3, channels=1, width=0.0625, recompute=True).train()
+    loss = net(torch.rand(2, 1, 2, 17, 17) * 255).square().sum()
+    first = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True)
+    statistics = [b.clone() for b in net.buffers()]
+    for a, b in zip(first, torch.autograd.grad(loss, list(net.parameters())), strict=True):
+        torch.testing.assert_close(a, b)
+    assert all(torch.equal(a, b) for a, b in zip(statistics, net.buffers(), strict=True))

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import network
+from modalift.networks.r3d import convolve
 from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage
 
 #: The published net, or the one with BatchNorm that gesture recognition knows by the tables of real-time papers.
@@ -125,7 +126,7 @@ class C3D(Backbone):
             return self.features(x)[0]
         layers = self.layers(group)
         for layer in layers if pool else layers[:-1]:
-            x = layer(x)
+            x = convolve(layer, x) if isinstance(layer, nn.Conv3d) else layer(x)
         return x
 
     def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:

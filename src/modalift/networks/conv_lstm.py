@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import network
-from modalift.networks.r3d import PooledLogits, wide
+from modalift.networks.r3d import PooledLogits, convolve, wide
 from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage
 
 #: The cells of the two recurrent layers: gated twice, attention then gated, standard twice.
@@ -71,7 +71,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(same(x, [3] * 3, [self.stride] * 3))))
-        y = self.bn2(self.conv2(y))
+        y = self.bn2(convolve(self.conv2, y))
         skip = x if self.downsample is None else self.downsample(x)
         return self.relu(y + skip)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import network
-from modalift.networks.r3d import wide
+from modalift.networks.r3d import convolve, wide
 from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage
 
 #: How maps are padded: as TensorFlow's SAME does, which depends on their extents; or by as many zeros on either side
@@ -73,7 +73,7 @@ class Unit(nn.Module):
         return F.pad(x, [zeros for n in reversed(x.shape[2:]) for zeros in same(n, self.kernel, self.stride)])
 
     def forward(self, x: Tensor) -> Tensor:
-        y = convolved(x, self)[0] if self.kernel == 1 else self.conv3d(self.widened(x))
+        y = convolved(x, self)[0] if self.kernel == 1 else convolve(self.conv3d, self.widened(x))
         return F.relu(self.bn(y), inplace=True)  # BatchNorm keeps its input, not what it gives
 
 
@@ -151,8 +151,8 @@ class Inception(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         layout = _LAST if x.is_contiguous(memory_format=_LAST) else torch.contiguous_format
         y0, y1, y2 = convolved(x, self.b0, self.b1a, self.b2a)
-        y1 = self.b1b.conv3d(F.relu(self.b1a.bn(y1), inplace=True))
-        y2 = self.b2b.conv3d(F.relu(self.b2a.bn(y2), inplace=True))
+        y1 = convolve(self.b1b.conv3d, F.relu(self.b1a.bn(y1), inplace=True))
+        y2 = convolve(self.b2b.conv3d, F.relu(self.b2a.bn(y2), inplace=True))
         y3 = convolved(self.b3a(x).contiguous(memory_format=layout), self.b3b)[0]
         # Activated together: what each branch would keep for its ReLU is what the next layer keeps anyway.
         return F.relu(torch.cat([self.b0.bn(y0), self.b1b.bn(y1), self.b2b.bn(y2), self.b3b.bn(y3)], 1), inplace=True)
@@ -288,7 +288,8 @@ class WindowedLogits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         window = tuple(n if w is None else min(w, n) for w, n in zip(self.window, x.shape[2:], strict=True))
-        return self.fc(self.drop(F.avg_pool3d(x, window, 1))).mean((2, 3, 4))
+        full = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x  # PyTorch pools no halves on CPUs
+        return self.fc(self.drop(F.avg_pool3d(full, window, 1).to(x.dtype))).mean((2, 3, 4))
 
 
 @network("i3d", papers="MTUT", clip=(3, 64, 224))

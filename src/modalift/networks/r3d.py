@@ -6,10 +6,11 @@ Names of layers are those of the usual ResNet files (``conv1``, ``bn1``, ``layer
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError, nearest
@@ -21,6 +22,39 @@ def conv3d(inside: int, out: int, time: int, space: int, stride: tuple[int, int]
     """A convolution of ``time`` frames and ``space x space`` pixels without bias that keeps extents but for its stride."""
     (t, s), k = stride, (time, space, space)
     return nn.Conv3d(inside, out, k, (t, s, s), (time // 2, space // 2, space // 2), groups=groups, bias=False)
+
+
+def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    """``conv(x)``, also where a training step in half precision on a CPU would get a wrong gradient.
+
+    Of kernels that reach over more frames than the map has, which is padded to be convolved, oneDNN's gradient of
+    bfloat16 weights is noise, infinite, or written past its end (PyTorch 2.13, AVX-512; one frame and strides over time
+    are not concerned). A map that brings its zeros along is convolved rightly.
+
+    Shapes: ``(B, C, T, H, W)`` -> ``(B, C', T', H', W')``.
+    """
+    time = conv.kernel_size[0]
+    if not (x.device.type == "cpu" and conv.training and torch.is_grad_enabled() and 1 < x.shape[2] < time
+            and conv.stride[0] == 1 and isinstance(conv.padding, tuple)
+            and (torch.is_autocast_enabled("cpu") or x.dtype in (torch.bfloat16, torch.float16))):
+        y: Tensor = conv(x)
+        return y
+    front, *sides = conv.padding
+    x = F.pad(x, (0, 0, 0, 0, front, front))
+    return F.conv3d(x, conv.weight, conv.bias, conv.stride, (0, *sides), conv.dilation, conv.groups)
+
+
+def _through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = convolve(layer, x) if isinstance(layer, nn.Conv3d) else layer(x)
+    return x
+
+
+class _Layers(nn.Sequential):
+    """Layers in a row, to be computed again as one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _through(self, x)
 
 
 class Block3d(nn.Module):
@@ -63,10 +97,10 @@ class Block3d(nn.Module):
             self.downsample = nn.Sequential(conv3d(inside, out, 1, 1, stride), nn.BatchNorm3d(out))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
+        y = self.relu(self.bn1(convolve(self.conv1, x)))
+        y = self.bn2(convolve(self.conv2, y))
         if self.bottleneck:
-            y = self.bn3(self.conv3(self.relu(y)))
+            y = self.bn3(convolve(self.conv3, self.relu(y)))
         # BatchNorm keeps its input, so that its output is free to be added to.
         y += x if self.downsample is None else self.downsample(x)
         return self.relu(y)
@@ -152,10 +186,9 @@ class ResNet3d(Backbone):
         maps: dict[str, Tensor] = {}
         stem = [self.conv1, self.bn1, self.relu, *([] if self.maxpool is None else [self.maxpool])]
         if self.recompute and self.training and not torch.compiler.is_compiling():
-            x = self.again(nn.Sequential(*stem), x)
+            x = self.again(_Layers(*stem), x)
         else:
-            for part in stem:
-                x = part(x)
+            x = _through(stem, x)
         if "stem" in keep:
             maps["stem"] = x
         for name in list(self.stages)[1:]:

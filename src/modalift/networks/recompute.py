@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,15 +11,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-@contextmanager
-def _statistics_kept(part: nn.Module) -> Iterator[None]:
-    """Running statistics stand still: the first pass over these activations has already moved them."""
-    norms = [m for m in part.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    before = [{k: b.clone() for k, b in m.named_buffers()} for m in norms]
-    try:
-        yield
-    finally:
-        for m, old in zip(norms, before, strict=True):
+class _StatisticsKept:
+    """Running statistics stand still: the first pass over these activations has already moved them.
+
+    It can be entered again, once for every backward pass over a graph that is kept.
+    """
+
+    def __init__(self, part: nn.Module) -> None:
+        self.norms = [m for m in part.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+    def __enter__(self) -> None:
+        self.before = [{k: b.clone() for k, b in m.named_buffers()} for m in self.norms]
+
+    def __exit__(self, *_: object) -> None:
+        for m, old in zip(self.norms, self.before, strict=True):
             for name, value in old.items():
                 getattr(m, name).copy_(value)
 
@@ -41,5 +45,5 @@ def recomputed(part: nn.Module, *inputs: Any) -> Tensor:
     if torch.compiler.is_compiling():
         return part(*inputs)
     out: Tensor = checkpoint(part, *inputs, use_reentrant=False,
-                             context_fn=lambda: (nullcontext(), _statistics_kept(part)))
+                             context_fn=lambda: (nullcontext(), _StatisticsKept(part)))
     return out
