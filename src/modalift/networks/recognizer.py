@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -97,6 +98,9 @@ class Prepare(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
                 raise ModaliftError(f"{name} has {len(values)} values for {channels} channels - give one, or one each")
+            if not all(math.isfinite(v) and (name == "mean" or v > 0) for v in values):
+                raise ModaliftError(f"{name} = {', '.join(f'{v:g}' for v in values)} - each must be a number"
+                                    f"{' above 0' if name == 'std' else ''}")
             # One-dimensional: a five-dimensional buffer would refuse net.to(memory_format=torch.channels_last).
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).expand(channels).clone())
         self.invalid = invalid
