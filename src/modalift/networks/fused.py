@@ -55,10 +55,8 @@ def _plain(m: nn.Module) -> bool:
 
 @cache
 def _has_product() -> bool:
-    try:
-        return bool(_product(torch.ones(1, 2), torch.ones(1, 2)).item() == 2.0)
-    except (AttributeError, RuntimeError, TypeError):
-        return False
+    found = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # not there without oneDNN, and not public
+    return found is not None and len(found.default._schema.arguments) == 6
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -70,7 +68,8 @@ class Operator(NamedTuple):
     """A convolution without its weights, in the precision that autocast asks for at the time.
 
     On CPUs a convolution goes through all its weights once for every frame. Where frames are of few pixels and weights
-    are megabytes, that is most of what it does; there it is made one matrix product over the pixels of all frames.
+    outgrow the nearest cache, that is most of what it does; there it is made one matrix product over the pixels of all
+    frames. (Frames of 112 pixels come to 7 x 7 and 4 x 4 in the last two stages of a ResNet, where most of its weights are.)
 
     Attributes:
         device: kind of device.
@@ -95,26 +94,40 @@ class Operator(NamedTuple):
     def cast(self, x: Tensor) -> Tensor:
         return x if self.dtype is None else x.to(self.dtype)
 
-    def patches(self, x: Tensor) -> Tensor | None:
-        """What every pixel of the output is made of, ``(N, h, w, kernel * C)``, where a product is faster; else None.
+    def multiplies(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether this is faster as a product of :meth:`patches`: for float32 weights of half a megabyte and more, and up to
+        64 pixels with 1x1 kernels, whose patches are no copy, or 16 with others."""
+        if not self.kernel or weight.numel() < 2**17 or x.dtype != torch.float32 or weight.dtype != torch.float32:
+            return False
+        pixels = 1
+        for size, kernel, stride, padding in zip(x.shape[2:], self.kernel, *self.how[:2], strict=True):
+            pixels *= (size + 2 * padding - kernel) // stride + 1
+        return bool(pixels <= (64 if self.kernel == (1, 1) else 16) and x.is_contiguous(memory_format=torch.channels_last)
+                and torch.backends.mkldnn.enabled and _has_product())
 
-        That is for up to 64 pixels with 1x1 kernels, which need no copy, and up to 16 with others: frames of 112 pixels
-        come to 7 x 7 and 4 x 4 in the last two stages of a ResNet, where most of its weights are.
-        """
-        if not self.kernel or x.dtype != torch.float32 or not x.is_contiguous(memory_format=torch.channels_last):
-            return None
+    def patches(self, x: Tensor) -> Tensor:
+        """What every pixel of the output is made of, ``(N, h, w, kernel * C)``."""
         (down, right), (top, left) = self.how[:2]
-        tall, wide = self.kernel
-        pixels = ((x.shape[2] + 2 * top - tall) // down + 1) * ((x.shape[3] + 2 * left - wide) // right + 1)
-        if pixels > (64 if tall * wide == 1 else 16) or not torch.backends.mkldnn.enabled or not _has_product():
-            return None
         y = x.permute(0, 2, 3, 1)
         if top or left:
             y = nn.functional.pad(y, (0, 0, left, left, top, top))
-        return y.unfold(1, tall, down).unfold(2, wide, right).permute(0, 1, 2, 4, 5, 3).flatten(3)
+        return y.unfold(1, self.kernel[0], down).unfold(2, self.kernel[1], right).permute(0, 1, 2, 4, 5, 3).flatten(3)
+
+    def joined(self, patches: Tensor, x: Tensor) -> Tensor:
+        """The sum of patches ``(N, h, w, kernel, C)`` where they overlap in ``x``: the transpose of :meth:`patches`."""
+        (down, right), (top, left) = self.how[:2]
+        if self.kernel == self.how[0] == (1, 1) and self.how[1] == (0, 0):
+            return patches.flatten(3)
+        n, h, w, tall, wide, channels = patches.shape
+        y = x.new_zeros(n, x.shape[2] + 2 * top, x.shape[3] + 2 * left, channels)
+        for i in range(tall):
+            for j in range(wide):
+                y[:, i : i + down * h : down, j : j + right * w : right] += patches[:, :, :, i, j]
+        return y[:, top : top + x.shape[2], left : left + x.shape[3]].contiguous()
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if (patches := self.patches(x)) is not None:
+        if self.multiplies(x, weight):
+            patches = self.patches(x)
             y = _product(patches.flatten(0, 2), weight.permute(0, 2, 3, 1).flatten(1))
             return y.view(*patches.shape[:3], -1).permute(0, 3, 1, 2)
         # Autocast would keep its copy of the weight, made here without a graph, for those who call the module later.
@@ -124,14 +137,16 @@ class Operator(NamedTuple):
     def backward(self, grad: Tensor, x: Tensor, weight: Tensor,
                  wanted: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
         """Gradients by input, weight and bias, where wanted, in the types of input and weight."""
-        patches = self.patches(x) if wanted[1] and grad.is_contiguous(memory_format=torch.channels_last) else None
-        if patches is not None:
-            g = grad.permute(0, 2, 3, 1).flatten(0, 2)
-            gw = _product(g.t(), patches.flatten(0, 2).t()).view(len(weight), *self.kernel, -1).permute(0, 3, 1, 2)
-            if self.kernel != (1, 1) or self.how[0] != (1, 1):
-                return self.backward(grad, x, weight, (wanted[0], False, False))[0], gw, None
-            gx = _product(g, weight.flatten(1).t()).view(patches.shape).permute(0, 3, 1, 2) if wanted[0] else None
-            return gx, gw.as_strided(weight.shape, weight.stride()), None
+        if self.multiplies(x, weight) and grad.is_contiguous(memory_format=torch.channels_last):
+            g, gx, gw = grad.permute(0, 2, 3, 1).flatten(0, 2), None, None
+            if wanted[1]:
+                gw = _product(g.t(), self.patches(x).flatten(0, 2).t())
+                gw = gw.view(len(weight), *self.kernel, -1).permute(0, 3, 1, 2)
+                gw = gw.as_strided(gw.shape, weight.stride()) if self.kernel == (1, 1) else gw
+            if wanted[0]:
+                patches = _product(g, weight.permute(0, 2, 3, 1).flatten(1).t())
+                gx = self.joined(patches.view(len(x), *grad.shape[2:], *self.kernel, -1), x).permute(0, 3, 1, 2)
+            return gx, gw, None
         if not any(wanted):
             return None, None, None
         found = _aten.convolution_backward(grad, self.cast(x), self.cast(weight), [weight.shape[0]], *self.how, wanted)
@@ -155,14 +170,19 @@ class _Conv(Function):
 
 
 def convolved(conv: Convolution, x: Tensor) -> Tensor:
-    """``conv(x)`` by :class:`Operator`, which is faster for small frames and otherwise the same.
+    """``conv(x)``, by :class:`Operator` where that is faster.
+
+    Args:
+        conv: a convolution that :func:`saves` says yes to.
+        x: its input.
 
     Example:
         >>> conv, x = nn.Conv2d(4, 2, 1, bias=False), torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)
         >>> torch.allclose(convolved(conv, x), conv(x), atol=1e-6)
         True
     """
-    out: Tensor = _Conv.apply(Operator.of(conv), x, conv.weight, conv.bias)
+    operator = Operator.of(conv)
+    out: Tensor = _Conv.apply(operator, x, conv.weight, conv.bias) if operator.multiplies(x, conv.weight) else conv(x)
     return out
 
 

@@ -71,20 +71,30 @@ def _moved(x: Tensor, frames: int, f: int, ways: tuple[int, ...], before: Tensor
     return y.permute(0, 3, 1, 2) if axis == 4 else y
 
 
-def _added(to: Tensor, x: Tensor, frames: int, f: int, ways: tuple[int, ...]) -> Tensor:
-    """``to + _moved(x, ...)`` in one pass, without gradients."""
+#: Way -> the frames that have a neighbour there, these neighbours, and the frames that have none.
+_FRAMES: dict[int, tuple[slice, slice, slice]] = {
+    1: (slice(None, -1), slice(1, None), slice(-1, None)),
+    -1: (slice(1, None), slice(None, -1), slice(0, 1)),
+    0: (slice(None), slice(None), slice(0)),
+}
+
+
+def _written(x: Tensor, to: Tensor | None, frames: int, f: int, ways: tuple[int, ...]) -> Tensor:
+    """``_moved(x, ...)``, or ``to + _moved(x, ...)``, in one pass and without gradients."""
     order = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    to, x = to.contiguous(memory_format=order), x.contiguous(memory_format=order)
-    out = torch.empty_like(to)
-    (sums, axis), (base, _), (clip, _) = (_cut(t, frames) for t in (out, to, x))
+    x = x.contiguous(memory_format=order)
+    out = torch.empty_like(x)
+    (clip, axis), (y, _) = _cut(x, frames), _cut(out, frames)
+    base = None if to is None else _cut(to.contiguous(memory_format=order), frames)[0]
     for i, way in enumerate((*ways, 0)):
         part = (slice(None),) * axis + (slice(i * f, (i + 1) * f if way else None),)
-        y, b, c = sums[part], base[part], clip[part]
-        if way:
-            edge, inside, shown = (-1, slice(-1), slice(1, None)) if way > 0 else (0, slice(1, None), slice(-1))
-            y[:, edge] = b[:, edge]
-            y, b, c = y[:, inside], b[:, inside], c[:, shown]
-        torch.add(b, c, out=y)
+        inside, beside, edge = _FRAMES[way]
+        if base is None:
+            y[part][:, edge] = 0
+            y[part][:, inside] = clip[part][:, beside]
+        else:
+            y[part][:, edge] = base[part][:, edge]
+            torch.add(base[part][:, inside], clip[part][:, beside], out=y[part][:, inside])
     return out
 
 
@@ -94,7 +104,7 @@ class _Shift(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, frames: int, f: int, ways: tuple[int, ...]) -> Tensor:
         ctx.back = frames, f, tuple(-way for way in ways)
-        return _moved(x, frames, f, ways)
+        return _written(x, None, frames, f, ways)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -113,7 +123,7 @@ class _ShiftedConv(Function):
         ctx.operator, ctx.how = operator, how
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight)
-        return operator.forward(_moved(x, *how), weight, bias), x
+        return operator.forward(_written(x, None, *how), weight, bias), x
 
     @staticmethod
     @once_differentiable
@@ -122,10 +132,9 @@ class _ShiftedConv(Function):
             return None, None, skip, None, None
         x, weight = ctx.saved_tensors
         frames, f, ways = ctx.how
-        gx, gw, gb = ctx.operator.backward(grad, _moved(x, frames, f, ways), weight, ctx.needs_input_grad[2:])
+        gx, gw, gb = ctx.operator.backward(grad, _written(x, None, frames, f, ways), weight, ctx.needs_input_grad[2:])
         if gx is not None:
-            back = frames, f, tuple(-way for way in ways)
-            gx = _moved(gx, *back) if skip is None else _added(skip, gx, *back)
+            gx = _written(gx, skip, frames, f, tuple(-way for way in ways))
         return None, None, gx, gw, gb
 
 
