@@ -68,3 +68,12 @@ def test_signal_refuses_a_video_and_odd_joints() -> None:
         networks.build("signal", classes=3, view="pose", channels=4, centre=True)
     with pytest.raises(ModaliftError, match="B, C, T, 1, 1"):
         networks.build("signal", classes=3, view="pose", channels=3)(torch.zeros(1, 3, 4, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["tea", "r3d", "conv_lstm"])
+def test_training_on_one_position_is_told(name: str) -> None:
+    net = networks.build(name, classes=3, view="rgb", width=0.125).train()
+    with pytest.raises(ModaliftError, match=r"cannot train on 1 clip of 1 x 8 x 8: .* batches of 2 or more"):
+        net(torch.zeros(1, 3, 1, 8, 8))
+    assert net(torch.zeros(2, 3, 1, 8, 8)).isfinite().all()
+    assert networks.cost(net, frames=1, size=8).activation_bytes > 0

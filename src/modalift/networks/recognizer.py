@@ -145,6 +145,10 @@ class Prepare(nn.Module):
         return torch.cat([x, self.motion_gain * (x - mean)], 1), (count[-1:], mean[:, :, -1:])
 
 
+class OneValueError(ModaliftError, ValueError):
+    """A training step on a single clip, one of whose maps has a single position, which BatchNorm refuses."""
+
+
 class Backbone(nn.Module):
     """Base of the trunks: a clip ``(B, C, T, H, W)`` to its last feature map, with named maps on the way.
 
@@ -251,18 +255,27 @@ class Recognizer(Network):
         """Logits, and the feature maps of the named stages.
 
         Raises:
-            ModaliftError: a stage that the network does not have, or a clip of the wrong shape.
+            ModaliftError: a stage that the network does not have, a clip of the wrong shape, or, in training, a single
+                clip that leaves BatchNorm one value a channel.
         """
         for name in stages:
             if name not in self.stages:
                 raise ModaliftError(f"network '{self.view}' has no stage '{name}' - {nearest(name, self.stages)}")
         self.check(clip, self.backbone.smallest, type(self.backbone).__name__)
-        x, maps = self.backbone.features(self.prepare(clip), [s for s in stages if s != "neck"])
-        if self.neck is not None:
-            x = self.neck(x)
-            if "neck" in stages:
-                maps["neck"] = x
-        return Observation(self.head(x), maps)
+        try:
+            x, maps = self.backbone.features(self.prepare(clip), [s for s in stages if s != "neck"])
+            if self.neck is not None:
+                x = self.neck(x)
+                if "neck" in stages:
+                    maps["neck"] = x
+            return Observation(self.head(x), maps)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            name = self.view or type(self.backbone).__name__
+            raise OneValueError(f"network '{name}' cannot train on {clip.shape[0]} clip of "
+                                f"{' x '.join(map(str, clip.shape[2:]))}: BatchNorm finds no variance where a map has one "
+                                "position - train with batches of 2 or more, or on larger clips") from None
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Logits after one more frame ``(B, C, 1, H, W)``, and the state to hand in with the next one.
