@@ -199,3 +199,12 @@ def test_names_and_shapes_are_those_of_the_public_code() -> None:
     found = {k.removeprefix("backbone.").removeprefix("head."): tuple(v.shape)
              for k, v in own.items() if not k.startswith("prepare.")}
     assert found == {k: tuple(shape) for k, (shape, _) in keys.items()}
+
+
+def test_a_training_step_takes_weights_that_are_no_parameters() -> None:
+    m = scrambled(TeaBlock(24, 16, 1, True, "residual", 8, False)).train()
+    x = torch.randn(4, 24, 3, 3, dtype=torch.float64)
+    weights = {k: w.detach().clone().requires_grad_() for k, w in m.named_parameters()}
+    want = torch.autograd.grad(m(x, 2).square().sum(), list(m.parameters()))
+    found = torch.autograd.grad(torch.func.functional_call(m, weights, (x, 2)).square().sum(), list(weights.values()))
+    torch.testing.assert_close(list(found), list(want))

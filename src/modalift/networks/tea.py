@@ -76,6 +76,12 @@ class Shift(nn.Module):
         return y
 
 
+def _weight_of(shift: nn.Module) -> Tensor:
+    """Of a :class:`Shift`, be it a parameter or not (``torch.func``, parametrisations)."""
+    assert isinstance(shift, Shift)
+    return shift.conv.weight
+
+
 class _Remade(torch.autograd.Function):
     """``conv(front(*inputs))`` that keeps the inputs, and makes what ``front`` makes of them again for the gradient."""
 
@@ -167,13 +173,13 @@ class TeaBlock(nn.Module):
         for (part, gain, shift), conv, norm in zip(groups, self.convs, self.bns, strict=False):
             above = made[-1:] if self.pool is None else []
             if lean:
-                y = _remade(mixed, conv, part, gain, shift.get_parameter("conv.weight"), *above)
+                y = _remade(mixed, conv, part, gain, _weight_of(shift), *above)
             else:
                 y = conv(shift(_heard(part, gain, *above), frames))
             made.append(self.relu(norm(y)))
         part, gain, shift = groups[-1]
         if lean:
-            y = _remade(joined, self.conv3, part, gain, shift.get_parameter("conv.weight"), *made)
+            y = _remade(joined, self.conv3, part, gain, _weight_of(shift), *made)
         else:
             last = shift(_heard(part, gain), frames)
             y = self.conv3(torch.cat([*made, last if self.pool is None else self.pool(last)], 1))
