@@ -71,7 +71,7 @@ def test_pictures_weights_are_inflated(tmp_path: Path, family: str, backbone: st
 
 def test_a_still_clip_gives_what_its_picture_gives(tmp_path: Path) -> None:
     path = saved(image("resnet50"), tmp_path)
-    flat, deep = tiny(backbone="resnet50", shift=False).eval(), tiny("i3d_resnet50").eval()
+    flat, deep = tiny("tsn", backbone="resnet50").eval(), tiny("i3d_resnet50").eval()
     load_weights(flat, path)
     load_weights(deep, path)
     picture = torch.rand(1, 3, 1, 32, 32) * 255

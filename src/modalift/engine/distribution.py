@@ -55,7 +55,10 @@ def leave() -> None:
 
 
 def place(scheme: nn.Module, device: torch.device) -> None:
-    """Moves a scheme to its device, the weights of 2-D convolutions channels-last: a quarter less time on CPUs."""
+    """Moves a scheme to its device, the weights of 2-D convolutions channels-last: a quarter less time on CPUs.
+
+    Those of 3-D ones stay: training steps of ``r3d`` took a third longer with them, others between 5% less and 7% more.
+    """
     scheme.to(device)
     for p in scheme.parameters():
         if p.dim() == 4:
