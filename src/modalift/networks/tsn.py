@@ -9,7 +9,7 @@ from modalift.networks.recognizer import Prepare, Recognizer
 from modalift.networks.resnet import ResNet
 
 
-@network("tsn", papers="MTCD, MGCAM+DKD (compared)", clip=(3, 16, 224))
+@network("tsn", papers="MGCAM+DKD, MTCD", clip=(3, 16, 224))
 def tsn(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str = "resnet50", width: float = 1.0,
         dropout: float = 0.5) -> Recognizer:
     r"""A temporal-segment network (TSN): frames are classified apart, and their logits averaged.

@@ -46,7 +46,7 @@ class StackedResNet(ResNet):
         return super().features(self.stacked(x) if self.stack > 1 else x, keep)
 
 
-@network("two_stream", papers="MTUT, MSD (compared)", clip=(3, 25, 224))
+@network("two_stream", papers="MTUT (compared)", clip=(3, 25, 224))
 def two_stream(prepare: Prepare, *, classes: int, frames: int, size: int, sensor: Modality, backbone: str = "resnet101",
                width: float = 1.0, dropout: float = 0.5, stack: int | None = None) -> Recognizer:
     r"""One stream of a two-stream network: the spatial one on pictures, the temporal one on stacks of optical flow.
