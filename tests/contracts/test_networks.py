@@ -159,6 +159,9 @@ def test_compiles_without_a_break(name: str, options: dict[str, Any]) -> None:
     with torch.no_grad():
         compiled = torch.compile(net, fullgraph=True, backend="eager")(clip)
         torch.testing.assert_close(compiled, net(clip), atol=1e-5, rtol=1e-5)
+    torch._dynamo.reset()
+    torch.compile(net.train(), fullgraph=True, backend="eager")(clip).sum().backward()  # a training step as well
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
 @every

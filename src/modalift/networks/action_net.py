@@ -113,6 +113,7 @@ class Action(nn.Module):
 
     Source: Wang, She, Smolic, "ACTION-Net: Multipath excitation for action recognition", CVPR 2021, section 3; the
     normalisation of z stands in the public code (V-Sense/ACTION-Net) only.
+
     Example:
         >>> x = torch.ones(4, 32, 5, 5)
         >>> Action(32).eval()(x, frames=4).shape

@@ -101,7 +101,7 @@ _C3D_LAYERS = {"features.0": "conv1", "features.3": "conv2", "features.6": "conv
                "classifier.0": "fc6", "classifier.3": "fc7", "classifier.6": "fc8"}
 _C3D_CLIP = "16 frames of 112 x 112"
 _SHIFTED = "trained with temporal shift, which leaves no trace in the weights"
-_RESNETS = ("tsm", "tsn", "two_stream", "action_net", "r3d", "i3d_resnet50")  # of frames; the last two inflate
+_RESNETS = ("tsm", "tsn", "two_stream", "action_net", "cnn_lstm", "r3d", "i3d_resnet50")  # of frames; the last two inflate
 
 #: The layouts that are known. A file is read as the one under which most of its tensors fit the network; among equals
 #: the first, so the most particular stand first.
