@@ -107,7 +107,7 @@ def test_settings_that_make_no_sense_are_told(change, told):
 def test_networks_that_cannot_be_joined_are_told():
     with pytest.raises(ModaliftError, match="there is 1"):
         cast(("rgb",))
-    with pytest.raises(ModaliftError, match="4 and 5 classes"):
+    with pytest.raises(ModaliftError, match="different numbers of classes"):
         schemes.build("fusion", {"rgb": net("rgb"), "nir": net("nir", classes=5)})
     with pytest.raises(ModaliftError, match="another role"):
         schemes.build("fusion", {"rgb": net("rgb"), "fusion": net("nir")})

@@ -52,14 +52,11 @@ class Fused(Scheme):
             raise ModaliftError("networks.fusion: scheme 'fusion' calls its joint answer so - give the network another role")
         if not 0 <= drop < 1 or own < 0:
             raise ModaliftError(f"scheme: drop={drop}, own={own} - drop lies in [0, 1), own is not below 0")
-        classes = {net.classes for net in learners.values()}
-        if len(classes) > 1:
-            raise ModaliftError(f"scheme 'fusion': its networks tell {' and '.join(map(str, sorted(classes)))} classes apart -"
-                                " train them on the same classes")
         self.learners = nn.ModuleDict(learners)
         self.drop, self.own = drop, own
-        self.head = FusionHead({k: n.stages[n.last_stage].channels for k, n in learners.items()}, classes.pop(), mode,
-                               width=width, bins=bins, dropout=dropout)
+        classes = next(iter(learners.values())).classes
+        self.head = FusionHead({k: n.stages[n.last_stage].channels for k, n in learners.items()}, classes, mode, width=width,
+                               bins=bins, dropout=dropout)
 
     @property
     def fusion(self) -> Fusion:
