@@ -125,7 +125,7 @@ def write(folder: Path, data: Path, epochs: int, clips: int) -> None:
              " before on a training subject. No claim follows from one seed.", "",
              f"Hardware: {machine['processor']}; PyTorch {machine['torch']}, bf16, one thread. Cost: multiply-accumulates of"
              " the training, its teachers' included; seconds on a machine that did other work beside.", "",
-             *(["Unfinished: a dash is a cell that is not trained yet; the command goes on where it stopped.", ""] if lacking else []),
+             *(["Unfinished: a dash is a cell not trained yet; the command goes on where it stopped.", ""] if lacking else []),
              "| method | all labels: top-1 % | tera MACs | s | a tenth: top-1 % | tera MACs | s |",
              "|---|---|---|---|---|---|---|"]
     lines += [f"| {title} | {' | '.join(cells)} |" for title, cells in figures.items()]
