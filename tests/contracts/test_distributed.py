@@ -33,7 +33,19 @@ def shares():
     return [torch.tensor([0, 1]), torch.tensor([2, 3, 4, 5])]
 
 
-def gradients_of(case, rows, together: bool):
+def lonely():
+    """Six clips of which the first process's have no joints: the teacher shows it nothing, not even a map's extents."""
+    given = batch(WHOLE)
+    given.present["pose"][shares()[0]] = False
+    return given
+
+
+#: Schemes that gather whole maps or vectors of all processes.
+GATHERING = [i for i, (name, settings) in enumerate(CASES)
+             if name in ("mgcam_dkd", "crd") or settings.get("loss") in ("similarity_preserving", "relational")]
+
+
+def gradients_of(case, rows, together: bool, given=uneven):
     made = scheme(case).train()
     if together:
         synchronise(made)
@@ -43,7 +55,7 @@ def gradients_of(case, rows, together: bool):
     for update in inner.updates():
         progress = type(END)(END.epoch, END.epochs, END.step, END.steps, update.name)
         made.zero_grad(set_to_none=True)
-        total(made(uneven().take(rows), progress)).backward()
+        total(made(given().take(rows), progress)).backward()
         names = {**inner.roles, **inner.parts}
         found |= {f"{member}.{k}": p.grad.clone() for member in update.members for k, p in names[member].named_parameters()
                   if p.grad is not None}
@@ -54,6 +66,7 @@ def _process(rank: int, port: int, out: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     found = {i: gradients_of(case, shares()[rank], together=True) for i, case in enumerate(CASES)}
+    found |= {(i, "lonely"): gradients_of(CASES[i], shares()[rank], together=True, given=lonely) for i in GATHERING}
     if rank == 0:
         torch.save(found, out)
     dist.destroy_process_group()
@@ -68,8 +81,15 @@ def of_two(tmp_path_factory):
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{n}-{s}" for n, s in CASES])
 def test_gradients_of_two_processes_are_those_of_the_joint_batch(of_two, number):
-    alone = gradients_of(CASES[number], torch.arange(WHOLE), together=False)
-    found = of_two[number]
+    same(of_two[number], gradients_of(CASES[number], torch.arange(WHOLE), together=False))
+
+
+@pytest.mark.parametrize("number", GATHERING, ids=[str(CASES[i]) for i in GATHERING])
+def test_a_process_whose_clips_the_teacher_did_not_see_takes_part(of_two, number):
+    same(of_two[number, "lonely"], gradients_of(CASES[number], torch.arange(WHOLE), together=False, given=lonely))
+
+
+def same(found, alone):
     assert found.keys() == alone.keys()
     for key, grad in alone.items():
         torch.testing.assert_close(found[key], grad, rtol=2e-3, atol=2e-5 * max(1.0, float(grad.abs().max())), msg=key)

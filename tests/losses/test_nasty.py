@@ -91,6 +91,14 @@ def test_losses_ignore_autocast():
         assert losses.semantic_alignment(own, other) == plain
 
 
+def test_attention_between_graphs_ignores_autocast():
+    own, other = maps("plain")
+    one, two = (losses.batch_graph(m.detach(), 0.3) for m in (own, other))
+    plain = losses.cross_attention(one, two, 0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(losses.cross_attention(one, two, 0.1), plain)
+
+
 @pytest.mark.parametrize("name", ["soft_target", "semantic_alignment"])
 def test_gradients_are_those_of_the_value(name):
     torch.manual_seed(1)

@@ -32,6 +32,7 @@ def batch_graph(feature_map: Tensor, sigma: float = 1.0) -> Tensor:
     return root.unsqueeze(1) * edges * root.unsqueeze(0)
 
 
+@full_precision
 def cross_attention(student_graph: Tensor, teacher_graph: Tensor, temperature: float | None = None) -> Tensor:
     r"""Equation 3: :math:`A = \mathrm{softmax}_{rows}(Q^S Q^{T\top} / \tau)`; :math:`\tau = \sqrt B` unless given."""
     return torch.softmax(student_graph @ teacher_graph.T / (temperature or len(student_graph) ** 0.5), 1)

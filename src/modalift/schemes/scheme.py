@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
+from modalift.losses.precision import full
 from modalift.modalities import Batch, Table
 from modalift.networks import Network, Observation, Recognizer
 from modalift.networks.fusion import Fusion
@@ -159,7 +160,7 @@ def watch(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observat
     together = any(isinstance(m, JointBatchNorm) for m in net.modules())
     if len(rows) == 0 and not (together and net.training):  # statistics over all processes need every one of them
         nothing = torch.stack([p.sum() * 0.0 for p in net.parameters() if p.requires_grad] or [clip.new_zeros(())])
-        maps = {s: clip.new_zeros((0, net.stages[s].channels, 1, 1, 1), dtype=torch.float32) for s in names}
+        maps = {s: clip.new_zeros((0, net.stages[s].channels, 1, 1, 1), dtype=torch.float32) + nothing.sum() for s in names}
         return Observation(clip.new_zeros((0, net.classes), dtype=torch.float32) + nothing.sum(), maps, rows)
     seen = net.observe(clip[rows], names)
     return Observation(seen.logits, seen.maps, rows)
@@ -213,18 +214,24 @@ def joint(rows: Tensor) -> Tensor:
     """The rows of all processes, in the order of their ranks, so that a relation spans the global batch.
 
     Gradients flow back to each process's own rows. Every process computes the same loss of the joint rows, and the mean
-    of the processes' gradients is then that of the joint batch. Numbers of rows may differ between processes.
+    of the processes' gradients is then that of the joint batch. Numbers of rows may differ between processes; one without
+    any need not know the extents or the precision of the others' rows, so half precision becomes float32.
     """
     size = world_size()
     if size == 1:
         return rows
-    counts = torch.zeros(size, dtype=torch.long, device=rows.device)
-    counts[dist.get_rank()] = len(rows)
-    dist.all_reduce(counts)
-    most = int(counts.max())
-    padded = torch.cat([rows, rows.new_zeros((most - len(rows), *rows.shape[1:]))]) if len(rows) < most else rows
+    rows = full(rows)
+    shapes = torch.zeros(size, rows.dim(), dtype=torch.long, device=rows.device)
+    if len(rows):
+        shapes[dist.get_rank()] = torch.tensor(rows.shape)
+    dist.all_reduce(shapes)
+    counts, (most, *extents) = shapes[:, 0].tolist(), shapes.amax(0).tolist()
+    if not most:
+        return rows
+    missing = rows.new_zeros((most - len(rows), *extents))
+    padded = torch.cat([rows, missing]) if len(rows) else missing + rows.sum().to(missing.dtype)  # keeps it in the graph
     gathered = torch.distributed.nn.functional.all_gather(padded.contiguous())
-    return torch.cat([g[: int(n)] for g, n in zip(gathered, counts, strict=True)])
+    return torch.cat([g[:n] for g, n in zip(gathered, counts, strict=True)])
 
 
 def joint_mean(values: Tensor, keep: Tensor) -> Tensor:
