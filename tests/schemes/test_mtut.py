@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from modalift import networks, schemes
+from modalift.errors import ModaliftError
 from modalift.modalities import Batch
 from modalift.recipe import load_recipe
 from modalift.schemes import Progress
@@ -86,3 +87,16 @@ def test_the_recipes_have_the_papers_schedule():
         for section in recipe.networks.values():
             net = networks.build(section.name, classes=4, view=section.view, frames=16, size=32, width=0.125)
             assert scheme["stage"] == net.last_stage
+
+
+@pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"focus": 0.0}, {"limit": -1.0}, {"alone": 5.0}, {"reference": 0}])
+def test_settings_that_teach_nothing_or_the_wrong_way_are_told(wrong):
+    nets = {v: networks.build("small", classes=4, view=v, frames=8, size=16, width=4) for v in ("rgb", "depth")}
+    with pytest.raises(ModaliftError, match=f"{next(iter(wrong))}="):
+        schemes.build("mtut", nets, wrong)
+
+
+def test_one_network_has_nobody_to_learn_from():
+    net = networks.build("small", classes=4, view="depth", frames=8, size=16, width=4)
+    with pytest.raises(ModaliftError, match="there is 1 - add another one"):
+        schemes.build("mtut", {"depth": net})

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modalift.errors import ModaliftError
 from modalift.losses import focal_weight, semantic_alignment
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
@@ -44,6 +45,13 @@ class MTUT(Scheme):
                  limit: float = 10.0, focal: bool = True, alone: float = 0.8, stage: str = "",
                  reduction: Literal["sum", "mean"] = "sum", reference: int = 392) -> None:
         super().__init__()
+        if len(learners) < 2:
+            raise ModaliftError(f"scheme 'mtut' lets networks teach each other, and there is {len(learners)} - add another one"
+                                " to networks")
+        if weight < 0 or focus <= 0 or limit <= 0 or not 0 <= alone <= 1 or reference < 1:
+            raise ModaliftError(f"scheme: weight={weight}, focus={focus}, limit={limit}, alone={alone}, reference={reference} -"
+                                " the weight is not below 0, focus and limit are above 0, alone lies in [0, 1], reference is 1"
+                                " or more")
         self.learners = nn.ModuleDict(learners)
         self.weight, self.focus, self.limit, self.focal, self.alone = weight, focus, limit, focal, alone
         self.stage, self.reduction, self.reference = stage, reduction, reference
