@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 
 from modalift import networks
+from modalift.engine.run import read_described
 from modalift.errors import ModaliftError
 from modalift.files import write_beside
 from modalift.loading.framing import Framing
@@ -44,14 +44,7 @@ def read(path: Path) -> Joined:
     Raises:
         ModaliftError: not such a file.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            meta = file.metadata() or {}
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModaliftError(f"{path}: not a readable safetensors file ({error}) - train or copy it again") from None
-    if meta.get("format") != FORMAT:
-        raise ModaliftError(f"{path}: not a fusion that Modalift wrote (format {meta.get('format')!r})")
+    meta, tensors = read_described(path, FORMAT, "fusion")
     try:
         members = {role: networks.build(**config) for role, config in json.loads(meta["members"]).items()}
         classes = tuple(json.loads(meta["classes"]))

@@ -133,6 +133,23 @@ def write_network(path: Path, net: Network, framing: Framing, classes: Sequence[
     return write_beside(path, lambda p: safetensors.torch.save_file(tensors, p, metadata=meta))
 
 
+def read_described(path: Path, form: str, what: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """The header and the tensors of a safetensors file of this format.
+
+    Raises:
+        ModaliftError: an unreadable file, or one of another format.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModaliftError(f"{path}: not a readable safetensors file ({error}) - train or copy it again") from None
+    if meta.get("format") != form:
+        raise ModaliftError(f"{path}: not a {what} that Modalift wrote (format {meta.get('format')!r})")
+    return meta, tensors
+
+
 def read_network(path: Path) -> Trained:
     """The network that :func:`write_network` wrote, in evaluation mode.
 
@@ -141,14 +158,7 @@ def read_network(path: Path) -> Trained:
     """
     if not path.is_file():
         raise ModaliftError(f"{path}: no such network file")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            meta = file.metadata() or {}
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModaliftError(f"{path}: not a readable safetensors file ({error}) - train or copy it again") from None
-    if meta.get("format") != FORMAT:
-        raise ModaliftError(f"{path}: not a network that Modalift wrote (format {meta.get('format')!r})")
+    meta, tensors = read_described(path, FORMAT, "network")
     try:
         net = networks.build(**json.loads(meta["config"]))
         net.load_state_dict(tensors)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from modalift.errors import ModaliftError
 from modalift.networks import network
 from modalift.networks.fused import Operator, saves
 from modalift.networks.heads import MeanLogits
-from modalift.networks.recognizer import Prepare, Recognizer
+from modalift.networks.recognizer import Prepare, Recognizer, wide
 from modalift.networks.resnet import Block, Placement, ResNet
 from modalift.networks.temporal import TemporalConv, change, pointwise, temporal_conv, temporal_conv_gradients
 
@@ -252,7 +251,5 @@ def action_net(prepare: Prepare, *, classes: int, frames: int, size: int, backbo
         >>> net.stages["layer4"].channels
         512
     """
-    if width <= 0:
-        raise ModaliftError(f"network 'action_net': width={width} - must be above 0 (1 is the published width)")
-    trunk = ActionResNet(prepare.out_channels, backbone, max(1, round(64 * width)), part)
+    trunk = ActionResNet(prepare.out_channels, backbone, wide(64, width, "action_net"), part)
     return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))

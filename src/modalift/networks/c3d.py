@@ -79,7 +79,8 @@ class C3D(Backbone):
         if variant not in POOLS:
             raise ModaliftError(f"unknown variant '{variant}' of c3d - {nearest(variant, POOLS)}")
         self.variant = variant
-        self.relu = nn.ReLU(inplace=True)
+        if variant == "standard":
+            self.relu = nn.ReLU(inplace=True)  # one for all; each group of the other has its own
         self.stages = {}
         pools = POOLS[variant]
         for i, plan in enumerate(CHANNELS):

@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import network
-from modalift.networks.r3d import PooledLogits, convolve, wide
-from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage
+from modalift.networks.i3d import same as borders
+from modalift.networks.r3d import PooledLogits, convolve
+from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage, wide
 
 #: The cells of the two recurrent layers: gated twice, attention then gated, standard twice.
 Cell = Literal["gated", "attention_input", "standard"]
@@ -31,8 +32,7 @@ def same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
     """
     border: list[int] = []
     for n, k, s in zip(reversed(x.shape[-len(kernel):]), reversed(kernel), reversed(stride), strict=True):
-        missing = max((-(-n // s) - 1) * s + k - n, 0)
-        border += [missing // 2, missing - missing // 2]
+        border += borders(n, k, s)
     return functional.pad(x, border) if any(border) else x
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import network
-from modalift.networks.r3d import convolve, wide
-from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage
+from modalift.networks.r3d import convolve
+from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage, wide
 
 #: How maps are padded: as TensorFlow's SAME does, which depends on their extents; or by as many zeros on either side
 #: whatever they are, as mmpose does.

@@ -6,8 +6,8 @@ from typing import Literal
 
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import network
-from modalift.networks.r3d import Layout3d, PooledLogits, ResNet3d, wide
-from modalift.networks.recognizer import Prepare, Recognizer
+from modalift.networks.r3d import Layout3d, PooledLogits, ResNet3d
+from modalift.networks.recognizer import Prepare, Recognizer, wide
 
 #: Where convolutions reach over time. ``i3d``: 5 frames in the stem, 3 in the first 1x1 of every block of ``layer1`` and
 #: of every other block behind it. ``heavy``: the same blocks, in the 3x3 in place of the 1x1. ``slowonly``: in the first

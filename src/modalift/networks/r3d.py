@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import network
-from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage
+from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage, wide
 
 
 def conv3d(inside: int, out: int, time: int, space: int, stride: tuple[int, int] = (1, 1), groups: int = 1) -> nn.Conv3d:
@@ -223,17 +223,6 @@ class PooledLogits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.drop(x.mean((2, 3, 4))))
-
-
-def wide(channels: int, width: float, who: str) -> int:
-    """A number of channels times the width multiplier, at least one.
-
-    Raises:
-        ModaliftError: a width that is not above 0.
-    """
-    if width <= 0:
-        raise ModaliftError(f"network '{who}': width={width} - must be above 0 (1 is the published width)")
-    return max(1, round(channels * width))
 
 
 #: Backbone -> blocks of each layer, whether they are bottlenecks, and whether the stem is Res3D's: three frames, no pooling.

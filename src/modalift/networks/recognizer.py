@@ -149,6 +149,17 @@ class OneValueError(ModaliftError, ValueError):
     """A training step on a single clip, one of whose maps has a single position, which BatchNorm refuses."""
 
 
+def wide(channels: int, width: float, who: str) -> int:
+    """A number of channels times the width multiplier, at least one.
+
+    Raises:
+        ModaliftError: a width that is not above 0.
+    """
+    if width <= 0:
+        raise ModaliftError(f"network '{who}': width={width} - must be above 0 (1 is the published width)")
+    return max(1, round(channels * width))
+
+
 class Backbone(nn.Module):
     """Base of the trunks: a clip ``(B, C, T, H, W)`` to its last feature map, with named maps on the way.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from modalift.errors import ModaliftError
 from modalift.networks import network
-from modalift.networks.r3d import Layout3d, PooledLogits, ResNet3d, wide
-from modalift.networks.recognizer import Prepare, Recognizer
+from modalift.networks.r3d import Layout3d, PooledLogits, ResNet3d
+from modalift.networks.recognizer import Prepare, Recognizer, wide
 
 
 @network("resnext101_3d", papers="MSD", clip=(3, 32, 112))

@@ -14,7 +14,7 @@ from modalift.errors import ModaliftError, nearest
 from modalift.networks import network
 from modalift.networks.fused import Operator, convolved, saves
 from modalift.networks.heads import MeanLogits
-from modalift.networks.recognizer import Prepare, Recognizer
+from modalift.networks.recognizer import Prepare, Recognizer, wide
 from modalift.networks.resnet import Layout, Placement, ResNet
 from modalift.networks.temporal import TemporalConv, change, pointwise, temporal_conv
 
@@ -235,7 +235,5 @@ def tea(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str
         >>> networks.build("tea", width=0.25, classes=25, channels=1).stages["layer4"].channels
         512
     """
-    if width <= 0:
-        raise ModaliftError(f"network 'tea': width={width} - must be above 0 (1 is the published width)")
-    trunk = TeaResNet(prepare.out_channels, backbone, max(1, round(64 * width)))
+    trunk = TeaResNet(prepare.out_channels, backbone, wide(64, width, "tea"))
     return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from modalift.errors import ModaliftError
 from modalift.networks import network
 from modalift.networks.heads import MeanLogits
-from modalift.networks.recognizer import Prepare, Recognizer
+from modalift.networks.recognizer import Prepare, Recognizer, wide
 from modalift.networks.resnet import ResNet
 
 
@@ -38,7 +37,5 @@ def tsm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str
         >>> networks.build("tsm", backbone="resnet18", classes=25, channels=3).stages["layer4"].channels
         512
     """
-    if width <= 0:
-        raise ModaliftError(f"network 'tsm': width={width} - must be above 0 (1 is the published width)")
-    trunk = ResNet(prepare.out_channels, backbone, max(1, round(64 * width)), placement, part)
+    trunk = ResNet(prepare.out_channels, backbone, wide(64, width, "tsm"), placement, part)
     return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from modalift.errors import ModaliftError
 from modalift.networks import network
 from modalift.networks.heads import MeanLogits
-from modalift.networks.recognizer import Prepare, Recognizer
+from modalift.networks.recognizer import Prepare, Recognizer, wide
 from modalift.networks.resnet import ResNet
 
 
@@ -36,7 +35,5 @@ def tsn(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str
         >>> networks.build("tsn", backbone="resnet34", classes=10, channels=1).stages["layer4"].channels
         512
     """
-    if width <= 0:
-        raise ModaliftError(f"network 'tsn': width={width} - must be above 0 (1 is the published width)")
-    trunk = ResNet(prepare.out_channels, backbone, max(1, round(64 * width)), "none")
+    trunk = ResNet(prepare.out_channels, backbone, wide(64, width, "tsn"), "none")
     return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))

@@ -12,7 +12,7 @@ from modalift.errors import ModaliftError
 from modalift.modalities import Modality
 from modalift.networks import network
 from modalift.networks.heads import MeanLogits
-from modalift.networks.recognizer import Prepare, Recognizer
+from modalift.networks.recognizer import Prepare, Recognizer, wide
 from modalift.networks.resnet import ResNet
 
 
@@ -83,12 +83,10 @@ def two_stream(prepare: Prepare, *, classes: int, frames: int, size: int, sensor
     """
     if stack is None:
         stack = 10 if sensor.name == "flow" else 1
-    if width <= 0:
-        raise ModaliftError(f"network 'two_stream': width={width} - must be above 0 (1 is the published width)")
     if stack < 1:
         raise ModaliftError(f"network 'two_stream': stack={stack} - must be 1 or more (10 is the paper's)")
     if stack > 1 and prepare.motion != "none":
         raise ModaliftError(f"network 'two_stream': motion='{prepare.motion}' with stack={stack} - frames of a stack show "
                             "motion already; set motion='none' or stack=1")
-    trunk = StackedResNet(prepare.out_channels, backbone, max(1, round(64 * width)), stack)
+    trunk = StackedResNet(prepare.out_channels, backbone, wide(64, width, "two_stream"), stack)
     return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))

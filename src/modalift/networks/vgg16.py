@@ -8,9 +8,8 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalift.errors import ModaliftError
 from modalift.networks import network
-from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage
+from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage, wide
 
 #: Channels of the 3 x 3 convolutions in each of the five blocks, configuration D of the paper.
 CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -45,9 +44,8 @@ class VGG16(Backbone):
         self.ends: dict[int, str] = {}
         for i, block in enumerate(CHANNELS):
             for count in block:
-                wide = max(1, round(count * width))
-                layers += [nn.Conv2d(channels, wide, 3, padding=1), nn.ReLU(inplace=True)]
-                channels = wide
+                layers += [nn.Conv2d(channels, wide(count, width, "vgg16"), 3, padding=1), nn.ReLU(inplace=True)]
+                channels = wide(count, width, "vgg16")
             layers.append(nn.MaxPool2d(2))
             self.ends[len(layers) - 1] = f"block{i + 1}"
             stride = 2 ** (i + 1)
@@ -135,7 +133,5 @@ def vgg16(prepare: Prepare, *, classes: int, frames: int, size: int, width: floa
         >>> networks.build("vgg16", classes=25, size=64, width=0.125).stages["block5"].shape(8, 64, 64)
         (64, 8, 2, 2)
     """
-    if width <= 0:
-        raise ModaliftError(f"network 'vgg16': width={width} - must be above 0 (1 is the published width)")
     trunk = VGG16(prepare.out_channels, width)
-    return Recognizer(prepare, trunk, FrameClassifier(trunk.channels, classes, max(1, round(4096 * width)), dropout))
+    return Recognizer(prepare, trunk, FrameClassifier(trunk.channels, classes, wide(4096, width, "vgg16"), dropout))

@@ -66,8 +66,9 @@ class MTUT(Scheme):
                 if n == m:
                     continue
                 own, other = common(seen[m], seen[n])
-                distance = semantic_alignment(own.maps[stages[m]], other.maps[stages[n]], self.reduction,
-                                              reference=self.reference, eps=1e-5, per_sample=True)
+                with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):  # while alone, only for the log
+                    distance = semantic_alignment(own.maps[stages[m]], other.maps[stages[n]], self.reduction,
+                                                  reference=self.reference, eps=1e-5, per_sample=True)
                 rho = self.focal_weights(own, other, batch)
                 terms[f"align/{n}>{m}"] = (weight, average(rho * distance))
                 terms[f"distance/{n}>{m}"] = (0.0, average(distance.detach()))
