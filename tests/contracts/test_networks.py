@@ -13,7 +13,8 @@ from modalift.networks import Recognizer
 
 #: Small variants of every family; a family that is not named here is built with its defaults.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "cnn_lstm": [{"backbone": "resnet8", "width": 0.25, "hidden": 16}],
+    "cnn_lstm": [{"backbone": "resnet8", "width": 0.25, "hidden": 16},
+                 {"backbone": "resnet8", "width": 0.25, "hidden": 16, "grid": 2}],
     "small": [{}, {"motion": "clip"}, {"causal": True}, {"causal": True, "motion": "running"},
               {"blocks": 2, "bins": 1, "grid": 2}, {"causal": True, "grid": 3}],
     "c3d": [{"width": 0.0625}, {"variant": "gesrec", "width": 0.0625}],

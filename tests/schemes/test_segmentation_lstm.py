@@ -28,11 +28,16 @@ def batch(n: int = 4, frames: int = 4) -> Batch:
 
 
 def moved(scheme, epoch: int) -> set[str]:
-    """Which of encoder, head and decoder get a gradient in an epoch of ten."""
-    scheme.zero_grad(set_to_none=True)
-    total(scheme(batch(), Progress(epoch=epoch, epochs=10))).backward()
+    """Which of encoder, head and decoder a step with decay and momentum moves in an epoch of ten."""
     parts = {"encoder": scheme.student.backbone, "head": scheme.student.head, "decoder": scheme.wide}
-    return {k for k, m in parts.items() if any(p.grad is not None and p.grad.abs().max() > 0 for p in m.parameters())}
+    scheme.zero_grad(set_to_none=True)
+    before = {k: copy.deepcopy(m.state_dict()) for k, m in parts.items()}
+    optimizer = torch.optim.SGD(scheme.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    for p in scheme.parameters():  # what rests must not drift on
+        optimizer.state[p]["momentum_buffer"] = torch.ones_like(p)
+    total(scheme(batch(), Progress(epoch=epoch, epochs=10))).backward()
+    optimizer.step()
+    return {k for k, m in parts.items() if any(not torch.equal(p, before[k][n]) for n, p in m.named_parameters())}
 
 
 def test_it_draws_then_stands_then_learns_together():

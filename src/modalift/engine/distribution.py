@@ -74,12 +74,12 @@ def agree(found: Any, world: World) -> Any:
     return held[0]
 
 
-def spread(scheme: nn.Module, world: World, updates: int = 1) -> nn.Module:
+def spread(scheme: nn.Module, world: World, idle: bool = False) -> nn.Module:
     """The scheme as every process runs it: gradients are averaged over processes.
 
-    Of several updates each leaves the others' parameters without a gradient, which has to be looked for.
+    ``idle``: a step may leave parameters without a gradient (several updates, or phases), which has to be looked for.
     """
     if world.size == 1:
         return scheme
     ids = [world.device.index] if world.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(scheme, device_ids=ids, find_unused_parameters=updates > 1)
+    return nn.parallel.DistributedDataParallel(scheme, device_ids=ids, find_unused_parameters=idle)

@@ -67,7 +67,8 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     if run.last.is_file():
         state.load(run.last)
     logs = Logs(run.folder, state.marks, tensorboard=settings.tensorboard, writes=world.chief)
-    model, (steps, per_step) = spread(scheme.train(), world, len(updates)), experiment.steps(world.size)
+    idle = scheme.rests or len(updates) > 1
+    model, (steps, per_step) = spread(scheme.train(), world, idle), experiment.steps(world.size)
     saver = Saver(run, state, logs, world, settings.save_s)
 
     def step(batch: Any, name: str, last: bool) -> Terms:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
 from modalift.networks import network
+from modalift.networks.heads import cells
 from modalift.networks.recognizer import Prepare, Recognizer
 from modalift.networks.resnet import ResNet
 
@@ -15,19 +16,22 @@ class LastState(nn.Module):
 
     .. math:: (h_t, c_t) = \mathrm{LSTM}(\bar x_t, h_{t-1}, c_{t-1}), \qquad z = W\, \mathrm{drop}(h_T) + b
 
-    where :math:`\bar x_t` is the mean of the map over height and width.
+    where :math:`\bar x_t` is the mean of the map over height and width (with ``grid``, the means of its cells side by side:
+    then the state knows where in the picture).
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, K)``, any T.
     """
 
-    def __init__(self, channels: int, classes: int, hidden: int = 256, dropout: float = 0.5) -> None:
+    def __init__(self, channels: int, classes: int, hidden: int = 256, dropout: float = 0.5,
+                 grid: int = 1) -> None:
         super().__init__()
-        self.cell = nn.LSTMCell(channels, hidden)
+        self.cell = nn.LSTMCell(channels * grid**2, hidden)
+        self.grid = grid
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        frames = x.mean((3, 4)).transpose(1, 2)  # (B, T, C)
+        frames = cells(x, self.grid).transpose(1, 2)  # (B, T, C * grid**2)
         hidden = frames.new_zeros((frames.shape[0], self.cell.hidden_size))
         state = (hidden, hidden)
         for t in range(frames.shape[1]):  # a cell and not a layer: it exports and compiles everywhere
@@ -37,7 +41,7 @@ class LastState(nn.Module):
 
 @network("cnn_lstm", papers="MSD (compared, as Segmentation+LSTM)")
 def cnn_lstm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str = "resnet18", width: float = 1.0,
-             hidden: int = 256, dropout: float = 0.5) -> Recognizer:
+             hidden: int = 256, dropout: float = 0.5, grid: int = 1) -> Recognizer:
     """A recurrent layer over the features of single frames: the network of ``segmentation_lstm``.
 
     Args:
@@ -45,6 +49,7 @@ def cnn_lstm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone
         width: factor on the channels of the trunk.
         hidden: numbers of the recurrent state.
         dropout: before the classifier.
+        grid: cells along height and along width whose means are told apart; 1 is the mean of the whole map.
 
     Any number of frames works, also all of a recording.
 
@@ -59,7 +64,8 @@ def cnn_lstm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone
         >>> networks.build("cnn_lstm", classes=25, channels=3, size=64, width=0.25).last_stage
         'layer4'
     """
-    if width <= 0 or hidden < 1:
-        raise ModaliftError(f"network 'cnn_lstm': width={width}, hidden={hidden} - width must be above 0, hidden 1 or more")
+    if width <= 0 or hidden < 1 or grid < 1:
+        raise ModaliftError(f"network 'cnn_lstm': width={width}, hidden={hidden}, grid={grid} - width must be above 0,"
+                            " the others 1 or more")
     trunk = ResNet(prepare.out_channels, backbone, max(1, round(64 * width)), "none")
-    return Recognizer(prepare, trunk, LastState(trunk.channels, classes, hidden, dropout))
+    return Recognizer(prepare, trunk, LastState(trunk.channels, classes, hidden, dropout, grid))

@@ -51,6 +51,15 @@ def spans(frames: int, bins: int, device: torch.device) -> Tensor:
     return weight / weight.sum(0)
 
 
+def cells(x: Tensor, grid: int) -> Tensor:
+    """The means of ``grid`` x ``grid`` cells of every frame: ``(B, C, T, H, W)`` to ``(B, C * grid**2, T)``."""
+    if grid == 1:
+        return x.mean((3, 4))
+    down, across = (spans(n, grid, x.device).to(x.dtype) for n in x.shape[3:])
+    means = down.T @ x @ across  # (B, C, T, grid, grid)
+    return means.flatten(3).transpose(2, 3).flatten(1, 2)
+
+
 class SpansHead(nn.Module):
     """What the two order-aware heads share: a convolution over three frames, and a classifier of the means of spans.
 
@@ -74,14 +83,6 @@ class SpansHead(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(self.hidden * bins, classes)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
-
-    def pooled(self, x: Tensor) -> Tensor:
-        """The means of the cells of every frame: ``(B, C, T, H, W)`` to ``(B, C * grid**2, T)``."""
-        if self.grid == 1:
-            return x.mean((3, 4))
-        down, across = (spans(n, self.grid, x.device).to(x.dtype) for n in x.shape[3:])
-        cells = down.T @ x @ across  # (B, C, T, grid, grid)
-        return cells.flatten(3).transpose(2, 3).flatten(1, 2)
 
     def convolved(self, frames: Tensor) -> Tensor:
         """Of pooled frames ``(B, C, T)``: u, ``(B, hidden, T)`` (two frames fewer without padding)."""
@@ -119,7 +120,7 @@ class OrderedHead(SpansHead):
         super().__init__(channels, classes, bins, dropout, hidden, grid, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classified(self.convolved(self.pooled(x)))
+        return self.classified(self.convolved(cells(x, self.grid)))
 
 
 class CausalHead(SpansHead):
@@ -158,7 +159,7 @@ class CausalHead(SpansHead):
 
         The memory is ``(pooled frames (B, C * grid**2, 2), u (B, hidden, frames))``; zeros are the start.
         """
-        pooled = self.pooled(x)
+        pooled = cells(x, self.grid)
         past = pooled.new_zeros((*pooled.shape[:2], 2)) if before is None else before[0].to(pooled.dtype)
         pooled = torch.cat([past, pooled], 2)
         u = self.convolved(pooled)

@@ -63,6 +63,8 @@ class Scheme(nn.Module):
     uses_unlabelled: bool = True
     #: Whether labels teach each student as they do in `single`; where not (ProKT's sees none), a scheme says so.
     labels_teach: bool = True
+    #: Whether parameters rest in some phases: without a gradient, so that neither decay nor momentum moves them.
+    rests: bool = False
     #: Why gradient accumulation would change the loss (relations over the batch), or empty where it would not.
     batch_relational: str = ""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from modalift.errors import ModaliftError
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
@@ -17,7 +19,8 @@ class SegmentationLSTM(MSD):
         L = \overline{(\hat D - [D < d_0])^2} \ \text{at first}, \qquad L = \mathrm{CE}(z, y) \ \text{after that}
 
     In the second phase the encoder stands still, statistics included, and only the recurrent head learns; in the third
-    both do. Clips without labels take part in the first.
+    both do. What a phase does not teach rests: neither decay nor momentum moves it. Clips without labels take part in the
+    first.
 
     Args:
         student: the network that learns and ships: an encoder of frames under a recurrent head (``cnn_lstm``), of 8, 16,
@@ -31,6 +34,8 @@ class SegmentationLSTM(MSD):
     Source: the rival "Segmentation + LSTM" of MSD's Table V (arXiv 1909.08606; no code is public, and MSD gives neither
     layers nor schedule: those are ours). The drawing has the clip's extents.
     """
+
+    rests = True
 
     def __init__(self, student: Recognizer, *, target: str = "depth", nearer: float = 1000.0, draw: float = 0.4,
                  still: float = 0.3, deep_stage: str = "") -> None:
@@ -48,9 +53,12 @@ class SegmentationLSTM(MSD):
         if stands:
             self.student.backbone.eval()
         seen = watch(self.student, batch, [self.stages[1], self.student.last_stage])
-        drawn = self.drawn(seen, self.stages[1], self.wide, batch)
+        with torch.set_grad_enabled(drawing and torch.is_grad_enabled()):  # afterwards only for the log
+            drawn = self.drawn(seen, self.stages[1], self.wide, batch)
         if stands:
             seen.logits = self.student.head(seen.maps[self.student.last_stage].detach())
             self.student.backbone.train(self.training)
-        return {"recognise/student": (0.0 if drawing else 1.0, label_loss(seen, batch)),
-                f"draw/{self.target}>student": (1.0 if drawing else 0.0, drawn.detach() if stands else drawn)}
+        with torch.set_grad_enabled(not drawing and torch.is_grad_enabled()):
+            recognised = label_loss(seen, batch)
+        return {"recognise/student": (0.0 if drawing else 1.0, recognised),
+                f"draw/{self.target}>student": (1.0 if drawing else 0.0, drawn)}
