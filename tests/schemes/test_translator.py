@@ -103,6 +103,7 @@ def test_the_unpaired_equations_literally():
         "identity/rgb>back": (5, (back(a.mean(1, keepdim=True)) - a).abs().mean() / 127.5),
         "relation/source_encoder+target_encoder>generator": (1, relation_consistency(
             embed(made.target_encoder, made_b), embed(made.source_encoder, a), given.labels)),
+        "clips/source_encoder+target_encoder>generator": (0, torch.tensor(4.0)),
     }
     assert terms.keys() == wanted.keys()
     for key, (weight, value) in wanted.items():

@@ -34,8 +34,9 @@ class Translation(Scheme):
         &+ w_i [\overline{|G(b) - b|} + \overline{|H(a) - a|}] + w_r L_{rc}(E_b(G(a)), E_a(a))
 
     where :math:`L_{rc}` is :func:`~modalift.losses.relation_consistency` of the identities (the labels) of a, seen by two
-    frozen encoders. All pictures are compared on a scale on which their sensor's range is -1 .. 1. The generators and the
-    judges are two updates, ``generator`` and ``judge``: in that order unpaired, the judge first paired, as published.
+    frozen encoders; it spans the clips of all processes, and how many these were is logged. All pictures are compared on a
+    scale on which their sensor's range is -1 .. 1. The generators and the judges are two updates, ``generator`` and
+    ``judge``: in that order unpaired, the judge first paired, as published.
 
     Args:
         generator: G; the network that ships.
@@ -183,12 +184,13 @@ class Translation(Scheme):
             f"identity/{target}>generator": (w["identity"], told(same_b, there)),
             f"identity/{source}>back": (w["identity"], told(same_a, back))}
         if self.source_encoder is not None:
-            terms["relation/source_encoder+target_encoder>generator"] = (w["relation"], self.relation(
-                made_b, a, batch.labels[of_a]))
+            consistency, clips = self.relation(made_b, a, batch.labels[of_a])
+            terms["relation/source_encoder+target_encoder>generator"] = (w["relation"], consistency)
+            terms["clips/source_encoder+target_encoder>generator"] = (0.0, consistency.new_tensor(float(clips)))
         return terms
 
-    def relation(self, made: Tensor | None, a: Tensor, identities: Tensor) -> Tensor:
-        """:math:`L_{rc}` over the labelled pictures of all processes; zero where there are none."""
+    def relation(self, made: Tensor | None, a: Tensor, identities: Tensor) -> tuple[Tensor, int]:
+        """:math:`L_{rc}` over the labelled clips of all processes, zero where there are none; and how many these were."""
         before, after = self.source_encoder, self.target_encoder
         assert before is not None
         assert after is not None
@@ -197,10 +199,11 @@ class Translation(Scheme):
             with torch.no_grad():
                 was = embed(before, a[keep])
             now = embed(after, made[keep])
-        else:  # the other processes still wait for this one's share: no rows
+        else:  # the other processes still wait for this one's share, on the way back too: no rows, with a gradient of zero
             now, was = (a.new_zeros((0, n.stages[n.last_stage].channels), dtype=torch.float32) for n in (after, before))
+            now = now + nothing(self.generator)
         now, was, who = joint(now), joint(was), joint(identities[keep] if len(now) else identities[:0])
-        return nothing(self.generator) + (relation_consistency(now, was, who) if len(who) else 0.0)
+        return nothing(self.generator) + (relation_consistency(now, was, who) if len(who) else 0.0), len(who)
 
 
 # ---- the words of this scheme -------------------------------------------------------------------------------------------

@@ -1,0 +1,84 @@
+"""Two processes, one of which saw no picture of a sensor, move a translator as one process with all clips does."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from test_schemes import END, batch, scheme
+
+from modalift.engine.distribution import World, spread
+from modalift.schemes import total
+
+SETTINGS = {"unpaired": {"mode": "unpaired", "layers": 2, "ndf": 8, "pool": 0},
+            "paired": {"layers": 2, "ndf": 8, "person": 2.0}, "distances": {"layers": 2, "ndf": 8, "deceive": 0.0}}
+#: What the first process lacks: one sensor, all of them, or the names of all its clips.
+LACKING = {"source": ["depth"], "target": ["thermal"], "both": ["depth", "thermal"], "labels": []}
+CASES = [(s, m) for s in SETTINGS for m in LACKING]
+SHARES = [torch.tensor([0, 1]), torch.tensor([2, 3, 4, 5])]
+
+
+def given(lacking: str):
+    made = batch(6)
+    made.labels[:] = torch.tensor([0, 1, 0, 0, 1, 1])
+    for view in LACKING[lacking]:
+        made.present[view][SHARES[0]] = False
+    if not LACKING[lacking]:
+        made.labels[SHARES[0]], made.labelled[SHARES[0]] = -1, False
+    return made
+
+
+def gradients(setting: str, lacking: str, rows: torch.Tensor, world: World | None = None):
+    """Gradients of each update, and the terms that count clips."""
+    made = scheme(("translator", SETTINGS[setting])).train()
+    updates = made.updates()
+    outer = spread(made, world, len(updates)) if world else made
+    found, counted = {}, {}
+    for update in updates:
+        made.zero_grad(set_to_none=True)
+        terms = outer(given(lacking).take(rows), type(END)(END.epoch, END.epochs, END.step, END.steps, update.name))
+        total(terms).backward()
+        counted |= {k: int(raw) for k, (weight, raw) in terms.items() if weight == 0}
+        members = {**made.roles, **made.parts}
+        found |= {f"{m}.{k}": p.grad.clone() for m in update.members for k, p in members[m].named_parameters()}
+    return found, counted
+
+
+def _process(rank: int, port: int, out: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2,
+                            timeout=timedelta(seconds=30))
+    world = World(rank, 2, torch.device("cpu"))
+    found = {case: gradients(*case, SHARES[rank], world) for case in CASES}
+    if rank == 0:
+        torch.save(found, out)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    out = tmp_path_factory.mktemp("two") / "gradients.pt"
+    mp.spawn(_process, (29543, str(out)), nprocs=2)
+    return torch.load(out)
+
+
+@pytest.mark.parametrize("case", CASES, ids=["-".join(c) for c in CASES])
+def test_a_process_without_a_sensor_or_names_takes_part(of_two, case):
+    (found, counted), (alone, whole) = of_two[case], gradients(*case, torch.arange(6))
+    assert found.keys() == alone.keys()
+    for key, grad in alone.items():
+        torch.testing.assert_close(found[key], grad, rtol=2e-3, atol=2e-5 * max(1.0, float(grad.abs().max())), msg=key)
+    assert counted == whole
+
+
+def test_the_relation_counts_the_named_pictures_of_all_processes(of_two):
+    key = "clips/source_encoder+target_encoder>generator"
+    counts = {lacking: of_two["unpaired", lacking][1][key] for lacking in LACKING}
+    assert counts == {"source": 4, "target": 6, "both": 4, "labels": 4}
