@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +18,16 @@ from modalift.derive.pose_map import write_lossless
 from modalift.derive.pseudo_ir import translate
 from modalift.errors import ModaliftError
 from modalift.loading import reading
+from modalift.loading.brighten import brighten
+from modalift.loading.clips import ClipSet
 from modalift.loading.framing import Framing
 from modalift.modalities import Row, Table, Track, build_table, modality
 
 
-def bundle(path: Path, view: str = "rgb", target: str = "thermal", size: int = 32) -> Path:
+def bundle(path: Path, view: str = "rgb", target: str = "thermal", size: int = 32, **framing: Any) -> Path:
     torch.manual_seed(0)
     net = networks.build("translator", view=view, target=target, backbone="resnet_4", ngf=4, frames=1, size=size)
-    return save_bundle(path, net, framing=Framing(1, size), classes=[])
+    return save_bundle(path, net, framing=Framing(1, size, **framing), classes=[])
 
 
 @pytest.fixture
@@ -71,6 +74,25 @@ def test_depth_to_infrared_and_infrared_to_depth(table, tmp_path):
     drawn = reading.read(back[0].tracks["drawn_depth"], modality("depth"))
     assert drawn.dtype == np.uint16
     assert drawn.shape == (3, 32, 49, 1)
+
+
+def test_frames_come_as_in_training(table, tmp_path):
+    """The box around the person, and dark pictures made brighter, are a part of what the translator learned on."""
+    file = bundle(tmp_path / "boxed.modalift", "depth", "nir", region="valid", margin=0.2)
+    made = derive("pseudo_ir", table, tmp_path / "out", bundle=str(file))
+    seen = ClipSet(table, {"depth": Framing(3, 32, region="valid", margin=0.2)})[0, 0]["clips"]["depth"]
+    with torch.no_grad():
+        wanted = load(file).net(torch.from_numpy(seen)[None]).numpy()[0].transpose(1, 2, 3, 0)
+    track = made[0].tracks["pseudo_ir"]
+    drawn = reading.read(track, made.modality("pseudo_ir"))
+    assert drawn.shape == wanted.shape
+    assert np.abs(drawn - wanted).max() < 1
+    assert not track.space  # it shows a part of what its source shows
+    lit, plain = (bundle(tmp_path / f"{how}.modalift", brighten=how) for how in ("gamma", "none"))
+    frames = reading.read(table[0].tracks["rgb"], modality("rgb"))
+    raised = brighten(frames.transpose(3, 0, 1, 2), "gamma").transpose(1, 2, 3, 0)
+    assert np.array_equal(translate(load(lit), frames, 40), translate(load(plain), raised, 40))
+    assert not np.array_equal(translate(load(lit), frames, 40), translate(load(plain), frames, 40))
 
 
 def test_from_the_command_line(table, tmp_path, monkeypatch, capsys):

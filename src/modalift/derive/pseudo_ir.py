@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,8 @@ from modalift.derive.pose_map import write_lossless
 from modalift.derive.writing import source_view, write_view
 from modalift.errors import ModaliftError
 from modalift.loading import reading
+from modalift.loading.brighten import brighten
+from modalift.loading.clips import ClipSet
 from modalift.modalities import Modality, Row, Table, modality
 
 #: What a translator gives, to the modality that the new view then has.
@@ -28,7 +31,8 @@ def derive_pseudo_ir(table: Table, view: str | None, out: Path, *, bundle: str =
 
     A frame is scaled so that its short side is as in training, translated whole, and kept at that size: grey pictures in
     lossless FFV1 (``<name>/<clip>.mkv``), depth as ``.npz`` of millimetres. A translated infrared or grey picture has the
-    modality ``pseudo_ir``; any other the one that the translator gives. The new view is aligned with its source.
+    modality ``pseudo_ir``; any other the one that the translator gives. The new view is aligned with its source, except
+    where the translator learned on the box of ``region: valid``: then that box of each clip is all that is translated.
 
     Args:
         table: the clips.
@@ -64,37 +68,56 @@ def derive_pseudo_ir(table: Table, view: str | None, out: Path, *, bundle: str =
     if given.dtype == "uint8" and given.channels not in (1, 3):
         raise ModaliftError(f"{bundle}: draws '{given.name}', which no file of pictures holds - name a translator to infrared,"
                             " colour or depth")
-    video = given.dtype == "uint8"
+    video, boxed = given.dtype == "uint8", home.framing.region == "valid"
+    if boxed:
+        box = replace(home.framing, sampler="whole", fit="stretch", keep=1.0, size=size or short_side(home))
+        clips = ClipSet(table.where(lambda r: source in r.tracks), {source: box})
+        places = {row.id: k for k, row in enumerate(clips.table.rows)}
 
     def make(row: Row, file: Path) -> None:
-        drawn = translate(home, reading.read(row.tracks[source], kind), size)
+        if boxed:
+            drawn = drawn_of(home, clips[0, places[row.id]]["clips"][source].transpose(1, 2, 3, 0))
+        else:
+            drawn = translate(home, reading.read(row.tracks[source], kind), size)
         if video:
             write_lossless(file, drawn, round(row.tracks[source].rate or 30))
         else:
             np.savez_compressed(file, frames=drawn)
 
-    return write_view(table, out, source, name, given, ".mkv" if video else ".npz", make, progress=progress)
+    return write_view(table, out, source, name, given, ".mkv" if video else ".npz", make,
+                      keep_space=not boxed, progress=progress)
+
+
+def short_side(home: Bundle) -> int:
+    """The short side of the frames that a translator was trained on."""
+    return max(8, round(home.framing.size / home.framing.keep))
+
+
+def translate(home: Bundle, frames: np.ndarray, size: int = 0) -> np.ndarray:
+    """What a translator draws of whole frames ``(T, H, W, C)``: ``(T, h, w, C')`` in the target's unit and type.
+
+    The short side is ``size``, or that of training where it is 0; dark pictures are made brighter as they were there.
+    """
+    height, width = frames.shape[1:3]
+    scale = (size or short_side(home)) / min(height, width)
+    extent = (max(8, round(width * scale)), max(8, round(height * scale)))
+    pictures = np.stack([_resized(frame, extent, home.modality) for frame in frames])
+    if home.framing.brighten != "none":
+        grey = np.rint(pictures).astype(np.uint8).transpose(3, 0, 1, 2)
+        pictures = brighten(grey, home.framing.brighten, home.framing.strength).transpose(1, 2, 3, 0)
+    return drawn_of(home, pictures)
 
 
 @torch.inference_mode()
-def translate(home: Bundle, frames: np.ndarray, size: int = 0) -> np.ndarray:
-    """What a translator draws of frames ``(T, H, W, C)``: ``(T, h, w, C')`` in the target's unit and type.
-
-    The short side is ``size``, or that of training where it is 0. One frame at a time: a clip of any length fits.
-    """
+def drawn_of(home: Bundle, pictures: np.ndarray) -> np.ndarray:
+    """What a translator draws of pictures ``(T, h, w, C)`` as it takes them, one at a time: a clip of any length fits."""
     net, given = home.net, modality(home.net.target)
-    height, width = frames.shape[1:3]
-    short = size or max(8, round(home.framing.size / home.framing.keep))
-    scale = short / min(height, width)
-    extent = (max(8, round(width * scale)), max(8, round(height * scale)))
     device = next(net.parameters()).device
     drawn = []
-    for frame in frames:
-        picture = _resized(frame, extent, home.modality)
-        clip = torch.from_numpy(picture).to(device, torch.float32).permute(2, 0, 1)[None, :, None]
+    for picture in pictures:
+        clip = torch.tensor(picture, dtype=torch.float32, device=device).permute(2, 0, 1)[None, :, None]
         drawn.append(net(clip)[0, :, 0].permute(1, 2, 0).cpu().numpy())
-    limits = (given.low, given.high)
-    stacked = np.stack(drawn).clip(*limits)
+    stacked = np.stack(drawn).clip(given.low, given.high)
     return stacked.astype(np.float32) if given.dtype == "float32" else np.rint(stacked).astype(given.dtype)
 
 
