@@ -186,8 +186,6 @@ def test_bad_casts_are_told():
         schemes.build("translator", {"generator": generator(), "back": generator("thermal", "depth")}, {"mode": "unpaired"})
     with pytest.raises(ModaliftError, match="is what the generator reads"):
         scheme(target="rgb")
-    with pytest.raises(ModaliftError, match="sees one frame at a time"):
-        networks.build("translator", view="rgb", target="thermal", motion="clip")
     with pytest.raises(ModaliftError, match="warm lies in"):
         scheme(warm=1.0)
     with pytest.raises(ModaliftError, match="the batch has no view 'nir'"):

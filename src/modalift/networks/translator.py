@@ -167,8 +167,6 @@ def translator(prepare: Prepare, *, classes: int, frames: int, size: int, target
     (Ge et al. 2020) and so MTCD take it; with a sigmoid as in SDA's public code. Biases before normalisation, which do
     nothing, are left out: 11,372,931 parameters instead of 11,378,179 for three channels to three.
     """
-    if prepare.motion != "none":
-        raise ModaliftError(f"network.motion = {prepare.motion}: a translator sees one frame at a time - remove it")
     given = modality(target)
     if given.kind != "video" or not given.channels:
         raise ModaliftError(f"network.target = {target}: a translator gives pictures - name a video modality of fixed channels")
