@@ -67,3 +67,15 @@ def test_wrong_shares_are_told():
         made(draw=0.8)
     with pytest.raises(ModaliftError, match=r"scheme\.nearer = 0"):
         made(nearer=0.0)
+
+
+def test_where_near_is_bright_the_silhouette_is_the_other_part():
+    given = batch()
+    given.clips["depth"] = torch.tensor([1500.0, 2500.0, 2500.0, 2500.0]).view(4, 1, 1, 1, 1).expand(4, 1, 4, 32, 32).clone()
+    shares = []
+    for bright in (False, True):
+        scheme = made(bright=bright)
+        for p in scheme.wide.parameters():
+            torch.nn.init.zeros_(p)  # draws nothing, so the error is the silhouette's share
+        shares.append(scheme(given, Progress(epoch=0, epochs=10))["draw/depth>student"][1].item())
+    assert shares == [0.25, 0.75]

@@ -54,7 +54,8 @@ class MSD(Scheme):
         classify, shallow, deep: :math:`w_c, w_l, w_g`.
         near, far: the target's readings that become 0 and 1, in its own unit (millimetres of depth; 0 and 255 for a grey
             picture); what lies outside is clipped.
-        nearer: draw the silhouette of what is nearer than this instead (the ablation of Table VIII); 0: do not.
+        nearer: draw the silhouette of what is nearer than this instead (the ablation of Table VIII); 0: do not. Nearer is
+            below where ``near`` is below ``far``, and above where near is bright.
         shallow_scale, deep_scale: a drawing's extents as ``full`` or ``quarter`` of the clip's (Table VII).
         shallow_stage, deep_stage: names of the stages; by default the first and the last.
         sigmoid: whether drawings are kept in [0, 1].
@@ -112,7 +113,8 @@ class MSD(Scheme):
         sensed = batch.valid[self.target][rows[both]] if self.target in batch.valid else torch.ones_like(picture[:, :1]).bool()
         target = picture.mean(1, keepdim=True)
         if self.nearer:
-            target = (sensed & (target < self.nearer)).to(made.dtype)
+            near = target < self.nearer if self.near < self.far else target > self.nearer
+            target = (sensed & near).to(made.dtype)
         else:
             target = ((target - self.near) / (self.far - self.near)).clamp(0, 1)
         if made.shape[2] != target.shape[2]:  # a network that thins out time draws the frames that it kept

@@ -27,6 +27,7 @@ class SegmentationLSTM(MSD):
             24 or all frames of a clip.
         target: the view to draw.
         nearer: :math:`d_0`, in the target's unit: what is nearer is the hand.
+        bright: whether larger readings are nearer, as in pictures that show near as bright.
         draw: share of training that draws.
         still: share of training after that in which the encoder stands still.
         deep_stage: the stage that the drawing is made from; by default the last.
@@ -37,9 +38,10 @@ class SegmentationLSTM(MSD):
 
     rests = True
 
-    def __init__(self, student: Recognizer, *, target: str = "depth", nearer: float = 1000.0, draw: float = 0.4,
-                 still: float = 0.3, deep_stage: str = "") -> None:
-        super().__init__(student, target=target, nearer=nearer, deep_scale="full", deep_stage=deep_stage)
+    def __init__(self, student: Recognizer, *, target: str = "depth", nearer: float = 1000.0, bright: bool = False,
+                 draw: float = 0.4, still: float = 0.3, deep_stage: str = "") -> None:
+        super().__init__(student, target=target, nearer=nearer, near=float(bright), far=float(not bright), deep_scale="full",
+                         deep_stage=deep_stage)
         if draw < 0 or still < 0 or draw + still >= 1:
             raise ModaliftError(f"scheme.draw = {draw}, scheme.still = {still} - shares of training whose sum is below 1")
         if nearer <= 0:
