@@ -126,6 +126,14 @@ def test_channel_correlation_matches_the_reference():
     close(losses.channel_correlation(given("ccskd_s"), given("ccskd_t")), value("ccskd_cd"))
 
 
+def test_the_selective_weight_weighs_the_divergence():
+    # After 35 epochs: .9. The authors' code weighs both log-probabilities instead, and has .4121.
+    student, teacher = given("logits_s"), given("logits_t")
+    each = losses.soft_target(student, teacher, 1.0, per_sample=True)
+    weighed = losses.selective_weight(teacher, labels("labels6"), decay=0.9) * each
+    assert round(weighed.mean().item(), 4) == 0.6666
+
+
 def test_batch_hard_triplet_matches_the_reference():
     x, who = given("reid_feat").requires_grad_(), labels("labels8")
     for margin, name in ((0.3, "triplet_bh_m0.3"), (0.0, "triplet_bh_m0")):
@@ -157,6 +165,7 @@ def test_graph_attention_matches_the_reference():
     close(losses.graph_attention(own, shown, project), sum(terms.values()) / 2)
     close(losses.graph_attention(own, shown), sum(plain.values()) / 2)
     close(losses.graph_attention(own[:1], shown[:1], project), terms["11"])
+    close(losses.graph_attention(own, shown, project, pairs="same"), (terms["11"] + terms["22"]) / 2)
 
 
 def test_mtcd_distances_match_the_reference():

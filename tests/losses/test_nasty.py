@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from modalift import losses
+from modalift.losses.depth_reconstruction import readings
 
 
 def maps(kind: str, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,6 +87,15 @@ def test_focal_weight_is_finite_and_limited():
     assert losses.focal_weight(own, other, limit=10.0).tolist() == [10.0, 0.0]
 
 
+def test_a_focal_weight_with_gradient_moves_its_own_loss_alone():
+    own, other = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in ([1.0, 0.5, 9.0], [0.5, 1.0, 0.0]))
+    losses.focal_weight(own, other, 2.0, limit=10.0, rho_grad=True).sum().backward()
+    expected = torch.tensor([2 * math.e, 0.0, 0.0], dtype=torch.float64)  # beta e^(beta delta); none below 0 and at the limit
+    torch.testing.assert_close(own.grad, expected)
+    assert other.grad is None
+    assert not losses.focal_weight(own, other).requires_grad
+
+
 def test_losses_ignore_autocast():
     own, other = maps("plain")
     plain = losses.semantic_alignment(own, other)
@@ -128,6 +140,9 @@ MAPS = {
     "graph_attention": lambda a, b: losses.graph_attention([a, a], [b, b]),
     "graph_projected": lambda a, b: losses.graph_attention([a], [b], lambda i, j, x: x),
     "graph_sharp": lambda a, b: losses.graph_attention([a], [b], temperature=0.1, sigma=0.3, residual=True),
+    "graph_median": lambda a, b: losses.graph_attention([a], [b], sigma="median"),
+    "graph_cross": lambda a, b: losses.graph_attention([a, a], [b, b], graph="cross", sigma=0.3, temperature=0.1),
+    "graph_cross_median": lambda a, b: losses.graph_attention([a], [b], lambda i, j, x: x, graph="cross", sigma="median"),
     "depth_reconstruction": lambda a, b: losses.depth_reconstruction(a[:, :1], b[:, :1], b[:, :1] > 0.3),
     "cycle_consistency": losses.cycle_consistency,
     "identity_mapping": losses.identity_mapping,
@@ -185,7 +200,7 @@ def test_losses_of_maps_are_finite_and_tame(name, kind, dtype):
         assert other.grad is None, "the other side is a target"
 
 
-@pytest.mark.parametrize("name", list(MAPS))
+@pytest.mark.parametrize("name", [name for name in MAPS if "median" not in name])  # a median is a number, not a function
 def test_gradients_of_losses_of_maps_are_those_of_the_value(name):
     torch.manual_seed(3)
     own = torch.rand(4, 3, 1, 2, 2, dtype=torch.float64, requires_grad=True)
@@ -279,6 +294,43 @@ def test_holes_of_the_depth_picture_do_not_count():
     constant = torch.full((2, 1, 3, 4, 4), 0.5)
     half = torch.where(hole, torch.zeros_like(depth), torch.full_like(depth, 0.5))
     assert losses.depth_reconstruction(constant, half, ~hole, antialias=True).item() == pytest.approx(0.0, abs=1e-10)
+
+
+def test_a_clip_without_readings_does_not_dilute_the_others():
+    depth, drawn = torch.rand(3, 1, 2, 8, 8), torch.rand(3, 1, 2, 8, 8)
+    seen = torch.rand(3, 1, 2, 8, 8) < 0.5
+    seen[1] = False
+    seen[2] = False
+    seen[2, :, :, 0, 0] = True  # one reading a frame
+    by_hand = [(drawn[i] - depth[i])[seen[i]].square().mean() for i in (0, 2)]
+    assert losses.depth_reconstruction(drawn, depth, seen).item() == pytest.approx((sum(by_hand) / 2).item(), rel=1e-5)
+    each = losses.depth_reconstruction(drawn, depth, seen, per_sample=True)
+    torch.testing.assert_close(each, torch.stack([by_hand[0], torch.zeros(()), by_hand[1]]))
+    assert readings(seen, 8, 8).tolist() == [True, False, True]
+    assert readings(seen, 2, 2).tolist() == [True, False, False], "of 4 x 4 pixels the middle ones are read"
+    assert readings(seen, 2, 2, antialias=True).tolist() == [True, False, True]
+
+
+def test_the_graphs_between_two_networks_are_those_of_one_where_their_maps_are_equal():
+    torch.manual_seed(0)
+    one, other = torch.rand(2, 4, 3, 1, 2, 2, dtype=torch.float64)
+    for sigma in (1.0, 0.3, "median"):
+        for graph in losses.cross_graphs(one, one, sigma):
+            torch.testing.assert_close(graph, losses.batch_graph(one, sigma))
+    a, b = one.flatten(1), other.flatten(1)
+    edges = torch.tensor([[math.exp(-(x - y).square().mean() / (2 * 0.3**2)) for y in b] for x in a], dtype=torch.float64)
+    for found, e in zip(losses.cross_graphs(one, other, 0.3), (edges, edges.T), strict=True):
+        root = e.sum(1).rsqrt()
+        torch.testing.assert_close(found, root[:, None] * e * root)
+
+
+def test_the_median_width_is_that_of_two_clips_and_has_no_gradient():
+    torch.manual_seed(0)
+    x = torch.rand(5, 3, 1, 2, 2, dtype=torch.float64)
+    square = torch.pdist(x.flatten(1)).square() / 12
+    torch.testing.assert_close(losses.batch_graph(x, "median"), losses.batch_graph(x, square.median().item() ** 0.5))
+    torch.testing.assert_close(losses.batch_graph(1e3 * x, "median"), losses.batch_graph(x, "median"))
+    assert torch.equal(losses.batch_graph(torch.ones(4, 3, 1, 2, 2), "median"), torch.full((4, 4), 0.25))
 
 
 def test_the_paper_s_graph_loss_sees_batch_means_and_a_sharp_one_sees_clips():

@@ -10,6 +10,11 @@ from modalift.losses.maps import as_clip
 from modalift.losses.precision import full_precision
 
 
+def readings(valid: Tensor, height: int, width: int, antialias: bool = False) -> Tensor:
+    """Which clips have any reading left at these extents: bool ``(B, 1, T, H, W)`` to ``(B,)``."""
+    return resized(valid.float(), height, width, antialias).flatten(1).amax(1) > 0
+
+
 def resized(picture: Tensor, height: int, width: int, antialias: bool = False) -> Tensor:
     """Frames ``(B, C, T, H, W)`` brought to other extents by bilinear interpolation."""
     if picture.shape[3:] == (height, width):
@@ -24,10 +29,11 @@ def depth_reconstruction(drawn: Tensor, depth: Tensor, valid: Tensor | None = No
                          per_sample: bool = False) -> Tensor:
     r"""Mean squared error of a drawn depth picture.
 
-    .. math:: L = \frac{\sum_p v_p\, (\hat d_p - d_p)^2}{\sum_p v_p}
+    .. math:: L = \overline{\ \sum_p v_p\, (\hat d_p - d_p)^2 \big/ \sum_p v_p\ }
 
-    where d is the depth in [0, 1], resized to the drawing's extents, and v says where the sensor had a reading: a pixel
-    of the smaller picture counts by the share of its readings. Averaged over clips, frames and pixels.
+    where d is the depth in [0, 1], resized to the drawing's extents, p runs over a clip's frames and pixels, and v says where
+    the sensor had a reading: a pixel of the smaller picture counts by the share of its readings. The mean is over the clips
+    that have any.
 
     Args:
         drawn: ``(B, 1, T, h, w)`` or ``(B, 1, h, w)``.
@@ -49,12 +55,10 @@ def depth_reconstruction(drawn: Tensor, depth: Tensor, valid: Tensor | None = No
     if valid is None:
         weight, target = torch.ones_like(drawn), resized(depth, height, width, antialias)
     else:
-        seen = as_clip(valid).to(drawn.dtype)
-        weight = resized(seen, height, width, antialias)
-        readings = torch.where(as_clip(valid), depth, torch.zeros_like(depth))
-        target = resized(readings, height, width, antialias) / weight.clamp_min(1e-6)
+        weight = resized(as_clip(valid).to(drawn.dtype), height, width, antialias)
+        read = torch.where(as_clip(valid), depth, torch.zeros_like(depth))
+        target = resized(read, height, width, antialias) / weight.clamp_min(1e-6)
     error = (weight * (drawn - target).square()).flatten(1).sum(1)
     count = weight.expand_as(drawn).flatten(1).sum(1)
-    if per_sample:
-        return error / count.clamp_min(1e-6)
-    return error.sum() / count.sum().clamp_min(1e-6)
+    each = error / count.clamp_min(1e-6)
+    return each if per_sample else each.sum() / (count > 0).sum().clamp_min(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,24 +13,52 @@ from modalift.losses.attention_transfer import attention
 from modalift.losses.maps import as_clip, flat, pooled, smaller
 from modalift.losses.precision import full_precision
 
+Sigma = float | Literal["median"]
 
-def batch_graph(feature_map: Tensor, sigma: float = 1.0) -> Tensor:
+
+def batch_graph(feature_map: Tensor, sigma: Sigma = 1.0) -> Tensor:
     r"""A network's graph over the clips of a batch at one layer (equations 1 and 2): ``(B, ...)`` to Q, ``(B, B)``.
 
     .. math:: E_{mn} = \exp\Big(-\frac{\overline{(f_m - f_n)^2}}{2\sigma^2}\Big), \qquad Q = D^{-1/2} E D^{-1/2}
 
     where D holds the row sums of E. The squared distance is a *mean* over the numbers of the map: with the sum that is
     printed every E but the diagonal vanishes on any real map, and the graph with it. Means are taken out of the features
-    first, which changes no distance and keeps the products exact.
+    first, which changes no distance and keeps the products exact. With ``sigma="median"`` :math:`\sigma^2` is the median
+    distance of two clips of the batch, without gradient.
     """
     rows, = flat(as_clip(feature_map))
-    rows = rows - rows.mean(0, keepdim=True)
-    gram = rows @ rows.T
-    square = gram.diagonal()
-    distance = (square.unsqueeze(0) + square.unsqueeze(1) - 2 * gram).clamp_min(0) / rows.shape[1]
-    edges = torch.exp(-distance / (2 * sigma**2))
+    return _normalised(_edges(rows, rows, sigma))
+
+
+def _edges(one: Tensor, other: Tensor, sigma: Sigma) -> Tensor:
+    """Equation 1 for rows ``(B, N)`` of two kinds, or of one."""
+    a, b = (x - one.mean(0, keepdim=True) for x in (one, other))
+    gram = a @ b.T
+    mine, theirs = (gram.diagonal(),) * 2 if one is other else (x.square().sum(1) for x in (a, b))
+    distance = (mine.unsqueeze(1) + theirs.unsqueeze(0) - 2 * gram).clamp_min(0) / a.shape[1]
+    if sigma != "median":
+        return torch.exp(-distance / (2 * sigma**2))
+    apart = distance.detach()[~torch.eye(len(a), dtype=torch.bool, device=a.device)]
+    width = apart.median() if len(apart) else distance.new_zeros(())
+    return torch.exp(-distance / (2 * torch.where(width > 0, width, torch.ones_like(width))))
+
+
+def _normalised(edges: Tensor) -> Tensor:
+    """Equation 2."""
     root = edges.sum(1).rsqrt()
     return root.unsqueeze(1) * edges * root.unsqueeze(0)
+
+
+@full_precision
+def cross_graphs(student_map: Tensor, teacher_map: Tensor, sigma: Sigma = 1.0) -> tuple[Tensor, Tensor]:
+    """Equations 1 and 2 as printed: Q of the student's clips against the teacher's, and of the teacher's against the student's.
+
+    The edges are those between the two networks' maps, ``(B, N)`` or ``(B, C, T, H, W)`` of one shape; each side's graph has
+    its own clips in the rows. Of equal maps both are :func:`batch_graph`.
+    """
+    own, other = flat(student_map, teacher_map) if student_map.dim() == 5 else (student_map, teacher_map)
+    edges = _edges(own, other, sigma)
+    return _normalised(edges), _normalised(edges.T)
 
 
 @full_precision
@@ -53,8 +82,9 @@ def fused_difference(attention_weights: Tensor, student_map: Tensor, teacher_map
 
 
 def graph_attention(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor],
-                    project: Callable[[int, int, Tensor], Tensor] | None = None, *, sigma: float = 1.0,
-                    temperature: float | None = None, residual: bool = False) -> Tensor:
+                    project: Callable[[int, int, Tensor], Tensor] | None = None, *, sigma: Sigma = 1.0,
+                    temperature: float | None = None, residual: bool = False, graph: Literal["own", "cross"] = "own",
+                    pairs: Literal["all", "same"] = "all") -> Tensor:
     r"""Multi-scale graph cross-attention (MGCAM).
 
     .. math:: L = \frac1k \sum_{i,j=1}^{k} \overline{\big(W_i^S - W_j^T\big)^2}, \qquad
@@ -73,9 +103,12 @@ def graph_attention(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tenso
     Args:
         student_maps, teacher_maps: k maps each, ``(B, C, T, H, W)`` or ``(B, C, H, W)``, first layers first.
         project: ``(i, j, map) -> map`` with the channels of the teacher's layer j (from 0); None: see above.
-        sigma: width of the graphs' Gaussian, for features of about unit size.
+        sigma: width of the graphs' Gaussian, for features of about unit size; ``median``: see :func:`batch_graph`.
         temperature: divisor in the softmax; None is :math:`\sqrt B`.
         residual: whether a fused map also keeps what it was made from.
+        graph: ``own``: one graph a layer of each network; ``cross``: one a pair of layers, between the two maps that are
+            compared, as equation 1 is printed (:func:`cross_graphs`).
+        pairs: ``all`` pairs of layers, or the ``same`` depths alone.
 
     Returns a scalar. Its value depends on the size of the batch: in the limit of a batch of one it is the plain squared
     error.
@@ -84,7 +117,7 @@ def graph_attention(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tenso
         ModaliftError: two networks of different numbers of layers, or clips.
 
     Source: MGCAM+DKD, equations 1 to 6; the printed equation 1 subtracts the teacher's features from the student's, but
-    equations 2 and 3 need one graph of each. Squared distances after Wang et al. and Liu et al. (SAKDN), as means.
+    equations 2 and 3 speak of one graph of each. Squared distances after Wang et al. and Liu et al. (SAKDN), as means.
 
     Example:
         >>> x = [torch.rand(4, 3, 1, 4, 4)]
@@ -100,7 +133,7 @@ def graph_attention(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tenso
     with torch.autocast(student_maps[0].device.type, enabled=False):
         own = [as_clip(m).to(torch.promote_types(m.dtype, torch.float32)) for m in student_maps]
         shown = [as_clip(m).detach().to(torch.promote_types(m.dtype, torch.float32)) for m in teacher_maps]
-        graphs = [batch_graph(m, sigma) for m in own], [batch_graph(m, sigma) for m in shown]
+        graphs = [[batch_graph(m, sigma) for m in maps] for maps in (own, shown)] if graph == "own" else []
 
     seen: dict[tuple[int, tuple[int, int, int]], Tensor] = {}
 
@@ -115,8 +148,11 @@ def graph_attention(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tenso
     terms = []
     for i, a in enumerate(own):
         for j, b in enumerate(shown):
-            weights = cross_attention(graphs[0][i], graphs[1][j], temperature)
+            if pairs == "same" and i != j:
+                continue
             grid = smaller(a, b)
             small = shrunk(a, grid) if project is None else project(i, j, shrunk(a, grid))
+            both = (graphs[0][i], graphs[1][j]) if graphs else cross_graphs(small, shrunk(b, grid), sigma)
+            weights = cross_attention(*both, temperature)
             terms.append(fused_difference(weights, small, shrunk(b, grid), residual).mean())
     return torch.stack(terms).sum() / len(own)

@@ -70,18 +70,21 @@ def semantic_alignment(own_map: Tensor, other_map: Tensor, reduction: Literal["s
 
 
 @full_precision
-def focal_weight(own_loss: Tensor, other_loss: Tensor, focus: float = 2.0, *, limit: float | None = None) -> Tensor:
+def focal_weight(own_loss: Tensor, other_loss: Tensor, focus: float = 2.0, *, limit: float | None = None,
+                 rho_grad: bool = False) -> Tensor:
     r"""How much a network should follow another: nothing where it is itself the better one.
 
     .. math:: \rho_{m,n} = \max\big(e^{\beta (\ell_m - \ell_n)} - 1,\ 0\big)
 
     where :math:`\ell` are the classification losses of one clip and :math:`\beta` is ``focus``. The weight is detached:
-    through it a network could lower its loss by making the other worse.
+    through it a network could lower its loss by making the other worse. With ``rho_grad`` it keeps the gradient of
+    :math:`\ell_m`, which counts clips heavier that the other network understands better; :math:`\ell_n` never gets any.
 
     Args:
         own_loss, other_loss: ``(B,)`` (or any equal shape).
         focus: :math:`\beta` > 0.
-        limit: largest weight; None leaves it to the exponential, which is cut at e^80 to stay finite.
+        limit: largest weight (no gradient there); None leaves it to the exponential, which is cut at e^80 to stay finite.
+        rho_grad: see above.
 
     Source: MTUT, equation 3; a weight per clip, because the text speaks of hard examples.
 
@@ -89,6 +92,6 @@ def focal_weight(own_loss: Tensor, other_loss: Tensor, focus: float = 2.0, *, li
         >>> focal_weight(torch.tensor([1.0, 0.5]), torch.tensor([0.5, 1.0]))
         tensor([1.7183, 0.0000])
     """
-    lead = (focus * (own_loss.detach() - other_loss.detach())).clamp(min=0.0, max=80.0)
-    weight = torch.expm1(lead)
+    own_loss = own_loss if rho_grad else own_loss.detach()
+    weight = torch.expm1((focus * (own_loss - other_loss.detach())).clamp(min=0.0, max=80.0))
     return weight if limit is None else weight.clamp_max(limit)
