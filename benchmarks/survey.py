@@ -62,6 +62,7 @@ ROWS = (
     Row("mgcam_dkd_sharp_pose", "MGCAM+DKD, attention that tells clips apart", "mgcam_dkd_sharp_pose", "single_pose"),
     Row("mtcd_pose", "MTCD, its teacher alone", "mtcd_pose", "single_pose"),
     Row("msd_pose", "MSD, drawing the joints", "msd_pose"),
+    Row("single_lstm_depth", "labels only, with the recurrent network of the next row", "single_lstm_depth"),
     Row("segmentation_lstm_pose", "segmentation + LSTM, drawing the joints", "segmentation_lstm_pose"),
     Row("route_pose", "route-constrained (RCO)", "route_pose"),
     Row("finetune_depth", "pre-trained on the joints' picture, fine-tuned", "finetune_depth", "single_pose_map"),
