@@ -82,8 +82,8 @@ def write(runs: dict[str, Run], folder: Path, found: dict[str, float], epochs: i
              " differ by less than about four points do not differ. MTCD's own figures are of infrared and dark colour; its"
              " data are not public.", "",
              f"The translator (`recipes/translator/utd_depth_pose_map.yaml`, 20 epochs, {seconds:.0f} s) learned on the"
-             f" training subjects alone. On the {found['n']} test clips: PSNR {found['psnr']:.1f} dB, SSIM {found['ssim']:.3f}, edge"
-             f" agreement {found['edges']:.3f}, flicker {found['flicker']:.2f} (1: as restless as the joints' picture).", "",
+             f" training subjects alone. On the {found['n']} test clips: PSNR {found['psnr']:.1f} dB, SSIM {found['ssim']:.3f},"
+             f" edge agreement {found['edges']:.3f}, flicker {found['flicker']:.2f} (1: as restless as the joints').", "",
              f"Hardware: {machine['processor']}; PyTorch {machine['torch']}, bf16, one thread. Cost: multiply-accumulates of"
              " the training, the teacher's included, the translator's not; seconds on a machine that did other work.", "",
              "| row of Table 4 | top-1 % | tera MACs | s |", "|---|---|---|---|"]

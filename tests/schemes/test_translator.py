@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 from modalift import cli, datasets, networks, schemes
 from modalift.derive import derive
+from modalift.engine import pictures
 from modalift.engine import state as states
 from modalift.engine.evaluate import evaluate
 from modalift.engine.run import Run
@@ -253,6 +255,16 @@ def test_a_table_without_labels_trains_a_translator_that_derives_a_view(pairs, t
     assert drawn.shape == (1, 24, 33, 1)  # the short side as in training
     real = cv2.resize(cv2.imread(str(pairs / "0_thermal.png"), 0), (33, 24), interpolation=cv2.INTER_AREA)
     assert np.corrcoef(drawn.ravel(), real.ravel())[0, 1] > 0.5
+
+
+def test_the_target_is_compared_as_training_framed_it(pairs, tmp_path):
+    run = train(load_recipe(recipe(pairs, tmp_path, deceive=0.0), ["optim.epochs=1", "data.per_view.thermal.brighten=gamma"]))
+    trained, table = run.trained("generator"), datasets.open("csv", pairs).split("test")
+    psnr = {how: pictures.summary(pictures.compare(trained.net, ClipSet(table, {
+        "rgb": trained.framing, "thermal": replace(trained.framing, brighten=how)}), "thermal"))["psnr"]
+        for how in ("gamma", "none")}
+    assert evaluate(run)["generator"]["psnr"] == pytest.approx(psnr["gamma"])
+    assert psnr["none"] != pytest.approx(psnr["gamma"])
 
 
 def test_it_is_explained_and_looked_at_before_training(pairs, tmp_path, monkeypatch, capsys):

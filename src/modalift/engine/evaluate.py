@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from modalift.engine import joint, pictures
-from modalift.engine.experiment import Experiment, open_table
+from modalift.engine.experiment import Experiment, framing_of, open_table
 from modalift.engine.metrics import score
 from modalift.engine.optim import MovingAverage
 from modalift.engine.run import FUSION, Run, Trained, read_network
@@ -175,7 +175,8 @@ def _pictures(recipe: Recipe, part: Table, trained: Trained, cache: Cache | None
                             " compared - look at them with `modalift derive pseudo_ir`")
     if protocol.time_views > 1 or protocol.crops > 1:
         raise ModaliftError("protocol: a translator is looked at once - set time_views and crops to 1")
-    clips = ClipSet(pairs, dict.fromkeys((net.view, target), trained.framing), augment=None, seed=recipe.run.seed, cache=cache)
+    framings = {net.view: trained.framing, target: framing_of(recipe, target, part)}
+    clips = ClipSet(pairs, framings, augment=None, seed=recipe.run.seed, cache=cache)
     left_out = clips.probe()
     found = pictures.compare(net, clips, target, workers=recipe.run.workers)
     return {**pictures.summary(found), "target": target, "per_clip": found, "left_out": left_out}

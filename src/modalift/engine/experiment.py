@@ -131,7 +131,7 @@ def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
         if allowed and view not in allowed:
             raise ModaliftError(f"the scheme reads the view '{view}', which data.modalities leaves out"
                                 f" ({', '.join(allowed)})")
-        framings.setdefault(view, _framing(recipe, view, table))
+        framings.setdefault(view, framing_of(recipe, view, table))
     for role, net in scheme.students.items():
         if framings[net.view].region == "valid" and table.modality(net.view).invalid is None:
             raise ModaliftError(f"networks.{role}: data.region=valid of '{net.view}' would be cut by another sensor, which is"
@@ -224,7 +224,8 @@ def _hide_labels(table: Table, share: float, seed: int) -> Table:
     return table.map(lambda r: r if r.id in kept else dataclasses.replace(r, label=None))
 
 
-def _framing(recipe: Recipe, view: str, table: Table) -> Framing:
+def framing_of(recipe: Recipe, view: str, table: Table) -> Framing:
+    """How a recipe frames a view."""
     data = recipe.data
     base = {f.name: getattr(data, f.name) for f in dataclasses.fields(Framing)}
     own = data.per_view.get(view, {})
@@ -265,7 +266,7 @@ def _network(recipe: Recipe, role: str, section: NetworkSection, table: Table, f
     sensor = table.modality(view)
     if not table.classes and networks.has_classes(section.name):
         raise ModaliftError(f"{table.name}: no clip has a label - nothing can be learned to be told apart")
-    framing = framings.setdefault(view, _framing(recipe, view, table))
+    framing = framings.setdefault(view, framing_of(recipe, view, table))
     options = {"frames": framing.frames, "size": framing.size, "channels": sensor.channels, **(section.model_extra or {})}
     # The student starts alike whatever stands beside it: its first weights depend on the seed and the role alone.
     with torch.random.fork_rng(devices=[]):
