@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 
 from modalift.engine import state as states
-from modalift.engine.run import Run
 from modalift.engine.train import train
 from modalift.errors import ModaliftError
 from modalift.recipe import load_recipe
@@ -72,36 +71,6 @@ def test_killed_in_the_middle_it_ends_as_if_nothing_had_happened(recipe_file, tm
 def _places(run: Path) -> list[tuple]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [(e["kind"], e["epoch"], e["step"], e["loss"]) for e in lines]
-
-
-@pytest.mark.parametrize("scheme", ["single", "distill", "mtut"])
-def test_stopped_at_every_step_it_ends_the_same(recipe_file, tmp_path, scheme, teacher, monkeypatch):
-    """A stop after each checkpoint, in one process: every place that a kill can leave, for every scheme."""
-    networks = None
-    if scheme == "distill":
-        networks = {"student": {"name": "small", "view": "depth", "width": 4}, "teacher": {"init": str(teacher)}}
-    recipe = recipe_file(scheme, networks=networks, optim={"epochs": 3, "batch": 4}, run={"save_s": 1e-6})
-    train(load_recipe(recipe, [f"run.dir={tmp_path / 'whole'}"]))
-    saves, save = [0], states.State.save
-
-    def stop(self, path):
-        save(self, path)
-        saves[0] += 1
-        if path.name == "last.pt":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(states.State, "save", stop)
-    for _ in range(40):
-        try:
-            train(load_recipe(recipe, [f"run.dir={tmp_path / 'parts'}"]))
-            break
-        except KeyboardInterrupt:
-            if Run(tmp_path / "parts").finished:
-                break
-        if json.loads((tmp_path / "whole" / "log.jsonl").read_text().splitlines()[-1])["step"] < saves[0]:
-            monkeypatch.undo()
-    assert saves[0] > 3
-    same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_run_folder_of_another_recipe_is_refused(recipe_file, tmp_path):

@@ -71,6 +71,12 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     model, (steps, per_step) = spread(scheme.train(), world, idle), experiment.steps(world.size)
     saver = Saver(run, state, logs, world, settings.save_s)
 
+    def rate(name: str, step: int) -> float:
+        """The learning rate of an update at a step: what a resumed run logs too, whose step is behind it."""
+        return own[name].lr * factor(own[name], step / steps, state.plateau.scale)
+
+    shown = [*updates][-1]  # whose rate is logged
+
     def step(batch: Any, name: str, last: bool) -> Terms:
         """One update's forward and backward; ``last`` closes the accumulation."""
         where = Progress(state.epoch, optim.epochs, state.step, steps * optim.epochs, name)
@@ -93,7 +99,7 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     with progress_bar(console, world.chief) as bar:
         task = bar.add_task("training", total=steps * optim.epochs, completed=state.step, says="")
         while state.epoch < optim.epochs:
-            started, batches, rate = time.perf_counter(), 0, 0.0
+            started, batches = time.perf_counter(), 0
             for batch in loader(clips, batch=optim.batch, shuffle=True, seed=settings.seed, epoch=state.epoch,
                                 start=state.sample, workers=settings.workers, drop_last=len(train) >= per_step,
                                 rank=world.rank, world=world.size, per_class=optim.per_class):
@@ -103,8 +109,7 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
                 closes = batches % optim.accumulate == 0
                 terms: Terms = {}
                 for name in updates:
-                    rate = own[name].lr * factor(own[name], state.step / steps, state.plateau.scale)
-                    set_rate(optimizers[name], rate)
+                    set_rate(optimizers[name], rate(name, state.step))
                     terms |= step(batch, name, closes)
                 add(state.sums, terms)
                 if not closes:
@@ -115,12 +120,12 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
                 if state.average:
                     state.average.update(students, state.step)
                 if state.step % max(1, steps // 20) == 0:
-                    logs.write({"kind": "step", "epoch": state.epoch, "step": state.step, "lr": rate,
+                    logs.write({"kind": "step", "epoch": state.epoch, "step": state.step, "lr": rate(shown, state.step - 1),
                                 "loss": float(total(terms).detach()), **say(terms)})
                 bar.update(task, completed=state.step)
                 saver.maybe()
             state.seconds += time.perf_counter() - started
-            entry = {"kind": "epoch", "epoch": state.epoch, "step": state.step, "lr": rate,
+            entry = {"kind": "epoch", "epoch": state.epoch, "step": state.step, "lr": rate(shown, state.step - 1),
                      "seconds": round(state.seconds, 3), **means(state.sums)}
             state.epoch, state.sample, state.sums = state.epoch + 1, 0, {}
             if len(experiment.table.split("val")) and state.epoch % recipe.protocol.eval_every == 0:
