@@ -1,0 +1,61 @@
+"""Evaluation looks at every clip of a split once: no batch is padded, whatever its number and that of processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from modalift.engine.evaluate import answer, evaluate, predictions
+from modalift.engine.experiment import assemble
+from modalift.engine.run import Run
+from modalift.engine.statistics import Predictions
+from modalift.loading.clips import ClipSet
+from modalift.recipe import load_recipe
+
+
+@pytest.mark.parametrize("batch", [1, 5, 12, 32])
+@pytest.mark.parametrize("views", [1, 3])
+def test_as_many_answers_as_clips_each_that_of_the_clip_alone(recipe_file, batch, views):
+    experiment = assemble(load_recipe(recipe_file()))
+    net = experiment.scheme.roles["student"].eval()
+    part = experiment.table.split("train")
+    clips = ClipSet(part, {"depth": experiment.framings["depth"]}, augment=None, seed=0, time_views=views)
+    sizes: list[int] = []
+    net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    found = answer(net, clips, batch=batch)
+    assert len(found) == len(part) == 12
+    assert sum(sizes) == 12 * views, "nothing is looked at twice, nothing made up"
+    for i, row in enumerate(part):
+        alone = ClipSet(part.where(lambda r, row=row: r.id == row.id), {"depth": experiment.framings["depth"]}, augment=None,
+                        seed=0, time_views=views)
+        np.testing.assert_allclose(found[i], answer(net, alone)[0], rtol=1e-4, atol=1e-6)
+
+
+def test_predictions_are_of_the_clips_of_the_split_in_their_order(recipe_file):
+    experiment = assemble(load_recipe(recipe_file(data={"limit": 5})))
+    part = experiment.table.split("val")
+    clips = ClipSet(part, {"depth": experiment.framings["depth"]}, augment=None, seed=0)
+    found = predictions(experiment.scheme.roles["student"], clips)
+    assert found.ids.tolist() == [r.id for r in part]
+    assert len(found) == 5
+
+
+def test_two_processes_see_the_split_that_one_sees(recipe_file, tmp_path):
+    """Five clips, two processes with batches of two: one clip alone, and none twice."""
+    recipe = recipe_file(data={"limit": 5}, optim={"epochs": 1, "batch": 2})
+    both = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29551", "-m", "modalift.cli"]
+    done = subprocess.run([*both, "train", str(recipe)], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-1500:]
+    run = Run(tmp_path / "run")
+    logged = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()][-1]["val"]["student"]
+    evaluate(run, "val")
+    found = Predictions.load(run.predictions("student", "val"))
+    assert len(found) == len(set(found.ids)) == 5
+    chosen = torch.tensor(found.probabilities)[torch.arange(5), torch.tensor(found.labels)]
+    assert logged["top1"] == pytest.approx(found.right.mean())
+    assert logged["loss"] == pytest.approx(-chosen.log().mean().item(), rel=1e-5)
