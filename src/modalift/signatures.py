@@ -32,7 +32,7 @@ def checked(maker: Callable[..., Any], given: Mapping[str, Any], known: Mapping[
         who: what is made, for messages, e.g. ``scheme 'mtut'``.
 
     Raises:
-        ModaliftError: an unknown key, with the nearest one, or a value of the wrong type.
+        ModaliftError: an unknown key or word, with the nearest one, or a value of the wrong type.
     """
     for key in given:
         if key not in known:
@@ -44,5 +44,22 @@ def checked(maker: Callable[..., Any], given: Mapping[str, Any], known: Mapping[
         made = model(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ModaliftError(f"{where}.{first['loc'][0]} = {reprlib.repr(first['input'])}: {first['msg']}") from None
+        key, told = str(first["loc"][0]), first["msg"]
+        words = choices(hints[key][0])
+        meant = nearest(given[key], words) if words else ""
+        if meant.startswith("did you") or (meant and first["type"] != "literal_error"):  # that one lists the known ones
+            told += f" - {meant}"
+        raise ModaliftError(f"{where}.{key} = {reprlib.repr(first['input'])}: {told}") from None
     return {key: getattr(made, key) for key in given}
+
+
+def choices(hint: Any) -> list[str]:
+    """The words that a type allows: those of a ``Literal``, alone or in a union.
+
+    Example:
+        >>> choices(float | typing.Literal["median"])
+        ['median']
+    """
+    if typing.get_origin(hint) is typing.Literal:
+        return [word for word in typing.get_args(hint) if isinstance(word, str)]
+    return [word for part in typing.get_args(hint) for word in choices(part)]
