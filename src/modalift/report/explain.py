@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
+from torch import nn
 
 from modalift.engine.experiment import Experiment
 from modalift.engine.train import epoch_macs, own_macs
@@ -50,6 +52,44 @@ def describe(net: Recognizer) -> str:
     return " ".join([net.config.get("name", "?"), *shown, *extra])
 
 
+@dataclass(frozen=True)
+class Part:
+    """What learns beside the networks and never ships."""
+
+    name: str
+    made_of: str
+    parameters: int
+
+
+def parts(experiment: Experiment) -> list[Part]:
+    """Decoders, projections, judges; and the head of a joint answer, which all of its networks share."""
+    scheme, found = experiment.scheme, []
+    for name, module in scheme.parts.items():
+        parameters = sum(p.numel() for p in module.parameters())
+        if scheme.fusion is not None and module is scheme.fusion.head:
+            what = f"{scheme.fusion.head.mode} fusion, shared: the joint answer of {', '.join(scheme.fusion.networks)}"
+            found.append(Part(name, what, parameters))
+        elif parameters:
+            found.append(Part(name, made_of(module), parameters))
+    return found
+
+
+def made_of(module: nn.Module) -> str:
+    """A module's kind, or what of a list of modules learns.
+
+    Example:
+        >>> made_of(nn.ModuleList([nn.ModuleList([nn.Linear(1, 1)]), nn.Linear(1, 1), nn.Identity()]))
+        '2 Linear'
+    """
+    def inside(m: nn.Module) -> list[nn.Module]:
+        return [leaf for child in m for leaf in inside(child)] if isinstance(m, nn.ModuleList) else [m]
+
+    if not isinstance(module, nn.ModuleList):
+        return type(module).__name__
+    counts = Counter(type(leaf).__name__ for leaf in inside(module) if next(leaf.parameters(), None) is not None)
+    return ", ".join(f"{n} {kind}" for kind, n in counts.items())
+
+
 def rehearse(experiment: Experiment) -> Terms:
     """The scheme's terms on two invented clips: the names are what the scheme really computes."""
     views = sorted(experiment.scheme.needs())
@@ -72,6 +112,8 @@ def as_json(experiment: Experiment) -> dict[str, Any]:
     return {
         "scheme": experiment.recipe.scheme.name,
         "cast": [vars(m) for m in cast(experiment)],
+        "parts": [vars(p) for p in parts(experiment)],
+        "notes": experiment.scheme.notes,
         "terms": {k: w for k, (w, _) in rehearse(experiment).items()},
         "train_clips": len(experiment.train),
         "labelled": sum(r.label is not None for r in experiment.train),
@@ -88,6 +130,14 @@ def render(experiment: Experiment) -> Group:
     for m in cast(experiment):
         people.add_row(Text(m.role), m.network, Text(m.view), m.clip, "yes" if m.learns else "frozen",
                        "[green]yes[/]" if m.ships else "stays home", f"{m.parameters:,}", f"{m.macs:,}")
+    shown: list[RenderableType] = [people]
+    if facts["parts"]:
+        beside = RichTable(title="what learns beside them, and never ships", title_justify="left")
+        for name in ("part", "made of", "parameters"):
+            beside.add_column(name, justify="right" if name == "parameters" else "left")
+        for p in parts(experiment):
+            beside.add_row(p.name, Text(p.made_of), f"{p.parameters:,}")
+        shown.append(beside)
     lessons = RichTable(title="what is learnt", title_justify="left")
     for name in ("term", "weight", "who teaches whom"):
         lessons.add_column(name)
@@ -96,7 +146,7 @@ def render(experiment: Experiment) -> Group:
     text = Text(f"{facts['train_clips']} training clips, {facts['labelled']} of them with a label; "
                 f"{recipe.optim.epochs} epochs cost {facts['macs_in_all'] / 1e12:.3g} tera multiply-accumulates"
                 " (a backward pass counted as two forward ones)")
-    return Group(people, lessons, text)
+    return Group(*shown, lessons, *(Text(f"note: {note}") for note in facts["notes"]), text)
 
 
 def who(term: str) -> str:
@@ -113,5 +163,5 @@ def who(term: str) -> str:
     _, _, roles = term.partition("/")
     teacher, arrow, learner = roles.partition(">")
     if not arrow:
-        return f"labels teach {teacher}"
+        return f"labels teach {teacher.replace('+', ' and ')}"
     return f"{teacher.replace('+', ' and ')} teach{'' if '+' in teacher else 'es'} {learner.replace('+', ' and ')}"
