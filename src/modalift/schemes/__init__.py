@@ -17,6 +17,7 @@ from modalift.schemes.scheme import (
     average,
     common,
     joint,
+    joint_count,
     joint_mean,
     label_loss,
     labels_of,
@@ -75,7 +76,7 @@ def build(name: str, networks: Mapping[str, Any], settings: Mapping[str, Any] | 
     """A scheme over networks by role.
 
     Raises:
-        ModaliftError: a role without a network, a network without a role, or a wrong setting.
+        ModaliftError: a role without a network, a network without a role, a wrong setting, or one that would do nothing.
     """
     named, more = roles_of(name)
     missing = [r for r in named if r not in networks]
@@ -100,7 +101,12 @@ def build(name: str, networks: Mapping[str, Any], settings: Mapping[str, Any] | 
         told = ", ".join(f"{role} {count}" for role, count in known_classes.items())
         raise ModaliftError(f"scheme '{name}': its networks know different numbers of classes ({told}) - train them on the"
                             " same classes")
-    return SCHEMES[name](**arguments, **check_settings(name, settings or {}))
+    asked = check_settings(name, settings or {})
+    made = SCHEMES[name](**arguments, **asked)
+    for key in asked:
+        if key in made.idle:
+            raise ModaliftError(f"scheme.{key} does nothing {made.idle[key]} - remove it")
+    return made
 
 
 from modalift.schemes import (  # noqa: E402  (schemes register themselves)
@@ -122,6 +128,6 @@ from modalift.schemes import (  # noqa: E402  (schemes register themselves)
 )
 
 __all__ = [
-    "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "joint", "joint_mean",
-    "label_loss", "labels_of", "look", "optional_roles_of", "roles_of", "scheme", "settings_of", "total", "watch",
+    "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "joint", "joint_count",
+    "joint_mean", "label_loss", "labels_of", "look", "optional_roles_of", "roles_of", "scheme", "settings_of", "total", "watch",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from modalift.errors import ModaliftError
 from modalift.losses.precision import full
@@ -104,6 +106,16 @@ class Scheme(nn.Module):
                 if id(m) not in mine and not any(id(x) in mine for x in m.modules())}
 
     @property
+    def idle(self) -> dict[str, str]:
+        """Settings that do nothing under the others or with these networks -> where; one that a recipe gives is refused."""
+        return {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know before training and neither the cast nor the terms tell."""
+        return []
+
+    @property
     def fusion(self) -> Fusion | None:
         """A joint answer of several sensors, evaluated beside the students as ``fusion`` and never shipped; None: none."""
         return None
@@ -143,6 +155,13 @@ def scheme(name: str) -> Callable[[S], S]:
     return decorate
 
 
+def not_negative(**settings: float) -> None:
+    """Raises for weights below 0, which would teach the opposite."""
+    for name, value in settings.items():
+        if value < 0:
+            raise ModaliftError(f"scheme.{name} = {value} - it must not be below 0")
+
+
 # ---- the words of a scheme ------------------------------------------------------------------------------------------
 
 
@@ -169,9 +188,27 @@ def watch(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observat
 
 
 def look(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observation:
-    """:func:`watch` without gradients: for a teacher that only shows."""
-    with torch.no_grad():
+    """:func:`watch` without gradients, and without moving the network's statistics: for a teacher that only shows."""
+    with torch.no_grad(), still(net):
         return watch(net, batch, stages)
+
+
+@contextmanager
+def still(net: nn.Module) -> Iterator[None]:
+    """While it lasts a network normalises as ever, but moves copies of its running statistics.
+
+    Copies, because a graph that is still to be walked back may hold the statistics themselves.
+    """
+    held = [(m, dict(m.named_buffers(recurse=False))) for m in net.modules() if isinstance(m, _BatchNorm) and m.training]
+    for m, buffers in held:
+        for name, value in buffers.items():
+            setattr(m, name, value.clone())
+    try:
+        yield
+    finally:
+        for m, buffers in held:
+            for name, value in buffers.items():
+                setattr(m, name, value)
 
 
 def common(one: Observation, other: Observation) -> tuple[Observation, Observation]:
@@ -234,6 +271,14 @@ def joint(rows: Tensor) -> Tensor:
     padded = torch.cat([rows, missing]) if len(rows) else missing + rows.sum().to(missing.dtype)  # keeps it in the graph
     gathered = torch.distributed.nn.functional.all_gather(padded.contiguous())
     return torch.cat([g[:n] for g, n in zip(gathered, counts, strict=True)])
+
+
+def joint_count(rows: Tensor) -> Tensor:
+    """How many rows all processes have together, as a number for the log: the clips that a relation spans."""
+    count = torch.tensor(float(len(rows)), device=rows.device)
+    if world_size() > 1:
+        dist.all_reduce(count)
+    return count
 
 
 def joint_mean(values: Tensor, keep: Tensor) -> Tensor:
