@@ -36,9 +36,20 @@ class Projection(nn.Module):
         return y.unflatten(0, (len(x), x.shape[2])).transpose(1, 2)
 
 
-def to_channels(channels: int, out: int) -> nn.Module:
-    """A :class:`Projection`, or nothing where the channels agree."""
-    return nn.Identity() if channels == out else Projection(channels, out)
+def to_channels(channels: int, out: int, always: bool = False) -> nn.Module:
+    """A :class:`Projection`, or nothing where the channels agree (unless ``always``)."""
+    return nn.Identity() if channels == out and not always else Projection(channels, out)
+
+
+def check_stage(net: Recognizer, name: str, setting: str) -> str:
+    """The name of a stage that a setting gives.
+
+    Raises:
+        ModaliftError: the network has no such stage.
+    """
+    if name not in net.stages:
+        raise ModaliftError(f"scheme.{setting}: the {net.view} network has no stage '{name}' - {nearest(name, net.stages)}")
+    return name
 
 
 def chosen_stages(net: Recognizer, given: Sequence[str], count: int, role: str) -> list[str]:
@@ -48,12 +59,9 @@ def chosen_stages(net: Recognizer, given: Sequence[str], count: int, role: str) 
         ModaliftError: a stage that the network does not have, or fewer stages than asked for.
     """
     known = list(net.stages)
-    for name in given:
-        if name not in known:
-            raise ModaliftError(f"scheme.{role}_stages: no stage '{name}' - {nearest(name, known)}")
     if not given and len(known) < count:
         raise ModaliftError(f"networks.{role} has {len(known)} stages, {count} are compared - name scheme.{role}_stages")
-    return list(given) or known[-count:]
+    return [check_stage(net, name, f"{role}_stages") for name in given] or known[-count:]
 
 
 def paired_stages(student: Recognizer, teacher: Recognizer, student_stages: Sequence[str], teacher_stages: Sequence[str],
