@@ -70,6 +70,18 @@ def test_holes_and_readings_outside_do_not_matter():
     assert made(one, END)["local/depth>student"][1] != made(other, END)["local/depth>student"][1]
 
 
+@pytest.mark.parametrize("nearer", [0.0, 2000.0])
+def test_a_clip_without_readings_dilutes_no_mean(nearer):
+    made, given = schemes.build("msd", {"student": net()}, {"nearer": nearer}).eval(), batch()
+    given.clips["depth"][1] = 0
+    given.valid["depth"] = given.clips["depth"] > 0
+    rest = given.take(torch.tensor([0, 2]))
+    for key in ("local/depth>student", "global/depth>student"):
+        torch.testing.assert_close(made(given, END)[key][1], made(rest, END)[key][1])
+    given.clips["depth"][:], given.valid["depth"][:] = 0, False
+    assert made(given, END)["local/depth>student"][1] == 0
+
+
 def test_the_ablations_change_scale_weight_and_target():
     given = batch()
     quarter = schemes.build("msd", {"student": net()}, {"shallow_scale": "quarter", "deep_scale": "full"})

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
 from modalift.losses import depth_reconstruction
+from modalift.losses.depth_reconstruction import readings
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
-from modalift.schemes.projection import chosen_stages
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, label_loss, scheme, watch
+from modalift.schemes.projection import check_stage
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, label_loss, not_negative, scheme, watch
 
 Scale = Literal["full", "quarter"]
 
@@ -77,11 +78,12 @@ class MSD(Scheme):
             raise ModaliftError(f"scheme.near = scheme.far = {near} - they are the readings that become 0 and 1")
         if target == student.view:
             raise ModaliftError(f"scheme.target = {target} is what the student reads - name another sensor's view")
+        not_negative(classify=classify, shallow=shallow, deep=deep, nearer=nearer)
         self.student, self.target = student, target
         self.weights, self.near, self.far, self.nearer = (classify, shallow, deep), near, far, nearer
         self.antialias = antialias
-        first = chosen_stages(student, [shallow_stage] if shallow_stage else [next(iter(student.stages))], 1, "student")[0]
-        last = chosen_stages(student, [deep_stage] if deep_stage else [], 1, "student")[0]
+        first = check_stage(student, shallow_stage or next(iter(student.stages)), "shallow_stage")
+        last = check_stage(student, deep_stage or student.last_stage, "deep_stage")
         self.stages = first, last
         few, many = student.stages[first].channels, student.stages[last].channels
         self.local = Decoder(few, [max(8, few // 2)], shallow_scale == "full", sigmoid)
@@ -107,17 +109,18 @@ class MSD(Scheme):
         made = decoder(seen.maps[stage][both])
         if not len(made):
             return average(made.flatten(1).sum(1))  # no clip has both: zero, with a gradient of zero
-        picture = batch.clips[self.target][rows[both]].to(made.dtype)
+        picture = batch.clips[self.target][rows[both]].float()
         if picture.shape[3] == 1:
             raise ModaliftError(f"scheme.target = {self.target}: a signal is no picture - name a view of a camera")
         sensed = batch.valid[self.target][rows[both]] if self.target in batch.valid else torch.ones_like(picture[:, :1]).bool()
         target = picture.mean(1, keepdim=True)
         if self.nearer:
             near = target < self.nearer if self.near < self.far else target > self.nearer
-            target = (sensed & near).to(made.dtype)
+            target = (sensed & near).float()
         else:
             target = ((target - self.near) / (self.far - self.near)).clamp(0, 1)
         if made.shape[2] != target.shape[2]:  # a network that thins out time draws the frames that it kept
             kept = torch.linspace(0, target.shape[2] - 1, made.shape[2], device=made.device).round().long()
             target, sensed = target[:, :, kept], sensed[:, :, kept]
-        return average(depth_reconstruction(made, target, sensed, antialias=self.antialias, per_sample=True))
+        each = depth_reconstruction(made, target, sensed, antialias=self.antialias, per_sample=True)
+        return average(each, readings(sensed, made.shape[3], made.shape[4], self.antialias))
