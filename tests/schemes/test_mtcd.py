@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from modalift import networks, schemes
 from modalift.errors import ModaliftError
 from modalift.modalities import Batch
-from modalift.schemes import Progress
+from modalift.schemes import Progress, total
 
 END = Progress(epoch=9, epochs=10)
 
@@ -61,6 +61,26 @@ def test_rows_two_and_three_of_the_ablation():
     alone = schemes.build("mtcd", {"student": net("rgb"), "teacher": net("thermal")}).train()
     assert set(alone(batch(), END)) == {"recognise/student", "imitate/teacher>student"}
     assert "imitate/assistant>student" in cast(guide="assistant")(batch(), END)
+
+
+def test_the_sum_of_both_maps_is_an_option():
+    mean, both = cast(), cast(guide="sum")
+    given = batch()
+    s, a, t = (mean.roles[k].observe(given.clips[mean.roles[k].view], ["layer3"]).maps["layer3"]
+               for k in ("student", "assistant", "teacher"))
+    found = both(given, END)["imitate/teacher+assistant>student"]
+    assert found[0] == 0.9
+    torch.testing.assert_close(found[1], 0.5 * (s - t - a).square().mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_transforms_may_stand_where_channels_agree_and_never_on_a_targets_side():
+    assert not cast().parts["project_student"].state_dict()
+    made = cast(transform="always")
+    assert {k: len(list(m.parameters())) for k, m in made.parts.items()} == {"project_student": 3, "project_assistant": 3}
+    total(made(batch(), END)).backward()
+    assert all(p.grad.abs().max() > 0 for m in made.parts.values() for p in m.parameters())
+    staged = cast(transform="always", order="staged")
+    assert {k: len(list(m.parameters())) for k, m in staged.parts.items()} == {"project_student": 3, "project_assistant": 0}
 
 
 def test_a_staged_assistant_is_frozen_like_the_teacher():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from modalift.losses.maps import same_grid
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
 from modalift.schemes.projection import to_channels
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, scheme, watch
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, not_negative, scheme, watch
 
 
 @scheme("mtcd")
@@ -35,32 +35,36 @@ class MTCD(Scheme):
             alone teaches (the second row of Table 4; the first is ``single``).
         alpha, beta: :math:`\alpha, \beta`.
         pull: weight of the teacher's term for the assistant; the paper prints none.
-        guide: what stands in :math:`\alpha`'s term: the ``fusion``, or the ``assistant`` alone (the third row of Table 4,
-            whose assistant could not reach the student otherwise).
+        guide: what stands in :math:`\alpha`'s term: the ``fusion``, the ``sum`` of both maps instead of their mean, or the
+            ``assistant`` alone (the third row of Table 4, whose assistant could not reach the student otherwise).
         order: ``together``: assistant and student learn at once; ``staged``: the assistant comes trained, and frozen.
+        transform: ``needed``: a learner's map is projected where channels differ; ``always``: where they agree, too.
 
-    Source: *MGR-Dark* (papers/mtcd), equations 5 to 10 and Table 4. Where channels differ, the learner's map is projected;
-    where grids differ, the larger is averaged to the smaller.
+    Source: *MGR-Dark* (papers/mtcd), equations 5 to 10 and Table 4. Where grids differ, the larger is averaged to the
+    smaller. A fusion that is learned is left out.
     """
 
     frozen_roles: tuple[str, ...] = ("teacher",)
 
     def __init__(self, student: Recognizer, teacher: Recognizer, assistant: Recognizer | None = None, *, alpha: float = 0.9,
-                 beta: float = 0.3, pull: float = 1.0, guide: Literal["fusion", "assistant"] = "fusion",
-                 order: Literal["together", "staged"] = "together") -> None:
+                 beta: float = 0.3, pull: float = 1.0, guide: Literal["fusion", "sum", "assistant"] = "fusion",
+                 order: Literal["together", "staged"] = "together", transform: Literal["needed", "always"] = "needed") -> None:
         super().__init__()
         if assistant is None and order == "staged":
             raise ModaliftError("scheme.order=staged needs an assistant - add networks.assistant")
+        not_negative(alpha=alpha, beta=beta, pull=pull)
         self.student, self.teacher, self.assistant = student, teacher, assistant
         self.alpha, self.beta, self.pull, self.guide = alpha, beta, pull, guide
         self.frozen_roles = self.frozen_for({"order": order})
         channels = {k: net.stages[net.last_stage].channels for k, net in self.roles.items()}
-        self.project_student = to_channels(channels["student"], channels["teacher"])  # T_s
+        always = transform == "always"
+        self.project_student = to_channels(channels["student"], channels["teacher"], always)  # T_s
         if order == "staged" and channels["assistant"] != channels["teacher"]:
             raise ModaliftError(f"scheme.order=staged: the frozen assistant's map has {channels['assistant']} channels, the"
                                 f" teacher's {channels['teacher']} - build both from one family, or use order=together")
         if assistant is not None:
-            self.project_assistant = to_channels(channels["assistant"], channels["teacher"])  # T_a
+            always = always and order != "staged"  # a target must not learn how to be met
+            self.project_assistant = to_channels(channels["assistant"], channels["teacher"], always)  # T_a
 
     @classmethod
     def frozen_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -70,38 +74,43 @@ class MTCD(Scheme):
     def students(self) -> dict[str, Recognizer]:
         return {"student": self.student}
 
+    @property
+    def idle(self) -> dict[str, str]:
+        if self.assistant is None:
+            return dict.fromkeys(("alpha", "pull", "guide", "order"), "without networks.assistant")
+        return {"pull": "with order=staged (the assistant is frozen)"} if "assistant" in self.frozen_roles else {}
+
     def forward(self, batch: Batch, progress: Progress) -> Terms:
-        seen = watch(self.student, batch, [self.student.last_stage])
-        shown = look(self.teacher, batch, [self.teacher.last_stage])
+        seen, shown = self.seen("student", batch, watch), self.seen("teacher", batch, look)
         terms = {"recognise/student": (1.0, label_loss(seen, batch)),
-                 "imitate/teacher>student": (self.beta, self.distance(seen, shown, "student", "teacher"))}  # equation 5
+                 "imitate/teacher>student": (self.beta, self.distance(seen, shown))}  # equation 5
         if self.assistant is None:
             return terms
         learns = "assistant" not in self.frozen_roles
-        helped = (watch if learns else look)(self.assistant, batch, [self.assistant.last_stage])
+        helped = self.seen("assistant", batch, watch if learns else look)
         if learns:
             terms["recognise/assistant"] = (1.0, label_loss(helped, batch))
-            terms["imitate/teacher>assistant"] = (self.pull, self.distance(helped, shown, "assistant", "teacher"))  # 6
-        if self.guide == "fusion":
-            terms["imitate/teacher+assistant>student"] = (self.alpha, self.fused(seen, shown, helped))  # 7
+            terms["imitate/teacher>assistant"] = (self.pull, self.distance(helped, shown))  # 6
+        if self.guide == "assistant":
+            terms["imitate/assistant>student"] = (self.alpha, self.distance(seen, helped))
         else:
-            terms["imitate/assistant>student"] = (self.alpha, self.distance(seen, helped, "student", "assistant"))
+            terms["imitate/teacher+assistant>student"] = (self.alpha, self.distance(seen, self.fused(shown, helped)))  # 7
         return terms
 
-    def converted(self, seen: Observation, role: str) -> Tensor:
-        """A network's deepest map with the teacher's number of channels."""
-        deepest = seen.maps[self.roles[role].last_stage]
-        return deepest if role == "teacher" else getattr(self, f"project_{role}")(deepest)
+    def seen(self, role: str, batch: Batch, see: Callable[..., Observation]) -> Observation:
+        """What a network made of its clips; its deepest map, ``F``, has the teacher's number of channels."""
+        net = self.roles[role]
+        seen = see(net, batch, [net.last_stage])
+        F = seen.maps[net.last_stage]
+        return Observation(seen.logits, {"F": F if role == "teacher" else getattr(self, f"project_{role}")(F)}, seen.rows)
 
-    def distance(self, learner: Observation, other: Observation, role: str, of: str) -> Tensor:
-        """Equations 5 and 6, over the clips that both saw."""
-        own, shown = common(learner, other)
-        return average(feature_distance(self.converted(own, role), self.converted(shown, of), per_sample=True))
-
-    def fused(self, learner: Observation, shown: Observation, helped: Observation) -> Tensor:
-        """Equation 7: the mean of teacher and assistant, over the clips that all three saw."""
+    def fused(self, shown: Observation, helped: Observation) -> Observation:
+        """The mean (or sum) of teacher and assistant, on the clips that both saw."""
         shown, helped = common(shown, helped)
-        own, shown = common(learner, shown)
-        _, helped = common(own, helped)
-        one, other = same_grid(self.converted(shown, "teacher"), self.converted(helped, "assistant").detach())
-        return average(feature_distance(self.converted(own, "student"), (one + other) / 2, per_sample=True))
+        one, other = same_grid(shown.maps["F"], helped.maps["F"])
+        return Observation(shown.logits, {"F": one + other if self.guide == "sum" else (one + other) / 2}, shown.rows)
+
+    def distance(self, learner: Observation, other: Observation) -> Tensor:
+        """Equations 5 to 7, over the clips that both saw."""
+        own, shown = common(learner, other)
+        return average(feature_distance(own.maps["F"], shown.maps["F"], per_sample=True))
