@@ -61,6 +61,23 @@ def test_without_the_focal_weight_every_network_follows_every_other_one():
                 torch.testing.assert_close(terms[f"align/{n}>{m}"][1].detach(), terms[f"distance/{n}>{m}"][1])
 
 
+def test_the_focal_weights_gradient_reaches_its_own_network_alone():
+    views = ("rgb", "depth")
+    plain, other = cast("c3d", views, focus=0.5), cast("c3d", views, focus=0.5, rho_grad=True)
+    given, moved = batch(), {}
+    for key in ("align/depth>rgb", "align/rgb>depth"):
+        a, b = plain(given, END)[key], other(given, END)[key]
+        torch.testing.assert_close(a[1], b[1])
+        learner, teacher = key.split(">")[1], key.split("/")[1].split(">")[0]
+        own, same = (list(m.roles[learner].parameters()) for m in (plain, other))
+        one = torch.autograd.grad(a[1], own, retain_graph=True, allow_unused=True)
+        two = torch.autograd.grad(b[1], same, retain_graph=True, allow_unused=True)
+        moved[key] = any(y is not None and (x is None or not torch.allclose(x, y)) for x, y in zip(one, two, strict=True))
+        beside = torch.autograd.grad(b[1], list(other.roles[teacher].parameters()), allow_unused=True)
+        assert all(g is None for g in beside), "the other network is never pushed to become worse"
+    assert any(moved.values()), "the classifier of a network that is the worse one somewhere"
+
+
 def test_maps_of_other_extents_in_time_and_picture_are_averaged_to_the_smaller():
     torch.manual_seed(0)
     large = networks.build("small", classes=4, view="rgb", frames=8, size=64, width=4, dropout=0.0)

@@ -13,6 +13,7 @@ from modalift.errors import ModaliftError
 from modalift.losses import focal_weight, semantic_alignment
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
+from modalift.schemes.projection import check_stage
 from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, joint_mean, label_loss, labels_of, scheme, watch
 
 
@@ -36,6 +37,8 @@ class MTUT(Scheme):
         alone: share of training with labels only, before alignment begins (the paper: 60 of 75 epochs).
         stage: name of the aligned map; empty for each network's deepest.
         reduction, reference: see :func:`~modalift.losses.semantic_alignment`.
+        rho_grad: whether :math:`\rho` keeps the gradient of :math:`\ell^m`, so that m also learns where n is the better one;
+            never that of :math:`\ell^n`.
 
     Source: Abavisani, Joze, Patel, CVPR 2019, equations 1-4. Where a clip has no label its losses are unknown; its
     focal weight is then that of the batch: from the mean losses of the labelled clips that both networks saw.
@@ -43,7 +46,7 @@ class MTUT(Scheme):
 
     def __init__(self, learners: Mapping[str, Recognizer], *, weight: float = 0.05, focus: float = 2.0,
                  limit: float = 10.0, focal: bool = True, alone: float = 0.8, stage: str = "",
-                 reduction: Literal["sum", "mean"] = "sum", reference: int = 392) -> None:
+                 reduction: Literal["sum", "mean"] = "sum", reference: int = 392, rho_grad: bool = False) -> None:
         super().__init__()
         if len(learners) < 2:
             raise ModaliftError(f"scheme 'mtut' lets networks teach each other, and there is {len(learners)} - add another one"
@@ -54,11 +57,16 @@ class MTUT(Scheme):
                                 " or more")
         self.learners = nn.ModuleDict(learners)
         self.weight, self.focus, self.limit, self.focal, self.alone = weight, focus, limit, focal, alone
-        self.stage, self.reduction, self.reference = stage, reduction, reference
+        self.reduction, self.reference, self.rho_grad = reduction, reference, rho_grad
+        self.stages = {k: check_stage(net, stage or net.last_stage, "stage") for k, net in learners.items()}
+
+    @property
+    def idle(self) -> dict[str, str]:
+        return ({} if self.focal else dict.fromkeys(("focus", "limit", "rho_grad"), "with focal=false")) | (
+            {"reference": "with reduction=mean"} if self.reduction == "mean" else {})
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
-        stages = {k: self.stage or net.last_stage for k, net in self.roles.items()}
-        seen = {k: watch(net, batch, [stages[k]]) for k, net in self.roles.items()}
+        seen = {k: watch(net, batch, [self.stages[k]]) for k, net in self.roles.items()}
         terms: Terms = {f"recognise/{k}": (1.0, label_loss(o, batch)) for k, o in seen.items()}
         weight = self.weight if progress.epoch >= self.alone * progress.epochs else 0.0
         for m in seen:
@@ -67,12 +75,12 @@ class MTUT(Scheme):
                     continue
                 own, other = common(seen[m], seen[n])
                 with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):  # while alone, only for the log
-                    distance = semantic_alignment(own.maps[stages[m]], other.maps[stages[n]], self.reduction,
+                    distance = semantic_alignment(own.maps[self.stages[m]], other.maps[self.stages[n]], self.reduction,
                                                   reference=self.reference, eps=1e-5, per_sample=True)
-                rho = self.focal_weights(own, other, batch)
+                    rho = self.focal_weights(own, other, batch)
                 terms[f"align/{n}>{m}"] = (weight, average(rho * distance))
                 terms[f"distance/{n}>{m}"] = (0.0, average(distance.detach()))
-                terms[f"focus/{n}>{m}"] = (0.0, average(rho))
+                terms[f"focus/{n}>{m}"] = (0.0, average(rho.detach()))
         return terms
 
     def focal_weights(self, own: Observation, other: Observation, batch: Batch) -> Tensor:
@@ -80,8 +88,7 @@ class MTUT(Scheme):
         if not self.focal:
             return torch.ones(len(own), device=own.logits.device)
         labels, labelled = labels_of(own, batch)
-        mine, theirs = (F.cross_entropy(o.logits.detach().float(), labels.clamp_min(0), reduction="none")
-                        for o in (own, other))
-        each = focal_weight(mine, theirs, self.focus, limit=self.limit)
+        mine, theirs = (F.cross_entropy(o.logits.float(), labels.clamp_min(0), reduction="none") for o in (own, other))
+        each = focal_weight(mine, theirs, self.focus, limit=self.limit, rho_grad=self.rho_grad)
         joint = focal_weight(joint_mean(mine, labelled), joint_mean(theirs, labelled), self.focus, limit=self.limit)
         return torch.where(labelled, each, joint)
