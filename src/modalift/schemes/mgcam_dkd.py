@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
 from modalift.losses import decoupled, graph_attention
+from modalift.losses.graph_attention import Sigma
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
 from modalift.schemes.projection import Projection, paired_stages
@@ -19,9 +20,11 @@ from modalift.schemes.scheme import (
     average,
     common,
     joint,
+    joint_count,
     label_loss,
     labels_of,
     look,
+    not_negative,
     scheme,
     watch,
 )
@@ -50,8 +53,11 @@ class GraphTaughtStudent(Scheme):
         target, others: :math:`a_T, a_N`.
         softness: temperature of the answers; the paper gives none, 4 is the usual one.
         temperature: of the graphs' attention; None: :math:`\sqrt B`, as printed.
-        sigma: width of the graphs' Gaussian.
+        sigma: width of the graphs' Gaussian; ``median``: the root of the batch's median squared distance.
         residual: whether fused maps also keep what they were made from.
+        graph: ``own``: a graph of each network's clips; ``cross``: one between the two networks' maps that are compared, as
+            equation 1 is printed.
+        pairs: ``all`` pairs of stages, or the ``same`` depths alone.
         vertices: what a graph's vertices are, ``clips`` or single ``frames`` (of networks that keep time).
         projected: whether the student's maps are projected to the teacher's channels by 1x1 convolutions, one a pair;
             without them maps of where networks are active are compared, and nothing is learned beside the student.
@@ -66,22 +72,26 @@ class GraphTaughtStudent(Scheme):
     batch_relational = "builds a graph over the clips of a batch"
 
     def __init__(self, student: Recognizer, teacher: Recognizer, *, alpha: float = 0.1, beta: float = 1.0, target: float = 0.7,
-                 others: float = 0.35, softness: float = 4.0, temperature: float | None = None, sigma: float = 1.0,
-                 residual: bool = False, vertices: Literal["clips", "frames"] = "clips", projected: bool = True,
+                 others: float = 0.35, softness: float = 4.0, temperature: float | None = None, sigma: Sigma = 1.0,
+                 residual: bool = False, graph: Literal["own", "cross"] = "own", pairs: Literal["all", "same"] = "all",
+                 vertices: Literal["clips", "frames"] = "clips", projected: bool = True,
                  student_stages: list[str] | None = None, teacher_stages: list[str] | None = None) -> None:
         super().__init__()
         for name, value in (("softness", softness), ("sigma", sigma), ("temperature", temperature)):
-            if value is not None and value <= 0:
+            if isinstance(value, (int, float)) and value <= 0:
                 raise ModaliftError(f"scheme.{name} = {value} - it must be above 0")
+        not_negative(alpha=alpha, beta=beta, target=target, others=others)
         self.student, self.teacher = student, teacher
         self.alpha, self.beta, self.target, self.others, self.softness = alpha, beta, target, others, softness
-        self.temperature, self.sigma, self.residual, self.vertices = temperature, sigma, residual, vertices
+        self.vertices, self.how = vertices, dict[str, Any](temperature=temperature, sigma=sigma, residual=residual, graph=graph,
+                                                           pairs=pairs)
         most = min(4, len(student.stages), len(teacher.stages))
         self.own, self.shown = paired_stages(student, teacher, student_stages or [], teacher_stages or [], most)
         if projected:
             self.project = nn.ModuleList(
-                nn.ModuleList(Projection(student.stages[i].channels, teacher.stages[j].channels) for j in self.shown)
-                for i in self.own)
+                nn.ModuleList(Projection(student.stages[i].channels, teacher.stages[j].channels)
+                              if pairs == "all" or m == n else nn.Identity() for n, j in enumerate(self.shown))
+                for m, i in enumerate(self.own))
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = watch(self.student, batch, self.own)
@@ -89,27 +99,25 @@ class GraphTaughtStudent(Scheme):
         labels, labelled = labels_of(own, batch)
         known = torch.where(labelled, labels, shown.logits.argmax(1))
         answers = decoupled(own.logits, shown.logits, known, self.target, self.others, self.softness, per_sample=True)  # (7)
-        graph, clips = self.graph([own.maps[s] for s in self.own], [shown.maps[s] for s in self.shown])
         return {
             "recognise/student": (1.0, label_loss(seen, batch)),
             "answers/teacher>student": (self.alpha, average(answers)),
-            "graph/teacher>student": (self.beta, graph),
-            "clips/teacher>student": (0.0, own.logits.new_tensor(float(clips))),
+            "graph/teacher>student": (self.beta, self.compared([own.maps[s] for s in self.own],
+                                                               [shown.maps[s] for s in self.shown])),
+            "clips/teacher>student": (0.0, joint_count(own.logits)),
         }
 
-    def graph(self, own: list[Tensor], shown: list[Tensor]) -> tuple[Tensor, int]:
-        """Equations 1 to 6 over the clips of all processes, and how many these were."""
+    def compared(self, own: list[Tensor], shown: list[Tensor]) -> Tensor:
+        """Equations 1 to 6 over the clips of all processes."""
         own, shown = [joint(m) for m in own], [joint(m) for m in shown]
-        clips = len(own[0])
         project = (lambda i, j, m: self.project[i][j](m)) if hasattr(self, "project") else None
-        if clips == 0:
+        if not len(own[0]):
             learned = [p.sum() for p in self.project.parameters()] if project else []
-            return 0.0 * torch.stack([*(m.sum() for m in own), *learned]).sum(), 0
+            return 0.0 * torch.stack([*(m.sum() for m in own), *learned]).sum()
         if self.vertices == "frames":
             frames = {m.shape[2] for m in (*own, *shown)}
             if len(frames) > 1:
                 raise ModaliftError(f"scheme.vertices=frames needs maps of as many frames, these have {sorted(frames)} - use"
                                     " vertices=clips, or networks that keep every frame")
             own, shown = ([m.transpose(1, 2).flatten(0, 1).unsqueeze(2) for m in maps] for maps in (own, shown))
-        found = graph_attention(own, shown, project, sigma=self.sigma, temperature=self.temperature, residual=self.residual)
-        return found, clips
+        return graph_attention(own, shown, project, **self.how)
