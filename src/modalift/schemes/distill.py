@@ -8,18 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from modalift import losses
 from modalift.errors import ModaliftError
-from modalift.losses import (
-    attention_transfer,
-    channel_correlation,
-    correlation_congruence,
-    decoupled,
-    relational_angle,
-    relational_distance,
-    selective_weight,
-    similarity_preserving,
-    soft_target,
-)
 from modalift.losses.maps import pooled
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
@@ -31,9 +21,11 @@ from modalift.schemes.scheme import (
     average,
     common,
     joint,
+    joint_count,
     label_loss,
     labels_of,
     look,
+    not_negative,
     scheme,
     watch,
 )
@@ -42,12 +34,15 @@ Loss = Literal["soft_target", "decoupled", "attention_transfer", "similarity_pre
                "relational", "channel_correlation"]
 #: The weight that each loss's authors or its usual code give it, where a recipe does not say.
 USUAL: dict[Loss, float] = {
-    "soft_target": 8.0, "decoupled": 1.0, "attention_transfer": 1000.0, "similarity_preserving": 3000.0,
+    "soft_target": 9.0, "decoupled": 1.0, "attention_transfer": 1000.0, "similarity_preserving": 3000.0,
     "correlation_congruence": 100.0, "relational": 25.0, "channel_correlation": 6.0,
 }
 #: Losses of maps at several depths, of the deepest map, and of the relations between the clips of a batch.
 DEEP = ("attention_transfer", "channel_correlation")
 LAST = ("similarity_preserving", "correlation_congruence", "relational")
+#: Setting -> the losses that take it.
+TAKEN = {"temperature": ("soft_target", "decoupled"), "target": ("decoupled",), "others": ("decoupled",),
+         "student_stages": (*DEEP, *LAST), "teacher_stages": (*DEEP, *LAST)}
 
 
 @scheme("distill")
@@ -79,7 +74,10 @@ class Distill(Scheme):
         student_stages, teacher_stages: names of the stages to compare; by default the deepest.
 
     Source: Hinton, Vinyals, Dean 2015; across modalities: Gupta, Hoffman, Malik, *Cross modal distillation for supervision
-    transfer*, CVPR 2016; each loss names its own. Relations span the clips of all processes.
+    transfer*, CVPR 2016; each loss names its own. Relations span the clips of all processes; how many these were is logged.
+    Deviations: w is constant, beside a whole cross-entropy. The authors of CCSKD let the weight of :math:`L_C` decay (to .9
+    of it after 60 epochs, .81 after 160) and the selective one (to .9 of it every 30), and begin with 60 epochs without
+    cross-entropy and selective term; those of DKD let w rise over 20 epochs.
     """
 
     frozen_roles = ("teacher",)
@@ -92,6 +90,7 @@ class Distill(Scheme):
             raise ModaliftError(f"scheme.temperature = {temperature} - it must be above 0")
         if loss not in get_args(Loss):
             raise ModaliftError(f"scheme.loss = {loss} - one of {', '.join(get_args(Loss))}")
+        not_negative(weight=weight or 0.0, target=target, others=others)
         self.student, self.teacher, self.loss = student, teacher, loss
         self.weight = USUAL[loss] if weight is None else weight
         self.temperature, self.target, self.others = temperature, target, others
@@ -99,16 +98,25 @@ class Distill(Scheme):
         if loss in DEEP or loss in LAST:
             named = (student_stages or [], teacher_stages or [])
             self.pairs = list(zip(*paired_stages(student, teacher, *named, most=1 if loss in LAST else None), strict=True))
+        if loss in LAST and len(self.pairs) > 1:
+            raise ModaliftError(f"scheme.loss = {loss} compares one map of each network, and {len(self.pairs)} are named -"
+                                " name one")
         if loss in LAST or loss == "channel_correlation":
             self.batch_relational = f"with loss={loss} compares the clips of a batch with each other"
         if loss == "channel_correlation":
             self.project = nn.ModuleList(Projection(student.stages[s].channels, teacher.stages[t].channels, relu=True)
                                          for s, t in self.pairs)
 
+    @property
+    def idle(self) -> dict[str, str]:
+        return {k: f"with loss={self.loss} (it is for {', '.join(t)})" for k, t in TAKEN.items() if self.loss not in t}
+
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = watch(self.student, batch, [s for s, _ in self.pairs])
         own, shown = common(seen, look(self.teacher, batch, [t for _, t in self.pairs]))
         taught = self.taught(own, shown, batch)
+        if self.batch_relational:
+            taught["clips"] = (0.0, joint_count(own.logits))
         return {"recognise/student": (1.0, label_loss(seen, batch))} | {
             f"{what}/teacher>student": (self.weight * share, raw) for what, (share, raw) in taught.items()}
 
@@ -118,29 +126,31 @@ class Distill(Scheme):
         labels, labelled = labels_of(own, batch)
         match self.loss:
             case "soft_target":
-                return {"answers": (1.0, average(soft_target(own.logits, shown.logits, self.temperature, per_sample=True)))}
+                each = losses.soft_target(own.logits, shown.logits, self.temperature, per_sample=True)
+                return {"answers": (1.0, average(each))}
             case "decoupled":
                 known = torch.where(labelled, labels, shown.logits.argmax(1))
-                return {"answers": (1.0, average(decoupled(own.logits, shown.logits, known, self.target, self.others,
-                                                           self.temperature, per_sample=True)))}
+                each = losses.decoupled(own.logits, shown.logits, known, self.target, self.others, self.temperature,
+                                        per_sample=True)
+                return {"answers": (1.0, average(each))}
             case "attention_transfer":
-                each = [attention_transfer(mine, theirs, per_sample=True) for mine, theirs in maps]
-                return {"attention": (1.0, average(torch.stack(each).sum(0)))}
+                each = torch.stack([losses.attention_transfer(mine, theirs, per_sample=True) for mine, theirs in maps]).sum(0)
+                return {"attention": (1.0, average(each))}
             case "similarity_preserving":
-                return {"similarity": (1.0, between(similarity_preserving, *maps[0], whole=True))}
+                return {"similarity": (1.0, between(losses.similarity_preserving, *maps[0], whole=True))}
             case "correlation_congruence":
-                return {"congruence": (1.0, between(correlation_congruence, *maps[0]))}
+                return {"congruence": (1.0, between(losses.correlation_congruence, *maps[0]))}
             case "relational":
-                return {"distances": (1.0, between(relational_distance, *maps[0])),
-                        "angles": (2.0, between(relational_angle, *maps[0]))}
+                return {"distances": (1.0, between(losses.relational_distance, *maps[0])),
+                        "angles": (2.0, between(losses.relational_angle, *maps[0]))}
         T, H, W = maps[-1][0].shape[2:]
         maps = [(project(pooled(mine, (T, H, W))), theirs) for project, (mine, theirs) in zip(self.project, maps, strict=True)]
-        each = [channel_correlation(mine, theirs, per_sample=True) for mine, theirs in maps]
-        distances = torch.stack([between(relational_distance, *pair) for pair in maps]).sum()
-        angles = torch.stack([between(relational_angle, *pair) for pair in maps]).sum()
-        plain = soft_target(own.logits, shown.logits, 1.0, per_sample=True)
-        trusted = torch.where(labelled, selective_weight(shown.logits, labels), torch.ones_like(plain))
-        return {"channels": (1.0, average(torch.stack(each).sum(0))), "distances": (1.0, distances), "angles": (2.0, angles),
+        each = torch.stack([losses.channel_correlation(mine, theirs, per_sample=True) for mine, theirs in maps]).sum(0)
+        distances = torch.stack([between(losses.relational_distance, *pair) for pair in maps]).sum()
+        angles = torch.stack([between(losses.relational_angle, *pair) for pair in maps]).sum()
+        plain = losses.soft_target(own.logits, shown.logits, 1.0, per_sample=True)
+        trusted = torch.where(labelled, losses.selective_weight(shown.logits, labels), torch.ones_like(plain))
+        return {"channels": (1.0, average(each)), "distances": (1.0, distances), "angles": (2.0, angles),
                 "answers": (1 / 60, average(plain)), "selected": (1 / 60, average(trusted * plain))}
 
 
