@@ -26,6 +26,7 @@ def test_labels_and_triplets():
     feature = seen.maps[net.last_stage].mean((2, 3, 4))
     torch.testing.assert_close(terms["triplet/student"][1], batch_hard_triplet(feature, labels, 0.2))
     assert terms["triplet/student"][0] == 0.5
+    assert [float(x) for x in terms["clips/student"]] == [0.0, 6.0]
     alone = made(Batch({"rgb": clips}, {}, {"rgb": yes}, labels * 0, yes, torch.arange(6)), Progress())
     assert alone["triplet/student"][1] == 0  # one person: no triplet
     total(alone).backward()

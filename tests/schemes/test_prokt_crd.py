@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from modalift import networks, schemes
 from modalift.errors import ModaliftError
 from modalift.losses import contrastive_representation
 from modalift.modalities import Batch
-from modalift.schemes import Progress
+from modalift.schemes import Progress, joint_count, look, total
 
 
 def net(view: str) -> networks.Recognizer:
@@ -44,6 +46,65 @@ def test_prokt_takes_its_two_steps_in_turn():
     expected = F.kl_div(torch.log_softmax(z, 1), p_t.detach(), reduction="batchmean")
     torch.testing.assert_close(second["follow/teacher>student"][1], expected)
     assert list(scheme.students) == ["student"]
+
+
+def statistics(network):
+    return {k: b.clone() for k, b in network.named_buffers() if "running" in k or k.endswith("tracked")}
+
+
+def test_prokts_statistics_move_with_the_network_that_learns_alone():
+    scheme, given = made("prokt"), batch()
+    for learner, other in (("teacher", "student"), ("student", "teacher")):
+        before, held = statistics(scheme.roles[other]), statistics(scheme.roles[learner])
+        scheme(given, Progress(update=learner))
+        after = statistics(scheme.roles[other])
+        assert before
+        assert all(torch.equal(after[k], v) for k, v in before.items())
+        moved = statistics(scheme.roles[learner])
+        assert all(moved[k] == v + 1 for k, v in held.items() if k.endswith("tracked")), "once"
+        assert any(not torch.equal(moved[k], v) for k, v in held.items() if k.endswith("mean"))
+    total(scheme(given, Progress())).backward()  # both updates in one graph
+
+
+def test_prokts_look_is_that_of_a_network_in_training():
+    scheme, given = made("prokt"), batch()
+    seen = look(scheme.student, given)
+    torch.testing.assert_close(seen.logits, scheme.student(given.clips["depth"]).detach())
+    assert not seen.logits.requires_grad
+
+
+def test_a_new_teacher_begins_without_an_opinion_and_a_trained_one_keeps_its_own(tmp_path):
+    old = net("pose")
+    old.train()(batch().clips["pose"])
+    for teacher, blank, zero in ((net("pose"), None, True), (net("pose"), False, False), (old, None, False),
+                                 (net("pose").eval(), None, False), (old, True, True)):
+        settings = {} if blank is None else {"blank": blank}
+        scheme = schemes.build("prokt", {"student": net("depth"), "teacher": teacher}, settings)
+        assert bool((scheme.teacher.head.fc.weight == 0).all()) == zero
+        (note,) = scheme.notes
+        assert ("at zero" in note) == zero
+
+
+def test_clips_of_all_are_counted_where_clips_are_compared():
+    given = batch()
+    given.present["pose"][[0, 3]] = False
+    for name, settings in (("crd", {"negatives": 4}), ("distill", {"loss": "relational"}), ("mgcam_dkd", {})):
+        weight, raw = made(name, **settings)(given, Progress())["clips/teacher>student"]
+        assert (weight, raw.item()) == (0.0, 3.0)
+    assert "clips/teacher>student" not in made("distill")(given, Progress())
+
+
+def _count(rank, port, out):
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    found = joint_count(torch.zeros(1 + 3 * rank, 2))
+    if rank == 0:
+        torch.save(found, out)
+    dist.destroy_process_group()
+
+
+def test_the_count_is_that_of_all_processes(tmp_path):
+    mp.spawn(_count, (29561, str(tmp_path / "n.pt")), nprocs=2)
+    assert torch.load(tmp_path / "n.pt") == 5
 
 
 def test_crd_remembers_what_it_saw_and_only_that():

@@ -12,7 +12,20 @@ from modalift.errors import ModaliftError
 from modalift.losses import contrastive_representation, soft_target
 from modalift.modalities import Batch, Table
 from modalift.networks import Observation, Recognizer
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, joint, label_loss, look, scheme, watch
+from modalift.schemes.scheme import (
+    Progress,
+    Scheme,
+    Terms,
+    average,
+    common,
+    joint,
+    joint_count,
+    label_loss,
+    look,
+    not_negative,
+    scheme,
+    watch,
+)
 
 
 @scheme("crd")
@@ -53,6 +66,7 @@ class CRD(Scheme):
         if dim < 1 or negatives < 1 or tau <= 0 or not 0 <= momentum < 1:
             raise ModaliftError(f"scheme 'crd': dim={dim}, negatives={negatives}, tau={tau}, momentum={momentum} - the first"
                                 " two must be 1 or more, tau above 0, momentum in [0, 1)")
+        not_negative(weight=weight, answers=answers)
         self.student, self.teacher = student, teacher
         self.weight, self.answers, self.negatives, self.tau, self.momentum = weight, answers, negatives, tau, momentum
         self.embed_s = nn.Linear(student.stages[student.last_stage].channels, dim)
@@ -80,7 +94,8 @@ class CRD(Scheme):
         there = self.contrast(v_s, self.memory_t, rows, 0, progress.step)
         back = self.contrast(v_t, self.memory_s, rows, 1, progress.step)
         terms = {"recognise/student": (1.0, label_loss(seen, batch)),
-                 "contrast/teacher>student": (self.weight, average(there + back))}
+                 "contrast/teacher>student": (self.weight, average(there + back)),
+                 "clips/teacher>student": (0.0, joint_count(rows))}
         if self.answers:
             terms["answers/teacher>student"] = (self.answers, average(soft_target(own.logits, shown.logits, per_sample=True)))
         return terms

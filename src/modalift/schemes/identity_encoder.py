@@ -6,7 +6,7 @@ from modalift.errors import ModaliftError
 from modalift.losses import batch_hard_triplet
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, joint, label_loss, labels_of, scheme, watch
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, joint, joint_count, label_loss, labels_of, scheme, watch
 
 
 @scheme("identity_encoder")
@@ -27,7 +27,8 @@ class IdentityEncoder(Scheme):
     A triplet needs several pictures of a person in a batch: ``optim.per_class`` puts as many of each together (P x K).
 
     Source: MTCD, equations 1 to 4. The paper gives neither weight nor margin: 1 and 0.3 are those of the strong
-    baselines of person re-identification. Its sums over K and i are read as means. Pictures of all processes count.
+    baselines of person re-identification. Its sums over K and i are read as means. Pictures of all processes count;
+    how many these were is logged.
     """
 
     uses_unlabelled = False
@@ -49,4 +50,4 @@ class IdentityEncoder(Scheme):
         if len(people):
             term = term + batch_hard_triplet(features, people, self.margin)
         return {"recognise/student": (1.0, label_loss(seen, batch, self.smoothing)),
-                "triplet/student": (self.weight, term)}
+                "triplet/student": (self.weight, term), "clips/student": (0.0, joint_count(feature))}

@@ -9,7 +9,19 @@ from modalift.errors import ModaliftError
 from modalift.losses import soft_target
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
-from modalift.schemes.scheme import Progress, Scheme, Terms, Update, average, common, label_loss, look, scheme, watch
+from modalift.schemes.scheme import (
+    Progress,
+    Scheme,
+    Terms,
+    Update,
+    average,
+    common,
+    label_loss,
+    look,
+    not_negative,
+    scheme,
+    watch,
+)
 
 
 @scheme("prokt")
@@ -29,30 +41,39 @@ class ProKT(Scheme):
         near: :math:`\lambda`, how much the teacher stays near the student.
         labels: weight of the student's own labels; the paper's student sees none.
         temperature: of both divergences; the paper's is 1.
-        blank: whether the teacher's classifier begins at zero, without an opinion.
+        blank: whether the teacher's classifier begins at zero, without an opinion; None: that of a teacher which is new does,
+            one that comes trained keeps what it knows. (New: none of its normalisations has counted a batch, and it was not
+            read from a run.) ``modalift explain`` says which.
 
     Each side is an update of its own (``optim.updates.teacher``, ``optim.updates.student``).
 
     Source: Shi et al., *Follow your path: a progressive method for knowledge distillation*, 2021, Algorithm 1, across
-    sensors; MTCD names it as its model.
+    sensors; MTCD names it as its model. Deviation: the variant with a dual variable for :math:`\lambda` is left out.
     """
 
     labels_teach = False
 
     def __init__(self, student: Recognizer, teacher: Recognizer, *, near: float = 0.35, labels: float = 0.0,
-                 temperature: float = 1.0, blank: bool = True) -> None:
+                 temperature: float = 1.0, blank: bool | None = None) -> None:
         super().__init__()
         if not 0 <= near < 1:
             raise ModaliftError(f"scheme.near = {near} - it must lie in [0, 1)")
         if temperature <= 0:
             raise ModaliftError(f"scheme.temperature = {temperature} - it must be above 0")
         self.student, self.teacher = student, teacher
+        not_negative(labels=labels)
         self.near, self.labels, self.temperature = near, labels, temperature
-        if blank:
+        self.blank = new(teacher) if blank is None else blank
+        if self.blank:
             last = [m for m in teacher.head.modules() if isinstance(m, (nn.Linear, nn.Conv3d))][-1]
             with torch.no_grad():
                 for p in last.parameters():
                     p.zero_()
+
+    @property
+    def notes(self) -> list[str]:
+        how = "at zero; one that comes trained keeps its own, unless scheme.blank=true" if self.blank else "as it comes"
+        return [f"the teacher's classifier begins {how}"]
 
     @property
     def students(self) -> dict[str, Recognizer]:
@@ -76,3 +97,8 @@ class ProKT(Scheme):
             terms["follow/teacher>student"] = (1.0, average(soft_target(own.logits, shown.logits, self.temperature,
                                                                         per_sample=True)))
         return terms
+
+
+def new(net: Recognizer) -> bool:
+    """Whether a network is as it was built: what a run wrote comes in evaluation mode, and normalisations count batches."""
+    return net.training and not any(bool(b) for k, b in net.named_buffers() if k.endswith("num_batches_tracked"))

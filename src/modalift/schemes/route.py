@@ -11,7 +11,7 @@ from modalift.errors import ModaliftError
 from modalift.losses import soft_target
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, scheme, watch
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, not_negative, scheme, watch
 
 
 @scheme("route")
@@ -45,6 +45,7 @@ class Route(Scheme):
         if anchors < 1 or temperature <= 0:
             raise ModaliftError(f"scheme 'route': anchors={anchors}, temperature={temperature} - anchors must be 1 or more,"
                                 " temperature above 0")
+        not_negative(weight=weight)
         self.student, self.teacher, self.anchor = student, teacher, copy.deepcopy(teacher)
         self.anchors, self.weight, self.temperature = anchors, weight, temperature
         self.register_buffer("reached", torch.zeros((), dtype=torch.long))
