@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 
 from modalift import networks, schemes
 from modalift.engine import joint
+from modalift.engine.experiment import assemble
 from modalift.errors import ModaliftError
 from modalift.loading.framing import Framing
 from modalift.modalities import Batch
+from modalift.recipe import load_recipe
+from modalift.report import explain
 from modalift.schemes import Progress
 
 END = Progress(epoch=9, epochs=10)
@@ -88,6 +94,22 @@ def test_the_joint_answer_is_the_same_when_read_again(tmp_path, mode):
         seen = torch.stack([net(given.clips[k]) for k, net in made.roles.items()]).mean(0)
     if mode == "late":
         torch.testing.assert_close(held.fusion(given.clips), seen)
+
+
+@pytest.mark.parametrize("mode", ["late", "mid"])
+def test_explain_shows_the_head_that_all_share_and_that_stays(mode, recipe_file):
+    cast = {"depth": {"name": "small", "view": "depth", "width": 4}, "pose": {"name": "signal", "view": "pose", "width": 8}}
+    recipe = load_recipe(recipe_file(networks=cast), ["scheme.name=fusion", f"scheme.mode={mode}"])
+    experiment = assemble(recipe, train=False)
+    (head,) = explain.as_json(experiment)["parts"]
+    weights = sum(p.numel() for p in experiment.scheme.head.parameters())
+    assert head == {"name": "head", "made_of": f"{mode} fusion, shared: the joint answer of depth, pose", "parameters": weights}
+    assert (weights > 0) == (mode == "mid")
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(explain.render(experiment))
+    said = console.export_text()
+    assert "never ships" in said
+    assert f"{weights:,}" in said
 
 
 def test_a_file_that_is_no_fusion_is_told(tmp_path):

@@ -1,0 +1,112 @@
+"""Settings that would do nothing, stages and words that there are not: told, never swallowed."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from modalift import cli, networks, schemes
+from modalift.errors import ModaliftError
+from modalift.schemes import SCHEMES, check_settings
+from modalift.signatures import choices, parameters
+
+MAPS = ("attention_transfer", "channel_correlation", "similarity_preserving", "correlation_congruence", "relational")
+
+
+def net(view: str) -> networks.Recognizer:
+    return networks.build("small", classes=4, view=view, frames=4, size=32, width=4, dropout=0.0)
+
+
+def build(name: str, roles: str = "student teacher", **settings):
+    return schemes.build(name, {role: net(f"view_{role}") for role in roles.split()}, settings)
+
+
+@pytest.mark.parametrize(("name", "roles", "others", "dead"), [
+    ("distill", "student teacher", {}, {"target": 1.0}),
+    ("distill", "student teacher", {}, {"others": 8.0}),
+    ("distill", "student teacher", {}, {"student_stages": ["layer3"]}),
+    ("distill", "student teacher", {"loss": "decoupled"}, {"teacher_stages": ["nonsense"]}),
+    *(("distill", "student teacher", {"loss": loss}, {"temperature": 4.0}) for loss in MAPS),
+    ("distill", "student teacher", {"loss": "relational"}, {"target": 2.0}),
+    *(("mtcd", "student teacher", {}, dead) for dead in ({"alpha": 0.9}, {"pull": 1.0}, {"guide": "fusion"},
+                                                         {"order": "together"})),
+    ("mtcd", "student teacher assistant", {"order": "staged"}, {"pull": 1.0}),
+    ("mtut", "one other", {"focal": False}, {"focus": 3.0}),
+    ("mtut", "one other", {"focal": False}, {"limit": 3.0}),
+    ("mtut", "one other", {"focal": False}, {"rho_grad": True}),
+    ("mtut", "one other", {"reduction": "mean"}, {"reference": 10}),
+])
+def test_a_setting_that_does_nothing_is_refused(name, roles, others, dead):
+    (key,) = dead
+    assert key in build(name, roles, **others).idle
+    with pytest.raises(ModaliftError, match=rf"scheme\.{key} does nothing with.* - remove it"):
+        build(name, roles, **others, **dead)
+
+
+@pytest.mark.parametrize(("name", "roles", "settings"), [
+    ("distill", "student teacher", {"loss": "decoupled", "target": 2.0, "others": 1.0, "temperature": 2.0}),
+    ("distill", "student teacher", {"loss": "relational", "student_stages": ["layer1"], "teacher_stages": ["layer2"]}),
+    ("mtcd", "student teacher assistant", {"alpha": 0.1, "pull": 2.0, "guide": "sum", "order": "together"}),
+    ("mtcd", "student teacher", {"beta": 0.1, "transform": "always"}),
+    ("mtut", "one other", {"focus": 1.0, "limit": 3.0, "rho_grad": True, "reference": 10}),
+])
+def test_one_that_does_something_is_not(name, roles, settings):
+    assert not build(name, roles, **settings).idle.keys() & settings.keys()
+
+
+@pytest.mark.parametrize(("name", "roles", "settings", "told"), [
+    ("mtut", "one other", {"stage": "layer9"}, r"scheme\.stage: the view_one network has no stage 'layer9'"),
+    ("msd", "student", {"shallow_stage": "layer9"}, r"scheme\.shallow_stage: "),
+    ("msd", "student", {"deep_stage": "layer9"}, r"scheme\.deep_stage: "),
+    ("distill", "student teacher", {"loss": "relational", "student_stages": ["layer9"]}, r"scheme\.student_stages: "),
+    ("mgcam_dkd", "student teacher", {"teacher_stages": ["layer9"]}, r"scheme\.teacher_stages: the view_teacher network"),
+])
+def test_a_stage_that_there_is_not_is_told_before_training(name, roles, settings, told):
+    with pytest.raises(ModaliftError, match=rf"{told}.*did you mean 'layer\d'\?"):
+        build(name, roles, **settings)
+
+
+def test_two_stages_for_a_loss_of_one_are_told():
+    with pytest.raises(ModaliftError, match="compares one map of each network, and 2 are named"):
+        build("distill", loss="relational", student_stages=["layer1", "layer2"])
+
+
+@pytest.mark.parametrize(("name", "key"), [("distill", "weight"), ("distill", "target"), ("mgcam_dkd", "alpha"),
+                                           ("mtcd", "beta"), ("crd", "weight"), ("route", "weight"), ("prokt", "labels")])
+def test_a_weight_that_teaches_the_opposite_is_told(name, key):
+    more = {"loss": "decoupled"} if key == "target" else {}
+    with pytest.raises(ModaliftError, match=rf"scheme\.{key} = -1.0 - it must not be below 0"):
+        build(name, **more, **{key: -1.0})
+
+
+@pytest.mark.parametrize("name", list(SCHEMES))
+def test_words_that_there_are_not_are_answered_with_the_nearest(name):
+    for key, (hint, _) in parameters(SCHEMES[name].__init__).items():
+        for word in choices(hint):
+            with pytest.raises(ModaliftError, match=rf"scheme\.{key} = '{word}x': .*did you mean '{word}'\?"):
+                check_settings(name, {key: word + "x"})
+
+
+def test_a_word_or_a_number():
+    assert check_settings("mgcam_dkd", {"sigma": "median"}) == {"sigma": "median"}
+    assert check_settings("mgcam_dkd", {"sigma": 3}) == {"sigma": 3.0}
+    with pytest.raises(ModaliftError, match=r"valid number.* - did you mean 'median'\?"):
+        check_settings("mgcam_dkd", {"sigma": "medain"})
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    ("scheme.loss=attention", "scheme.loss = 'attention'.* - did you mean 'attention_transfer'"),
+    ("scheme.target=2", "scheme.target does nothing with loss=soft_target")])
+def test_the_command_line_says_so_in_one_line(change, told, recipe_file, monkeypatch, capsys, teacher):
+    cast = {"student": {"name": "small", "view": "depth", "width": 4}, "teacher": {"init": str(teacher)}}
+    recipe = recipe_file("distill", networks=cast)
+    monkeypatch.setattr(sys, "argv", ["modalift", "train", str(recipe), change])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error ")
+    assert len(said.splitlines()) == 1
+    assert re.search(told, said)
