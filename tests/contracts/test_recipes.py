@@ -6,20 +6,32 @@ from pathlib import Path
 
 import pytest
 
-from modalift import darkroom, datasets
+from modalift import darkroom, datasets, networks
+from modalift.datasets.writing import write_manifest
+from modalift.deploy.bundle import save_bundle
 from modalift.derive import derive
 from modalift.engine.evaluate import evaluate
+from modalift.engine.experiment import assemble
 from modalift.engine.run import Run
 from modalift.engine.ship import ship
 from modalift.engine.train import train
+from modalift.loading.framing import Framing
 from modalift.recipe import TINY, Recipe, find_recipes, load_recipe
+from modalift.report import explain as explaining
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def kind(recipe: Recipe) -> tuple:
-    networks = sorted((s.name or "from a run", s.view) for s in recipe.networks.values())
-    return recipe.data.dataset, recipe.scheme.name, *networks
+    """What a recipe is one of: on the simulator settings count too, so that every row is trained."""
+    members = sorted((s.name or "from a run", s.view) for s in recipe.networks.values())
+    own = (recipe.scheme.model_extra, recipe.data.per_view, [bool(s.init) for s in recipe.networks.values()])
+    return recipe.data.dataset, recipe.scheme.name, *members, *(map(str, own) if simulates(recipe) else ())
+
+
+def simulates(recipe: Recipe) -> bool:
+    """Whether a recipe's clips are simulated, with or without a view that was translated."""
+    return recipe.data.root.name.startswith("darkroom")
 
 
 def one_of_each() -> list[Path]:
@@ -44,34 +56,73 @@ def with_joints_drawn(tmp_path_factory) -> Path:
     return out
 
 
+def translated(data: Path, out: Path, view: str, target: str, name: str) -> Path:
+    """Recordings with what a translator (here: one that has learnt nothing) draws of a view."""
+    net = networks.build("translator", view=view, target=target, backbone="resnet_4", ngf=4, frames=1, size=32)
+    bundle = save_bundle(out.parent / "drawn.modalift", net, framing=Framing(1, 32), classes=[])
+    derive("pseudo_ir", datasets.open("csv", data), out, view=view, bundle=str(bundle), name=name)
+    return out
+
+
+@pytest.fixture(scope="module")
+def darkroom_pseudo(simulated, tmp_path_factory) -> Path:
+    table = datasets.open("darkroom", simulated)
+    (listed := tmp_path_factory.mktemp("listed") / "data").mkdir()
+    write_manifest(table, listed)
+    return translated(listed, tmp_path_factory.mktemp("drawn") / "data", "rgb", "thermal", "pseudo_ir")
+
+
+@pytest.fixture(scope="module")
+def utd_mhad_translated(with_joints_drawn, tmp_path_factory) -> Path:
+    return translated(with_joints_drawn, tmp_path_factory.mktemp("drawn") / "data", "depth", "grey", "pseudo_map")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """``(recipe, changes) -> Run`` of what others start from, each trained once."""
+    runs: dict[tuple[str, ...], Run] = {}
+
+    def run(path: str, changes: list[str]) -> Run:
+        key = (path, *changes)
+        if key not in runs:
+            runs[key] = made(path, changes, tmp_path_factory.mktemp("trained") / "run", run)
+        return runs[key]
+
+    return run
+
+
 def views_of(recipe: Recipe) -> set[str]:
     """The views that a recipe frames by themselves, or those of a recipe that its networks start from."""
     return set(recipe.data.per_view).union(*(load_recipe(s.recipe).data.per_view for s in recipe.networks.values() if s.recipe))
 
 
-def made(path: Path | str, changes: list[str], folder: Path) -> Run:
+def made(path: Path | str, changes: list[str], folder: Path, trained) -> Run:
     """The run of a recipe, after those that its networks start from."""
     own = [*changes, f"run.dir={folder}"]
     for role, section in load_recipe(path).networks.items():
         if section.recipe:
-            own.append(f"networks.{role}.init={made(section.recipe, changes, Path(f'{folder}-{role}')).folder}")
+            own.append(f"networks.{role}.init={trained(section.recipe, changes).folder}")
     return train(load_recipe(path, own))
 
 
 @pytest.mark.parametrize("path", one_of_each(), ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_a_recipe_trains_and_ships(path, simulated, tmp_path, monkeypatch, request):
+def test_a_recipe_trains_and_ships(path, trained, tmp_path, monkeypatch, request):
     monkeypatch.chdir(ROOT)
     recipe = load_recipe(path)
-    changes = [*TINY, "data.cache="]
-    if recipe.data.dataset == "darkroom":
-        changes.append(f"data.root={simulated}")
-    elif not recipe.data.root.exists():
+    root, derived = recipe.data.root, ("darkroom_pseudo", "utd_mhad_translated")
+    if not simulates(recipe) and not (ROOT / ("../shared" if root.name in derived else root)).exists():
         pytest.skip("../shared with the real recordings is absent")
-    elif "pose_map" in views_of(recipe):
-        changes.append(f"data.root={request.getfixturevalue('with_joints_drawn')}")
-    run = made(path, changes, tmp_path / "run")
+    if simulates(recipe) or root.name in derived or "pose_map" in views_of(recipe):
+        name = root.name if root.name in derived else "simulated" if simulates(recipe) else "with_joints_drawn"
+        root = request.getfixturevalue(name)
+    changes = [*TINY, "data.cache=", f"data.root={root}"]
+    if simulates(recipe):
+        told = explaining.as_json(assemble(load_recipe(path, changes), train=False))
+        assert {member["role"] for member in told["cast"]} >= recipe.networks.keys()
+        assert told["terms"]
+    run = made(path, changes, tmp_path / "run", trained)
     assert isinstance(run, Run)
     found = evaluate(run)
     for role in run.roles():
-        assert found[role]["n"] == 8 or recipe.data.dataset == "darkroom"
+        assert found[role]["n"] == 8 or simulates(recipe)
         assert ship(run, role, tmp_path / f"{role}.modalift")["bytes"] > 1000
