@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +128,29 @@ def test_the_same_pictures_after_a_run_and_after_shipping(tmp_path: Path):
         assert torch.equal(home.net(clip), drawn)
     with pytest.raises(ModaliftError, match="holds a translator, which gives pictures"):
         home.predict(np.zeros((2, 32, 32, 3), np.uint8))
-    with pytest.raises(ModaliftError, match="holds a translator"):
-        export_onnx(home, tmp_path / "g.onnx")
+
+
+@pytest.mark.parametrize("options", [{}, {"view": "depth", "target": "grey", "output": "linear"}, {"target": "rgb"}])
+def test_an_export_draws_frames_as_the_network_does(tmp_path: Path, options: dict):
+    """Whatever number of frames at once, in the target's unit; what it draws stands in the file."""
+    onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    net = made(low=10, high=200, **options).eval()
+    home = load(save_bundle(tmp_path / "g.modalift", net, framing=Framing(2, 30), classes=[]))
+    report = export_onnx(home, tmp_path / "g.onnx")
+    assert report.input == ("clip", ("batch", net.channels, 1, 30, 30))
+    assert report.output == ("picture", ("batch", net.given.channels, 1, 30, 30))
+    assert report.difference < 1e-4
+    facts = {p.key: p.value for p in onnx.load(report.path).metadata_props}
+    assert json.loads(facts["target"])["name"] == net.target
+    session = ort.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
+    clip = clips(1, channels=net.channels, frames=5, height=30, width=30).float()  # a clip, as five of one frame
+    drawn = session.run(["picture"], {"clip": clip.transpose(0, 2).numpy()})[0]
+    with torch.no_grad():
+        np.testing.assert_allclose(drawn, net(clip).transpose(0, 2).numpy(), rtol=0, atol=0.02)
+    with pytest.raises(ModaliftError, match="of the largest reading, more than"):
+        export_onnx(home, tmp_path / "h.onnx", tolerance=0.0)
+    assert not (tmp_path / "h.onnx").exists()
 
 
 def test_bad_options_are_told():

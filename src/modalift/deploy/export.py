@@ -21,7 +21,7 @@ from modalift.deploy.bundle import Bundle
 from modalift.errors import ModaliftError
 from modalift.files import write_beside
 from modalift.modalities import Modality
-from modalift.networks import Recognizer, Translator
+from modalift.networks import Network, Translator
 
 #: Batch sizes that the exported file must serve alike.
 _BATCHES = (1, 2, 3)
@@ -37,7 +37,7 @@ class ExportReport:
         input: name and shape of the one input, ``batch`` free.
         output: name and shape of the output.
         clips: how many clips were compared.
-        difference: largest difference of a logit, as a share of the largest logit.
+        difference: largest difference of a logit, as a share of the largest logit (of a translator: of readings).
         tolerance: the largest that was allowed.
         sha256: the seal of the bundle that it was made from.
     """
@@ -65,6 +65,10 @@ def export_onnx(bundle: Bundle, out: str | Path, *, opset: int = 18, tolerance: 
 
     for clips of noise and of the sensor's own range, holes and extremes included, and for batches of 1, 2 and 3.
 
+    A translator's file takes frames, ``clip (batch, C, 1, H, W)``, and gives ``picture (batch, C', 1, H, W)`` in the unit of
+    its target, whose facts the metadata have too. Pictures without any contrast are not compared: each normalisation over a
+    picture enlarges what rounding left of it some 300 times, so no two programs agree on them.
+
     Args:
         bundle: an opened bundle.
         out: the file, ``*.onnx``; an older one of that name is replaced whole.
@@ -82,14 +86,14 @@ def export_onnx(bundle: Bundle, out: str | Path, *, opset: int = 18, tolerance: 
     if bundle.framing.sampler == "whole":
         raise ModaliftError(f"{bundle.path or 'bundle'}: its framing takes whole recordings of any length, an export"
                             " has a fixed number of frames - train with the sampler 'segments' or 'dense' to export")
-    if isinstance(bundle.net, Translator):
-        raise ModaliftError(f"{bundle.path or 'bundle'}: holds a translator, which derives a view before training and is not"
-                            " exported - use `modalift derive pseudo_ir`")
     _need_onnx()
-    clips = probes(bundle, seed)
+    clips, draws = probes(bundle, seed), isinstance(bundle.net, Translator)
+    if draws:
+        clips = clips[:3].transpose(1, 2).flatten(0, 1)[:, :, None]  # frames of noise, one a clip
     net = copy.deepcopy(bundle.net).cpu().eval()  # the bundle stays on its device
-    data = _to_onnx(bundle, net, clips[:2], opset, out)
-    names, difference = _compare(net, data, clips, tolerance, out)
+    gives = "picture" if draws else "logits"
+    data = _to_onnx(bundle, net, clips[:2], opset, out, gives)
+    names, difference = _compare(net, data, clips, tolerance, out, gives)
     write_beside(out, lambda beside: beside.write_bytes(data))
     return ExportReport(out, len(data), opset, names[0], names[1], len(clips), difference, tolerance, bundle.sha256)
 
@@ -141,14 +145,14 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _to_onnx(bundle: Bundle, net: Recognizer, example: Tensor, opset: int, out: Path) -> bytes:
+def _to_onnx(bundle: Bundle, net: Network, example: Tensor, opset: int, out: Path, gives: str) -> bytes:
     """The network as a checked ONNX file, in memory."""
     import onnx
 
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(net, (example,), dynamo=True, opset_version=opset, verbose=False,
-                                        input_names=["clip"], output_names=["logits"],
+                                        input_names=["clip"], output_names=[gives],
                                         dynamic_shapes=({0: torch.export.Dim("batch")},))
         assert program is not None
         model = program.model_proto
@@ -160,6 +164,8 @@ def _to_onnx(bundle: Bundle, net: Recognizer, example: Tensor, opset: int, out: 
     model.producer_name = "modalift"
     facts = {"classes": list(bundle.classes), "framing": asdict(bundle.framing), "protocol": asdict(bundle.protocol),
              "modality": asdict(bundle.modality), "provenance": bundle.provenance, "bundle_sha256": bundle.sha256}
+    if isinstance(net, Translator):
+        facts["target"] = asdict(net.given)
     onnx.helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()})
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -183,8 +189,8 @@ def _strip(model: Any) -> None:
         value.doc_string = ""
 
 
-def _compare(net: Recognizer, data: bytes, clips: Tensor, tolerance: float,
-             out: Path) -> tuple[list[tuple[str, tuple[Any, ...]]], float]:
+def _compare(net: Network, data: bytes, clips: Tensor, tolerance: float, out: Path,
+             gives: str) -> tuple[list[tuple[str, tuple[Any, ...]]], float]:
     """Names and shapes of input and output, and the largest difference; an error where it is too large."""
     import onnxruntime
 
@@ -193,15 +199,15 @@ def _compare(net: Recognizer, data: bytes, clips: Tensor, tolerance: float,
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         inputs, outputs = session.get_inputs(), session.get_outputs()
-        if [i.name for i in inputs] != ["clip"] or [o.name for o in outputs] != ["logits"]:
+        if [i.name for i in inputs] != ["clip"] or [o.name for o in outputs] != [gives]:
             raise ModaliftError(f"{out}: the export has inputs {[i.name for i in inputs]} and outputs"
-                                f" {[o.name for o in outputs]}, not clip and logits; it was not written")
+                                f" {[o.name for o in outputs]}, not clip and {gives}; it was not written")
         difference, largest = 0.0, 0.0
         for batch in _BATCHES:
             for piece in clips.split(batch):
                 with torch.inference_mode():
                     ours = net(piece).numpy()
-                theirs = session.run(["logits"], {"clip": piece.numpy()})[0]
+                theirs = session.run([gives], {"clip": piece.numpy()})[0]
                 if ours.shape != theirs.shape or not np.isfinite(ours).all() or not np.isfinite(theirs).all():
                     raise ModaliftError(f"{out}: the export answers {theirs.shape} where the network answers"
                                         f" {ours.shape}, or values that are not finite; it was not written")
@@ -214,6 +220,7 @@ def _compare(net: Recognizer, data: bytes, clips: Tensor, tolerance: float,
         raise ModaliftError(f"{out}: ONNX Runtime refuses the export ({line}); it was not written") from None
     share = difference / max(largest, 1e-12)
     if not share <= tolerance:
-        raise ModaliftError(f"{out}: the export differs from the network by {share:.1e} of the largest logit, more than"
+        what = "logit" if gives == "logits" else "reading"
+        raise ModaliftError(f"{out}: the export differs from the network by {share:.1e} of the largest {what}, more than"
                             f" {tolerance:.1e}; it was not written")
     return [(v.name, tuple(v.shape)) for v in (inputs[0], outputs[0])], share
