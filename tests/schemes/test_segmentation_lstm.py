@@ -16,7 +16,8 @@ from modalift.schemes import Progress, total
 def made(**settings):
     torch.manual_seed(0)
     net = networks.build("cnn_lstm", classes=4, view="rgb", frames=4, size=32, backbone="resnet8", width=0.25, hidden=8)
-    return schemes.build("segmentation_lstm", {"student": net}, {"nearer": 2000.0, "draw": 0.4, "still": 0.3} | settings).train()
+    given = {"nearer": 2000.0, "draw": 0.4, "still": 0.3} | settings
+    return schemes.build("segmentation_lstm", {"student": net}, given).train()
 
 
 def batch(n: int = 4, frames: int = 4) -> Batch:

@@ -37,6 +37,7 @@ def build(name: str, roles: str = "student teacher", **settings):
     ("mtut", "one other", {"focal": False}, {"limit": 3.0}),
     ("mtut", "one other", {"focal": False}, {"rho_grad": True}),
     ("mtut", "one other", {"reduction": "mean"}, {"reference": 10}),
+    *(("fusion", "one other", {}, dead) for dead in ({"width": 64}, {"bins": 2}, {"dropout": 0.5})),
 ])
 def test_a_setting_that_does_nothing_is_refused(name, roles, others, dead):
     (key,) = dead
@@ -51,6 +52,7 @@ def test_a_setting_that_does_nothing_is_refused(name, roles, others, dead):
     ("mtcd", "student teacher assistant", {"alpha": 0.1, "pull": 2.0, "guide": "sum", "order": "together"}),
     ("mtcd", "student teacher", {"beta": 0.1, "transform": "always"}),
     ("mtut", "one other", {"focus": 1.0, "limit": 3.0, "rho_grad": True, "reference": 10}),
+    ("fusion", "one other", {"mode": "mid", "width": 64, "bins": 2, "dropout": 0.5}),
 ])
 def test_one_that_does_something_is_not(name, roles, settings):
     assert not build(name, roles, **settings).idle.keys() & settings.keys()

@@ -59,6 +59,10 @@ class Fused(Scheme):
                                bins=bins, dropout=dropout)
 
     @property
+    def idle(self) -> dict[str, str]:
+        return {} if self.head.mode == "mid" else dict.fromkeys(("width", "bins", "dropout"), "with mode=late")
+
+    @property
     def fusion(self) -> Fusion:
         return Fusion(self.roles, self.head)
 
