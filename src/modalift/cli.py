@@ -425,7 +425,7 @@ def export(
     from modalift.deploy.export import export_onnx
 
     report = export_onnx(deploying.load(bundle), to)
-    say(as_json, vars(report), f"{to}: one input, largest difference {report.difference:.1e} of the largest logit")
+    say(as_json, vars(report), f"{to}: one input, largest difference {report.difference:.1e} of the largest answer")
 
 
 def main() -> None:
