@@ -32,7 +32,7 @@ RECIPES = HERE.parent / "recipes" / "utd_mhad"
 
 @dataclass(frozen=True)
 class Row:
-    """One method: its recipe, whose cell its teacher is, and which of its networks ships."""
+    """One method: its recipe, whose cell its teacher is, which of its networks ships, and how many times as long it trains."""
 
     name: str
     title: str
@@ -40,6 +40,7 @@ class Row:
     teacher: str = ""
     ships: str = "student"
     match: str = ""
+    longer: int = 1
 
 
 ROWS = (
@@ -48,6 +49,7 @@ ROWS = (
     Row("smoothing_depth", "labels only, smoothed", "smoothing_depth"),
     Row("self_depth", "taught by itself", "self_depth", "single_depth"),
     Row("distill_pose", "soft targets (weight 2, chosen before on a training subject)", "distill_pose", "single_pose"),
+    Row("distill_long_pose", "soft targets of a teacher that trained ten times as long", "distill_pose", "single_pose_long"),
     Row("dkd_pose", "decoupled (DKD)", "dkd_pose", "single_pose"),
     Row("at_pose", "attention transfer (AT)", "at_pose", "single_pose"),
     Row("sp_pose", "similarity preserving (SP)", "sp_pose", "single_pose"),
@@ -73,12 +75,15 @@ ROWS = (
 )
 #: Networks that only teach, or are begun with.
 HOME = (Row("single_pose", "*the pose teacher (stays home)*", "single_pose"),
+        Row("single_pose_long", "*the pose teacher, ten times as long (stays home)*", "single_pose", longer=10),
         Row("single_pose_map", "*the joints' picture (stays home)*", "single_pose_map"))
 SHARES = {"all": 1.0, "tenth": 0.1}
+READING = "\n## Reading it\n"
 
 
 def cell(row: Row, share: str, folder: Path, data: Path, epochs: int) -> Cell:
-    own = [f"data.root={data}", f"data.cache={folder / 'cache'}", f"data.labelled={SHARES[share]}", f"optim.epochs={epochs}"]
+    own = [f"data.root={data}", f"data.cache={folder / 'cache'}", f"data.labelled={SHARES[share]}",
+           f"optim.epochs={epochs * row.longer}"]
     if row.teacher:
         role = "student" if row.name == "finetune_depth" else "teacher"
         own.append(f"networks.{role}.init={folder / share / row.teacher / 'seed0'}")
@@ -130,7 +135,9 @@ def write(folder: Path, data: Path, epochs: int, clips: int) -> None:
              "| method | all labels: top-1 % | tera MACs | s | a tenth: top-1 % | tera MACs | s |",
              "|---|---|---|---|---|---|---|"]
     lines += [f"| {title} | {' | '.join(cells)} |" for title, cells in figures.items()]
-    (HERE / "results" / "survey.md").write_text("\n".join(lines) + "\n")
+    page = HERE / "results" / "survey.md"
+    read = page.read_text().partition(READING)[2] if page.is_file() else ""  # what a person made of it stays
+    page.write_text("\n".join(lines) + "\n" + (READING + read if read else ""))
 
 
 def main() -> None:
@@ -139,7 +146,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/survey"))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--only", nargs="*", default=[], choices=[r.name for r in ROWS], metavar="ROW")
+    parser.add_argument("--only", nargs="*", default=[], choices=[r.name for r in (*HOME, *ROWS)], metavar="ROW")
     parser.add_argument("--share", nargs="*", default=list(SHARES), choices=list(SHARES))
     given = parser.parse_args()
     console, folder = Console(stderr=True), given.runs.resolve()
@@ -150,7 +157,7 @@ def main() -> None:
     if not (folder / "cache").is_dir():
         build_cache(table, folder / "cache", ["depth", "pose", "pose_map"])
     clips = len(table.split("test"))
-    rows = [r for r in ROWS if not given.only or r.name in given.only]
+    rows = [r for r in (*HOME, *ROWS) if not given.only or r.name in given.only]
     for share in given.share:
         for level in rounds(rows):
             for row in level:  # the table grows with every cell
