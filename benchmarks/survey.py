@@ -60,6 +60,7 @@ ROWS = (
     Row("prokt_pose", "ProKT, the teacher learns beside", "prokt_pose"),
     Row("assistant_pose", "teacher's assistant (soft targets twice)", "assistant_pose", "distill_pose"),
     Row("mtut_pose", "MTUT", "mtut_pose", ships="depth"),
+    Row("mtut_without_focal_pose", "MTUT without its focal weight", "mtut_without_focal_pose", ships="depth"),
     Row("mgcam_dkd_pose", "MGCAM+DKD, as printed", "mgcam_dkd_pose", "single_pose"),
     Row("mgcam_dkd_sharp_pose", "MGCAM+DKD, attention that tells clips apart", "mgcam_dkd_sharp_pose", "single_pose"),
     Row("mtcd_pose", "MTCD, its teacher alone", "mtcd_pose", "single_pose"),
@@ -71,7 +72,9 @@ ROWS = (
     Row("hallucination_pose", "hallucination", "hallucination_pose", "single_pose"),
     Row("dmcl_pose", "DMCL", "dmcl_pose", ships="depth"),
     Row("fusion_drop_pose", "late fusion with modality dropout, its depth branch", "fusion_drop_pose", ships="depth"),
+    Row("fusion_late_pose", "*upper bound: depth and pose at once, late fusion*", "fusion_late_pose", ships="fusion"),
     Row("fusion_mid_pose", "*upper bound: depth and pose at once, mid fusion*", "fusion_mid_pose", ships="fusion"),
+    Row("fusion_mid_drop_pose", "*the same with modality dropout*", "fusion_mid_drop_pose", ships="fusion"),
 )
 #: Networks that only teach, or are begun with.
 HOME = (Row("single_pose", "*the pose teacher (stays home)*", "single_pose"),
