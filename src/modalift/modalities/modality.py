@@ -76,6 +76,8 @@ for _m in (
     Modality("grey", **_INFRARED),  # type: ignore[arg-type]
     Modality("depth", "video", 1, "mm", 1.0, 10000.0, "uint16", invalid=0.0, mean=(2500.0,), std=(800.0,),
              photometric=("range",)),
+    # Depth as a grey picture of 8 bits, as public gesture sets ship it: no millimetres, and 0 is a grey like any other.
+    Modality("depth_grey", "video", 1, "grey level", 0.0, 255.0, "uint8", mean=(128.0,), std=(64.0,)),
     Modality("nir", **_INFRARED),  # type: ignore[arg-type]
     Modality("thermal", **_INFRARED),  # type: ignore[arg-type]
     Modality("pseudo_ir", **_INFRARED, derived_from="rgb"),  # type: ignore[arg-type]
