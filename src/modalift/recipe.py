@@ -20,7 +20,7 @@ Level = Literal["builds", "equals the reference's forward pass", "trained on rea
 class Section(BaseModel):
     """A part of a recipe: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class DataSection(Section):

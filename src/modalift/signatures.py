@@ -32,19 +32,22 @@ def checked(maker: Callable[..., Any], given: Mapping[str, Any], known: Mapping[
         who: what is made, for messages, e.g. ``scheme 'mtut'``.
 
     Raises:
-        ModaliftError: an unknown key or word, with the nearest one, or a value of the wrong type.
+        ModaliftError: an unknown key or word, with the nearest one, a value of the wrong type, or a number that is not finite.
     """
     for key in given:
         if key not in known:
             raise ModaliftError(f"unknown key '{where}.{key}' for {who} - {nearest(key, known)}")
     hints = parameters(maker)
     fields: dict[str, Any] = {k: (hints[k][0], ...) for k in given}
-    model = create_model("arguments", __config__=ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True), **fields)
+    config = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+    model = create_model("arguments", __config__=config, **fields)
     try:
         made = model(**given)
     except ValidationError as error:
         first = error.errors()[0]
         key, told = str(first["loc"][0]), first["msg"]
+        if first["type"] == "finite_number":
+            raise ModaliftError(f"{where}.{key} = {first['input']} - it must be a finite number") from None
         words = choices(hints[key][0])
         meant = nearest(given[key], words) if words else ""
         if meant.startswith("did you") or (meant and first["type"] != "literal_error"):  # that one lists the known ones

@@ -25,7 +25,7 @@ END = Progress(epoch=9, epochs=10)
 #: Settings under which a scheme is looked at; one without an entry, under its defaults.
 VARIANTS: dict[str, list[dict]] = {
     "distill": [{"loss": name} for name in get_args(Loss)],
-    "mgcam_dkd": [{}, {"projected": False}, {"temperature": 0.1, "sigma": 0.3, "residual": True}],
+    "mgcam_dkd": [{}, {"beta": 0.0}, {"projected": False}, {"temperature": 0.1, "sigma": 0.3, "residual": True}],
     "mtcd": [{}, {"guide": "assistant"}],
     "msd": [{"target": "thermal", "near": 0.0, "far": 40.0}],
     "identity_encoder": [{"smoothing": 0.0}],

@@ -102,6 +102,13 @@ def test_a_network_that_thins_out_time_draws_the_frames_it_kept():
     assert torch.isfinite(made(batch(), END)["global/depth>student"][1])
 
 
+def test_a_target_of_other_frames_shows_other_moments_and_is_told():
+    made, given = schemes.build("msd", {"student": net()}), batch()
+    given.clips["depth"], given.valid["depth"] = given.clips["depth"][:, :, :2], given.valid["depth"][:, :, :2]
+    with pytest.raises(ModaliftError, match=r"scheme\.target = depth: its clips have 2 frames, the student's 4 - .*per_view"):
+        made(given, END)
+
+
 def test_what_cannot_be_drawn_is_told():
     with pytest.raises(ModaliftError, match="is what the student reads"):
         schemes.build("msd", {"student": net()}, {"target": "rgb"})

@@ -52,6 +52,16 @@ def test_alignment_begins_after_sixty_of_seventy_five_epochs():
     assert weights == [0.0, 0.0, 0.05, 0.05]
 
 
+@pytest.mark.parametrize(("alone", "epochs", "wanted"), [
+    (0.8, 1, [True]), (0.8, 3, [False, False, True]), (1.0, 2, [False] * 2), (0.0, 2, [True] * 2),
+    (0.5, 4, [False, False, True, True])])
+def test_however_short_a_training_its_last_epoch_aligns_unless_it_is_to_stay_alone(alone, epochs, wanted):
+    made, given = cast("c3d", ("rgb", "depth"), alone=alone), batch()
+    found = [made(given, Progress(epoch=e, epochs=epochs))["align/depth>rgb"] for e in range(epochs)]
+    assert [weight > 0 for weight, _ in found] == wanted
+    assert [raw.requires_grad for _, raw in found] == wanted
+
+
 def test_without_the_focal_weight_every_network_follows_every_other_one():
     terms = cast("c3d", focal=False)(batch(), END)
     for m in SENSORS:

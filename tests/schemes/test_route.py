@@ -42,6 +42,15 @@ def test_the_anchor_is_the_teacher_as_it_was_at_equal_steps():
     assert int(made.reached) == 3
 
 
+def test_a_training_of_one_epoch_reaches_its_anchors_by_steps():
+    made = schemes.build("route", {"student": net("depth"), "teacher": net("pose")}, {"anchors": 3}).train()
+    found = []
+    for step in range(8):
+        made(batch(), Progress(epoch=0, epochs=1, step=step, steps=8))
+        found.append(int(made.reached))
+    assert found == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
 @pytest.mark.parametrize("name", ["distill", "mgcam_dkd", "mtcd", "prokt", "route", "crd"])
 def test_a_teacher_of_other_classes_is_told(name):
     with pytest.raises(ModaliftError, match=r"different numbers of classes \(student 4, teacher 5\)"):

@@ -58,6 +58,27 @@ def test_statistics_of_the_encoder_stand_still_in_the_second_phase():
     assert not torch.equal(scheme.student.backbone.bn1.running_mean, before["bn1.running_mean"])
 
 
+@pytest.mark.parametrize(("shares", "epochs", "wanted"), [
+    ({}, 1, "L"), ({}, 2, "DL"), ({}, 3, "DHL"), ({}, 10, "DDDDHHHLLL"), ({"draw": 0.1, "still": 0.2}, 10, "DHHLLLLLLL"),
+    ({"draw": 0.9, "still": 0.0}, 3, "DDL"), ({"draw": 0.0, "still": 0.9}, 3, "HHL"), ({"draw": 0.0, "still": 0.0}, 3, "LLL")])
+def test_however_short_a_training_its_last_epoch_learns_labels(shares, epochs, wanted):
+    scheme, found = made(**shares), ""
+    for epoch in range(epochs):
+        before = copy.deepcopy(scheme.student.backbone.state_dict())
+        terms = scheme(batch(), Progress(epoch=epoch, epochs=epochs))
+        stood = all(torch.equal(v, before[k]) for k, v in scheme.student.backbone.state_dict().items())
+        found += "D" if terms["draw/depth>student"][0] else "H" if stood else "L"
+        assert terms["recognise/student"][1].requires_grad == (found[-1] != "D")
+    assert found == wanted
+
+
+def test_a_target_of_other_frames_is_told():
+    given = batch()
+    given.clips["depth"], given.valid["depth"] = given.clips["depth"][:, :, :2], given.valid["depth"][:, :, :2]
+    with pytest.raises(ModaliftError, match="its clips have 2 frames, the student's 4"):
+        made()(given, Progress(epoch=0, epochs=10))
+
+
 @pytest.mark.parametrize("frames", [8, 16, 24, 37])
 def test_any_number_of_frames(frames):
     assert all(torch.isfinite(raw) for _, raw in made()(batch(2, frames), Progress(epoch=9, epochs=10)).values())

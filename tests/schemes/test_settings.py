@@ -91,6 +91,23 @@ def test_words_that_there_are_not_are_answered_with_the_nearest(name):
                 check_settings(name, {key: word + "x"})
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(("name", "key"), [("distill", "weight"), ("translator", "draw"), ("mgcam_dkd", "sigma")])
+def test_a_number_that_is_not_finite_is_told(name, key, value):
+    with pytest.raises(ModaliftError, match=rf"^scheme\.{key} = {value} - it must be a finite number$"):
+        check_settings(name, {key: value})
+
+
+def test_without_its_graph_mgcam_makes_no_projection_and_compares_no_clips():
+    whole, alone = build("mgcam_dkd"), build("mgcam_dkd", beta=0.0, sigma=0.3)
+    assert whole.parts
+    assert whole.batch_relational
+    assert not alone.parts
+    assert not alone.batch_relational
+    with pytest.raises(ModaliftError, match=r"scheme\.student_stages: "):
+        build("mgcam_dkd", beta=0.0, student_stages=["layer9"])
+
+
 def test_a_word_or_a_number():
     assert check_settings("mgcam_dkd", {"sigma": "median"}) == {"sigma": "median"}
     assert check_settings("mgcam_dkd", {"sigma": 3}) == {"sigma": 3.0}

@@ -54,7 +54,8 @@ def scheme(mode: str = "paired", encoders: bool = False, **settings) -> schemes.
     if encoders:
         nets |= {"source_encoder": encoder("rgb"), "target_encoder": encoder("thermal")}
     torch.manual_seed(0)
-    return schemes.build("translator", nets, {"mode": mode, "ndf": 4, "layers": 2, "pool": 0, **settings}).train()
+    given = {"mode": mode, "ndf": 4, "layers": 2} | ({"pool": 0} if mode == "unpaired" else {})
+    return schemes.build("translator", nets, given | settings).train()
 
 
 def batch(n: int = 4) -> Batch:
@@ -113,6 +114,32 @@ def test_the_unpaired_equations_literally():
         torch.testing.assert_close(terms[key][1], value, msg=key)
     assert [u.name for u in made.updates()] == ["generator", "judge"]
     assert [u.name for u in scheme().updates()] == ["judge", "generator"]
+
+
+@pytest.mark.parametrize(("mode", "encoders", "others", "dead", "why"), [
+    *(("paired", False, {}, {key: 1}, "with mode=paired") for key in ("cycle", "identity", "relation", "pool")),
+    ("paired", False, {"mask": "mask", "person": 1.0}, {"warm": 0.5}, "with a mask"),
+    *(("unpaired", True, {}, {key: value}, "with mode=unpaired") for key, value in
+      (("draw", 1.0), ("person", 1.0), ("warm", 0.5), ("mask", "mask"))),
+    ("unpaired", False, {}, {"relation": 1.0}, "without networks.source_encoder"),
+])
+def test_settings_of_the_other_mode_are_refused(mode, encoders, others, dead, why):
+    (key,) = dead
+    scheme(mode, encoders, **others)
+    with pytest.raises(ModaliftError, match=rf"scheme\.{key} does nothing {why}.* - remove it"):
+        scheme(mode, encoders, **others, **dead)
+
+
+def test_settings_that_do_something_and_weights_of_zero_are_not():
+    scheme(draw=1.0, person=2.0, warm=0.5)
+    scheme(person=0.0, warm=0.5, deceive=0.0)
+    scheme("unpaired", encoders=True, cycle=1.0, identity=0.0, relation=2.0, pool=3)
+
+
+@pytest.mark.parametrize("key", ["draw", "deceive", "cycle", "identity", "relation"])
+def test_weights_that_teach_the_opposite_are_told(key):
+    with pytest.raises(ModaliftError, match=rf"scheme\.{key} = -1\.0 - it must not be below 0"):
+        scheme("unpaired" if key in ("cycle", "identity") else "paired", **{key: -1.0})
 
 
 def test_pictures_that_nobody_paired():

@@ -41,6 +41,10 @@ class IdentityEncoder(Scheme):
                                 " below 0, smoothing lies in [0, 1)")
         self.student, self.weight, self.margin, self.smoothing = student, weight, margin, smoothing
 
+    @property
+    def notes(self) -> list[str]:
+        return ["a triplet needs several pictures of a person in a batch - optim.per_class says how many stand together"]
+
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = watch(self.student, batch, [self.student.last_stage])
         labels, labelled = labels_of(seen, batch)

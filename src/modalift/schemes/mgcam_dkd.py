@@ -39,7 +39,7 @@ class GraphTaughtStudent(Scheme):
 
     where :math:`L_{MGCAM}` compares all pairs of the student's and the teacher's residual stages after both were mixed
     over the clips of the batch, see :func:`~modalift.losses.graph_attention`. A clip without a label takes the teacher's
-    first answer for it.
+    first answer for it. With ``beta=0``, DKD alone, no graph and no projection is made, and no clips are compared.
 
     **What the graph term teaches.** With the paper's settings A is nearly uniform, so the term matches the batch's mean
     map and leaves a clip of its own almost no gradient (a share of .000 was measured for a batch of 8; plain squared
@@ -69,7 +69,6 @@ class GraphTaughtStudent(Scheme):
     """
 
     frozen_roles = ("teacher",)
-    batch_relational = "builds a graph over the clips of a batch"
 
     def __init__(self, student: Recognizer, teacher: Recognizer, *, alpha: float = 0.1, beta: float = 1.0, target: float = 0.7,
                  others: float = 0.35, softness: float = 4.0, temperature: float | None = None, sigma: Sigma = 1.0,
@@ -87,21 +86,25 @@ class GraphTaughtStudent(Scheme):
                                                            pairs=pairs)
         most = min(4, len(student.stages), len(teacher.stages))
         self.own, self.shown = paired_stages(student, teacher, student_stages or [], teacher_stages or [], most)
-        if projected:
+        if beta:
+            self.batch_relational = "builds a graph over the clips of a batch"
+        if projected and beta:
             self.project = nn.ModuleList(
                 nn.ModuleList(Projection(student.stages[i].channels, teacher.stages[j].channels)
                               if pairs == "all" or m == n else nn.Identity() for n, j in enumerate(self.shown))
                 for m, i in enumerate(self.own))
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
-        seen = watch(self.student, batch, self.own)
-        own, shown = common(seen, look(self.teacher, batch, self.shown))
+        seen = watch(self.student, batch, self.own if self.beta else ())
+        own, shown = common(seen, look(self.teacher, batch, self.shown if self.beta else ()))
         labels, labelled = labels_of(own, batch)
         known = torch.where(labelled, labels, shown.logits.argmax(1))
         answers = decoupled(own.logits, shown.logits, known, self.target, self.others, self.softness, per_sample=True)  # (7)
-        return {
-            "recognise/student": (1.0, label_loss(seen, batch)),
-            "answers/teacher>student": (self.alpha, average(answers)),
+        terms: Terms = {"recognise/student": (1.0, label_loss(seen, batch)),
+                        "answers/teacher>student": (self.alpha, average(answers))}
+        if not self.beta:
+            return terms
+        return terms | {
             "graph/teacher>student": (self.beta, self.compared([own.maps[s] for s in self.own],
                                                                [shown.maps[s] for s in self.shown])),
             "clips/teacher>student": (0.0, joint_count(own.logits)),

@@ -112,6 +112,10 @@ class MSD(Scheme):
         picture = batch.clips[self.target][rows[both]].float()
         if picture.shape[3] == 1:
             raise ModaliftError(f"scheme.target = {self.target}: a signal is no picture - name a view of a camera")
+        frames, wanted = picture.shape[2], batch.clips[self.student.view].shape[2]
+        if frames != wanted:
+            raise ModaliftError(f"scheme.target = {self.target}: its clips have {frames} frames, the student's {wanted} -"
+                                " frame both alike; remove frames from data.per_view")
         sensed = batch.valid[self.target][rows[both]] if self.target in batch.valid else torch.ones_like(picture[:, :1]).bool()
         target = picture.mean(1, keepdim=True)
         if self.nearer:

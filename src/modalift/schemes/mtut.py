@@ -34,7 +34,8 @@ class MTUT(Scheme):
         focus: :math:`\beta`.
         limit: largest focal weight; the exponential runs away on hard clips.
         focal: False sets every :math:`\rho` to 1 (the paper's ablation).
-        alone: share of training with labels only, before alignment begins (the paper: 60 of 75 epochs).
+        alone: share of training with labels only, before alignment begins (the paper: 60 of 75 epochs). The last epoch aligns
+            unless it is 1.
         stage: name of the aligned map; empty for each network's deepest.
         reduction, reference: see :func:`~modalift.losses.semantic_alignment`.
         rho_grad: whether :math:`\rho` keeps the gradient of :math:`\ell^m`, so that m also learns where n is the better one;
@@ -68,7 +69,8 @@ class MTUT(Scheme):
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = {k: watch(net, batch, [self.stages[k]]) for k, net in self.roles.items()}
         terms: Terms = {f"recognise/{k}": (1.0, label_loss(o, batch)) for k, o in seen.items()}
-        weight = self.weight if progress.epoch >= self.alone * progress.epochs else 0.0
+        begins = min(self.alone * progress.epochs, progress.epochs - (self.alone < 1))  # the last epoch at the latest
+        weight = self.weight if progress.epoch >= begins else 0.0
         for m in seen:
             for n in seen:
                 if n == m:

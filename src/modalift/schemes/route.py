@@ -23,7 +23,7 @@ class Route(Scheme):
 
     where :math:`t(k)` is the teacher as it was at the last of ``anchors`` equally spaced moments of its training: a network
     that knows little yet is easier to follow than one that knows all. Teacher and student train in one run; until the
-    first anchor the student has its labels alone.
+    first anchor the student has its labels alone. Moments are epochs; in a training of one epoch, steps.
 
     Args:
         student: the network that learns and ships.
@@ -55,7 +55,8 @@ class Route(Scheme):
         return {"student": self.student}
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
-        due = progress.epoch * (self.anchors + 1) // progress.epochs
+        done, of = (progress.epoch, progress.epochs) if progress.epochs > 1 else (progress.step, progress.steps)
+        due = done * (self.anchors + 1) // of
         if self.training and due > self.reached:
             self.anchor.load_state_dict(self.teacher.state_dict())
             self.reached.fill_(due)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from modalift.errors import ModaliftError
@@ -19,8 +21,8 @@ class SegmentationLSTM(MSD):
         L = \overline{(\hat D - [D < d_0])^2} \ \text{at first}, \qquad L = \mathrm{CE}(z, y) \ \text{after that}
 
     In the second phase the encoder stands still, statistics included, and only the recurrent head learns; in the third
-    both do. What a phase does not teach rests: neither decay nor momentum moves it. Clips without labels take part in the
-    first.
+    both do, and the last epoch is always of the third. What a phase does not teach rests: neither decay nor momentum moves
+    it. Clips without labels take part in the first.
 
     Args:
         student: the network that learns and ships: an encoder of frames under a recurrent head (``cnn_lstm``), of 8, 16,
@@ -50,9 +52,17 @@ class SegmentationLSTM(MSD):
         del self.local  # one drawing only
         self.draw, self.still = draw, still
 
+    def phases(self, epochs: int) -> tuple[int, int]:
+        """The epochs at which the second and the third phase begin: the last epoch, at the latest, learns labels."""
+        ends = [math.ceil(round(share * epochs, 6)) for share in (self.draw, self.draw + self.still)]
+        most = epochs - 1
+        still = int(self.still > 0 and most > 1)  # a short training still has each phase that fits
+        first = min(ends[0], most - still)
+        return first, min(max(ends[1], first + still), most)
+
     def forward(self, batch: Batch, progress: Progress) -> Terms:
-        done = progress.epoch / progress.epochs
-        drawing, stands = done < self.draw, self.draw <= done < self.draw + self.still
+        first, second = self.phases(progress.epochs)
+        drawing, stands = progress.epoch < first, first <= progress.epoch < second
         if stands:
             self.student.backbone.eval()
         seen = watch(self.student, batch, [self.stages[1], self.student.last_stage])

@@ -13,7 +13,7 @@ from modalift.modalities import Batch
 from modalift.networks import Recognizer, Translator
 from modalift.networks.translator import PatchJudge
 from modalift.schemes.judging import Pool, belief, frames, nothing, told, verdict, weighted_mean
-from modalift.schemes.scheme import Progress, Scheme, Terms, Update, joint, scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, Update, joint, not_negative, scheme
 
 
 @scheme("translator")
@@ -72,6 +72,7 @@ class Translation(Scheme):
         if (source_encoder is None) != (target_encoder is None) or (paired and source_encoder is not None):
             raise ModaliftError("scheme 'translator' takes two encoders or none, and only with mode=unpaired - see"
                                 " networks.source_encoder and networks.target_encoder")
+        not_negative(draw=draw, deceive=deceive, cycle=cycle, identity=identity, relation=relation)
         if not 0 <= warm < 1 or person < 0 or layers < 1 or ndf < 1 or pool < 0:
             raise ModaliftError(f"scheme: warm={warm}, person={person}, layers={layers}, ndf={ndf}, pool={pool} - warm lies in"
                                 " [0, 1), layers and ndf are 1 or more, the others not below 0")
@@ -104,6 +105,14 @@ class Translation(Scheme):
     def parts(self) -> dict[str, nn.Module]:
         named = {"judge": self.judge, "back_judge": None if self.paired else self.back_judge}
         return {k: m for k, m in named.items() if m is not None}
+
+    @property
+    def idle(self) -> dict[str, str]:
+        if self.paired:
+            return dict.fromkeys(("cycle", "identity", "relation", "pool"), "with mode=paired") | (
+                {"warm": "with a mask, which says where the person is"} if self.mask else {})
+        return dict.fromkeys(("draw", "person", "warm", "mask"), "with mode=unpaired") | (
+            {"relation": "without networks.source_encoder and networks.target_encoder"} if self.source_encoder is None else {})
 
     def needs(self) -> set[str]:
         return {self.generator.view, self.target, *([self.mask] if self.mask else [])}
