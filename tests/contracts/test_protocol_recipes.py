@@ -1,0 +1,123 @@
+"""The published protocols on recordings as the sets ship them: 8-bit depth, and colour and depth that are cropped together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from modalift import datasets
+from modalift.derive import derive
+from modalift.engine.experiment import assemble, augment_of
+from modalift.engine.fit import loader
+from modalift.loading import reading
+from modalift.loading.clips import ClipSet
+from modalift.modalities import Track, modality
+from modalift.recipe import TINY, Recipe, find_recipes, load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+SETS = ("egogesture", "nvgesture", "isogd", "viva")
+GREY = 200
+
+
+def pictures(folder: Path, left: int, top: int, *, colour: bool) -> None:
+    """Six frames of a bright box on black, away from the middle so that a mirror image is told from none."""
+    folder.mkdir(parents=True)
+    for t in range(6):
+        frame = np.zeros((60, 80), np.uint8)
+        frame[top:top + 22, left + t:left + t + 22] = GREY
+        cv2.imwrite(str(folder / f"{t:03d}.png"), np.dstack([frame] * 3) if colour else frame)
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory) -> dict[str, Path]:
+    """The same clips in the three layouts that the recipes name: by split, by view, and with flow in a manifest."""
+    by_split, by_view = (tmp_path_factory.mktemp(name) / "data" for name in ("by_split", "by_view"))
+    for subject in range(1, 9):
+        split = "train" if subject < 5 else "val" if subject < 7 else "test"
+        for c, label in enumerate(("left", "right")):
+            clip, where = f"s{subject:02d}_{c}", (6 + 4 * subject, 8 + 3 * subject)
+            for view in ("rgb", "depth", "ir", "pseudo_ir"):
+                pictures(by_split / split / label / clip / view, *where, colour=view == "rgb")
+                if view not in ("rgb", "depth"):
+                    continue
+                (by_view / view / label).mkdir(parents=True, exist_ok=True)
+                (by_view / view / label / clip).symlink_to(by_split / split / label / clip / view)
+    with_flow = tmp_path_factory.mktemp("with_flow") / "data"
+    derive("flow", datasets.open("folder", by_split), with_flow, view="rgb")
+    return {"split": by_split, "view": by_view, "flow": with_flow}
+
+
+def changed(path: Path, roots: dict[str, Path]) -> Recipe:
+    """A published recipe at a scale of seconds, with small networks from nothing, on the made-up clips."""
+    recipe = RECIPES[path]
+    layout = "view" if recipe.data.root.name == "viva" else "flow" if recipe.data.dataset == "csv" else "split"
+    changes = [*TINY, "data.size=48", f"data.root={roots[layout]}", "data.augment.photometric=0"]
+    changes += [f"scheme.{key}=" for key in recipe.scheme.model_extra or {} if key.endswith("stage")]
+    for role, section in recipe.networks.items():
+        if section.name == "cnn_lstm":  # its scheme asks for a recurrent head
+            changes += [f"networks.{role}.init=", f"networks.{role}.grid=1"]
+        elif section.name:
+            changes += [f"networks.{role}={{name: small, view: {section.view}, width: 8}}"]
+    return load_recipe(path, changes)
+
+
+def reads_depth(recipe: Recipe) -> bool:
+    views = {section.view for section in recipe.networks.values()} | {(recipe.scheme.model_extra or {}).get("target")}
+    return {"rgb", "depth"} <= views
+
+
+RECIPES = {p: load_recipe(p) for p in find_recipes([ROOT / "recipes" / name for name in SETS])}
+TWO_PICTURES = [p for p, recipe in RECIPES.items() if reads_depth(recipe)]
+
+
+def overlap(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Intersection over union of what is bright, a value a clip."""
+    a, b = a.flatten(1), b.flatten(1)
+    return (a & b).sum(1) / (a | b).sum(1).clamp_min(1)
+
+
+@pytest.mark.parametrize("path", TWO_PICTURES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_colour_and_depth_are_framed_together_and_depth_is_a_grey_picture(path, roots) -> None:
+    made = assemble(changed(path, roots))
+    assert made.table.modality("depth") == modality("depth_grey")
+    clips = made.clips(made.train, {"rgb", "depth"}, augment=True)
+    boxes = []
+    for epoch in range(4):  # several draws of each clip
+        batch = next(iter(loader(clips, batch=8, shuffle=False, seed=0, epoch=epoch, start=0, workers=0)))
+        rgb, depth = batch.clips["rgb"].float().mean(1), batch.clips["depth"].float().mean(1)
+        assert "depth" not in batch.valid or batch.valid["depth"].all()  # black is a grey like any other
+        assert depth.max() == pytest.approx(GREY, abs=1) and depth.min() >= 0
+        shown = (rgb > GREY / 2).flatten(1).any(1)
+        assert shown.any()
+        assert (overlap(rgb > GREY / 2, depth > GREY / 2)[shown] > 0.9).all()
+        boxes.append(rgb > GREY / 2)
+    assert not torch.equal(boxes[0], boxes[1])  # the draws differ, so that they could have differed between views
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_other_recipe_of_a_set_finds_its_views(name, roots) -> None:
+    others = [p for p in RECIPES if p.parent.name == name and p not in TWO_PICTURES]
+    assert others
+    for path in others:
+        recipe = changed(path, roots)
+        made = assemble(recipe, train=False)
+        assert made.scheme.needs() <= made.table.views.keys(), path
+
+
+def test_published_mirror_images_are_drawn(roots) -> None:
+    for name, recipe in (("egogesture", "mtut_i3d"), ("nvgesture", "mtut_i3d"), ("viva", "mtut_i3d")):
+        made = assemble(changed(ROOT / "recipes" / name / f"{recipe}.yaml", roots))
+        clips: ClipSet = made.clips(made.train, made.scheme.needs(), augment=True)
+        assert augment_of(made.recipe.data.augment).flip == 0.5
+        assert clips.mirrors, name
+
+
+def test_a_grey_depth_video_reads_as_its_grey_levels(roots) -> None:
+    folder = roots["split"] / "train" / "left" / "s01_0" / "depth"
+    read = reading.read(Track(folder), modality("depth_grey"))
+    assert read.dtype == np.uint8 and read.shape == (6, 60, 80, 1)
+    assert set(np.unique(read)) == {0, GREY}
