@@ -36,3 +36,9 @@ def test_bad_settings_are_told():
     net = networks.build("small", classes=3, view="rgb", frames=1, size=32, width=4)
     with pytest.raises(ModaliftError, match="smoothing lies in"):
         schemes.build("identity_encoder", {"student": net}, {"smoothing": 1.0})
+
+
+def test_it_is_noted_that_a_triplet_needs_several_pictures_of_a_person():
+    net = networks.build("small", classes=3, view="rgb", frames=1, size=32, width=4)
+    (note,) = schemes.build("identity_encoder", {"student": net}).notes
+    assert "optim.per_class" in note

@@ -9,6 +9,7 @@ import pytest
 
 from modalift import cli, networks, schemes
 from modalift.errors import ModaliftError
+from modalift.recipe import load_recipe
 from modalift.schemes import SCHEMES, check_settings
 from modalift.signatures import choices, parameters
 
@@ -96,6 +97,11 @@ def test_words_that_there_are_not_are_answered_with_the_nearest(name):
 def test_a_number_that_is_not_finite_is_told(name, key, value):
     with pytest.raises(ModaliftError, match=rf"^scheme\.{key} = {value} - it must be a finite number$"):
         check_settings(name, {key: value})
+
+
+def test_neither_may_one_of_another_section_be(recipe_file):
+    with pytest.raises(ModaliftError, match=r"optim\.lr = inf: Input should be a finite number"):
+        load_recipe(recipe_file("single"), ["optim.lr=.inf"])
 
 
 def test_without_its_graph_mgcam_makes_no_projection_and_compares_no_clips():
