@@ -90,7 +90,8 @@ def test_colour_and_depth_are_framed_together_and_depth_is_a_grey_picture(path, 
         batch = next(iter(loader(clips, batch=8, shuffle=False, seed=0, epoch=epoch, start=0, workers=0)))
         rgb, depth = batch.clips["rgb"].float().mean(1), batch.clips["depth"].float().mean(1)
         assert "depth" not in batch.valid or batch.valid["depth"].all()  # black is a grey like any other
-        assert depth.max() == pytest.approx(GREY, abs=1) and depth.min() >= 0
+        assert depth.max() == pytest.approx(GREY, abs=1)
+        assert depth.min() >= 0
         shown = (rgb > GREY / 2).flatten(1).any(1)
         assert shown.any()
         assert (overlap(rgb > GREY / 2, depth > GREY / 2)[shown] > 0.9).all()
@@ -119,5 +120,6 @@ def test_published_mirror_images_are_drawn(roots) -> None:
 def test_a_grey_depth_video_reads_as_its_grey_levels(roots) -> None:
     folder = roots["split"] / "train" / "left" / "s01_0" / "depth"
     read = reading.read(Track(folder), modality("depth_grey"))
-    assert read.dtype == np.uint8 and read.shape == (6, 60, 80, 1)
+    assert read.dtype == np.uint8
+    assert read.shape == (6, 60, 80, 1)
     assert set(np.unique(read)) == {0, GREY}
