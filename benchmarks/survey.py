@@ -130,8 +130,8 @@ def write(folder: Path, data: Path, epochs: int, clips: int) -> None:
              "Made by `python benchmarks/survey.py`: UTD-MHAD, official cross-subject split, a depth network of 116 thousand"
              f" parameters ships, a pose network teaches. One seed, {epochs} epochs (the pose teacher too), {clips} test"
              " clips, so two cells that differ by less than about four points do not differ. Methods run at their own"
-             " published or usual weights; nothing was chosen here, except the weight of soft targets, which was chosen"
-             " before on a training subject. No claim follows from one seed.", "",
+             " published or usual weights; nothing was chosen here, except on a training subject the"
+             " weight of soft targets and the phases of segmentation + LSTM. No claim follows from one seed.", "",
              f"Hardware: {machine['processor']}; PyTorch {machine['torch']}, bf16, one thread. Cost: multiply-accumulates of"
              " the training, its teachers' included; seconds on a machine that did other work beside.", "",
              *(["Unfinished: a dash is a cell not trained yet; the command goes on where it stopped.", ""] if lacking else []),
