@@ -100,14 +100,15 @@ TAUGHT = [i for i, (name, settings) in enumerate(CASES) if name != "translator" 
 
 
 def clips(made: Scheme) -> Batch:
-    """Clips of every view that the scheme reads, each with the extents of the network that reads it."""
+    """Clips of every view that the scheme reads, each with the extents of the network that reads it; a picture to draw, which
+    no network reads, with the frames of the student's."""
     g = torch.Generator().manual_seed(3)
     ranges = {"depth": (2000, 500), "thermal": (20, 10), "nir": (40, 80), "pose": (0, 1), "imu": (-1, 2)}
     found, yes = {}, torch.ones(CLIPS, dtype=torch.bool)
     readers = {n.view: n for n in made.roles.values()}
     for view in sorted(made.needs()):
         net, (low, span) = readers.get(view), ranges[view]
-        shape = (net.channels, net.frames, net.size, net.size) if net else (1, FRAMES, SIZE, SIZE)
+        shape = (net.channels, net.frames, net.size, net.size) if net else (1, made.roles["student"].frames, SIZE, SIZE)
         found[view] = low + span * torch.rand(CLIPS, *shape, generator=g)
     valid = {"depth": found["depth"] > 0} if "depth" in found else {}
     return Batch(found, valid, {v: yes.clone() for v in found}, torch.arange(CLIPS) % CLASSES, yes.clone(), torch.arange(CLIPS))
