@@ -32,7 +32,8 @@ def batch_graph(feature_map: Tensor, sigma: Sigma = 1.0) -> Tensor:
 
 def _edges(one: Tensor, other: Tensor, sigma: Sigma) -> Tensor:
     """Equation 1 for rows ``(B, N)`` of two kinds, or of one."""
-    a, b = (x - one.mean(0, keepdim=True) for x in (one, other))
+    a = one - one.mean(0, keepdim=True)
+    b = a if one is other else other - one.mean(0, keepdim=True)  # a second copy would cost as much again
     gram = a @ b.T
     mine, theirs = (gram.diagonal(),) * 2 if one is other else (x.square().sum(1) for x in (a, b))
     distance = (mine.unsqueeze(1) + theirs.unsqueeze(0) - 2 * gram).clamp_min(0) / a.shape[1]

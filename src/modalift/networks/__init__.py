@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -120,9 +119,6 @@ def build(name: str, *, classes: int = 0, view: str = "", modality_name: str = "
     if classes < has_classes(name) or frames < 1 or size < 1:
         raise ModaliftError(f"network '{name}': classes={classes}, frames={frames}, size={size} - "
                             "each must be 1 or more")
-    for key, value in {**options, "motion_gain": motion_gain}.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ModaliftError(f"network '{name}': {key}={value} - must be a finite number")
     if channels is not None and channels < 1:
         raise ModaliftError(f"network '{name}': channels={channels} - must be 1 or more")
     kind = modality_name or (view if view in MODALITIES else "rgb")
