@@ -205,6 +205,7 @@ def test_contracts_hold(number, family):
     assert made.rests or all(p.grad is not None for p in learnable(made).values())
 
 
+@pytest.mark.slow
 @cases
 @every
 def test_the_smallest_clips_teach_finitely(number, family):
