@@ -135,8 +135,8 @@ def render(experiment: Experiment) -> Group:
         beside = RichTable(title="what learns beside them, and never ships", title_justify="left")
         for name in ("part", "made of", "parameters"):
             beside.add_column(name, justify="right" if name == "parameters" else "left")
-        for p in parts(experiment):
-            beside.add_row(p.name, Text(p.made_of), f"{p.parameters:,}")
+        for p in facts["parts"]:
+            beside.add_row(p["name"], Text(p["made_of"]), f"{p['parameters']:,}")
         shown.append(beside)
     lessons = RichTable(title="what is learnt", title_justify="left")
     for name in ("term", "weight", "who teaches whom"):
