@@ -31,15 +31,15 @@ def record(folder: Path, clips: int) -> Table:
     rng = np.random.default_rng(0)
     rows = []
     for i in range(clips):
-        colour, depth = folder / f"{i}.mp4", folder / f"{i}.mkv"
+        color, depth = folder / f"{i}.mp4", folder / f"{i}.mkv"
         ground = cv2.resize(rng.integers(0, 256, (64, 160, 3), dtype=np.uint8), (1140, 256))
-        write(colour, "libx264", "yuv420p", "rgb24", {"preset": "veryfast"},
+        write(color, "libx264", "yuv420p", "rgb24", {"preset": "veryfast"},
               (np.ascontiguousarray(ground[:, 5 * t:5 * t + 456]) for t in range(FRAMES)), (456, 256))
         wall = cv2.resize(rng.integers(1500, 3500, (12, 40)).astype(np.float32), (720, 240))
         write(depth, "ffv1", "gray16le", "gray16le", {"g": "1"},
               ((wall[:, 5 * t:5 * t + 320] + rng.normal(0, 4, (240, 320))).astype(np.uint16) for t in range(FRAMES)),
               (320, 240))
-        rows.append(Row(f"c{i}", 0, "s", "train", {"rgb": Track(colour), "depth": Track(depth)}))
+        rows.append(Row(f"c{i}", 0, "s", "train", {"rgb": Track(color), "depth": Track(depth)}))
     return build_table("synthetic", ("any",), {"rgb": modality("rgb"), "depth": modality("depth")}, rows)
 
 

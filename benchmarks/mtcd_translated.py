@@ -45,9 +45,9 @@ def translated(data: Path, folder: Path) -> tuple[Path, dict[str, float]]:
     run = train(load_recipe(RECIPES / "translator" / "utd_depth_pose_map.yaml",
                             [f"data.root={joints}", f"run.dir={folder / 'translator'}"]))
     found = run.measured().get("generator", {}).get("test") or evaluate(run)["generator"]
-    learnt_on = {clip for clips in run.compute()["trained_on"].values() for clip in clips}
+    learned_on = {clip for clips in run.compute()["trained_on"].values() for clip in clips}
     table = datasets.open("csv", joints)
-    assert learnt_on == {r.id for r in table.split("train")}, "the translator saw clips that are no training clips"
+    assert learned_on == {r.id for r in table.split("train")}, "the translator saw clips that are no training clips"
     if not out.is_dir():
         ship(run, "", folder / "joints.modalift")
         derive("pseudo_ir", table, out, view="depth", bundle=str(folder / "joints.modalift"), name="pseudo_map")
@@ -97,7 +97,7 @@ def write(runs: dict[str, Run], folder: Path, found: dict[str, float], plain: di
              "Made by `python benchmarks/mtcd_translated.py`: UTD-MHAD, official cross-subject split. Depth ships, the joints'"
              " picture stands in infrared's place, and the assistant reads what a translator draws of depth. All networks are"
              f" `small` with the converter, {epochs} epochs, **one seed: no claim follows**, and with 430 test clips cells that"
-             " differ by less than about four points do not differ. MTCD's own figures are of infrared and dark colour; its"
+             " differ by less than about four points do not differ. MTCD's own figures are of infrared and dark color; its"
              " data are not public.", "",
              f"The translator (`recipes/translator/utd_depth_pose_map.yaml`, 20 epochs, {seconds:.0f} s) learned on the"
              f" training subjects alone. Flicker on the {found['n']} test clips: {found['flicker']:.2f} of the joints'.", "",

@@ -68,7 +68,7 @@ def built(name: str, frames: int, size: int, **options: Any) -> nn.Module:
     return net
 
 
-def recognisers() -> list[str]:
+def recognizers() -> list[str]:
     """The families that give logits."""
     return [name for name in networks.NETWORKS if networks.has_classes(name)]
 
@@ -89,7 +89,7 @@ def channels_last(net: nn.Module) -> nn.Module:
 
 
 def trained(net: Callable[[Tensor], Tensor], clip: Tensor, labels: Tensor, half: bool = False) -> Step:
-    """A training step without its optimiser, which is the same for all."""
+    """A training step without its optimizer, which is the same for all."""
     weights = [p for p in net.parameters() if p.requires_grad]  # type: ignore[attr-defined]
 
     def step() -> None:
@@ -179,7 +179,7 @@ def spread(values: Sequence[float], form: str = ".2f") -> str:
 
 
 def shaken(net: nn.Module) -> None:
-    """Weights as training leaves them: nothing is at the special values it was initialised to."""
+    """Weights as training leaves them: nothing is at the special values it was initialized to."""
     torch.manual_seed(2)
     with torch.no_grad():
         for p in net.parameters():
@@ -225,7 +225,7 @@ def beside_reference(name: str, rounds: int) -> list[list[str]]:
     take_weights(reference, plain)
     nets = {"reference": reference, "ours": plain, "ours, channels-last": last}
     clip, labels = clips_for(plain, 2), torch.tensor([3, 5])
-    floats = (clip - 110.0) / 60  # the published loaders normalise; ours do so inside
+    floats = (clip - 110.0) / 60  # the published loaders normalize; ours do so inside
     steps = {k: trained(net.train(), floats if net is reference else clip, labels) for k, net in nets.items()}
     times = in_turns(steps, rounds)
     memory = {k: kept(net, floats if net is reference else clip) for k, net in nets.items()}
@@ -351,7 +351,7 @@ SECTIONS: dict[str, tuple[str, str, list[str], Callable[[str, int], list[list[st
         "Every family at a small clip",
         "Clips a CPU second, one thread, batch of 2, channels-last; bf16 is autocast's time as a share of float32's.",
         ["network", "clip", "training, clips/s", "inference, clips/s", "bf16 training", "bf16 inference",
-         "kept for backward, MiB a clip"], family, recognisers, lambda: None),
+         "kept for backward, MiB a clip"], family, recognizers, lambda: None),
     "compiled": (
         "What `torch.compile` (Inductor) gains on the CPU",
         "Time of the compiled network as a share of the eager one's, one thread, batch of 2, float32, channels-last.",
@@ -361,7 +361,7 @@ SECTIONS: dict[str, tuple[str, str, list[str], Callable[[str, int], list[list[st
         "On a GPU, at the papers' inputs",
         "bf16 autocast, channels-last (-3d); peak memory of PyTorch's allocator.",
         ["network", "clip", "training, eager", "inference, eager", "training, compiled", "inference, compiled", "batch"],
-        on_gpu, recognisers, why_no_gpu),
+        on_gpu, recognizers, why_no_gpu),
 }
 
 

@@ -279,7 +279,7 @@ def _value(text: str) -> Any:
 def places(recipe: str, runs: Path, data: Path) -> tuple[str, ...]:
     if recipe.startswith("utd_mhad"):
         return (f"data.root={data}", f"data.cache={runs / 'cache'}")
-    return (f"data.root={runs / 'darkroom'}", "data.labelled=1.0")
+    return (f"data.root={runs / 'darkroom'}", "data.labeled=1.0")
 
 
 def screen(design: str, where: str, runs: Path, data: Path) -> Cell:
@@ -378,7 +378,7 @@ def write(runs: Path, data: Path) -> Path:
         "# Which `small`?", "", "Made by `python benchmarks/small.py`.", "",
         f"Hardware: two x86 cores, busy with other work beside; one thread; PyTorch {machine['torch']}, bf16 in training.",
         "Milliseconds are CPU time a clip (1 x 16 x 48 x 48), medians, designs in alternation: of a training step of eight"
-        " clips without the optimiser, and of one answer in float32.", "",
+        " clips without the optimizer, and of one answer in float32.", "",
         "## Designs, on people held out of the training split", "",
         "One seed. UTD-MHAD: 40 epochs without training subject s7 (or another), who then is the validation: about 108 clips,"
         " so a difference below about ten points between two cells is within chance; the loss says more."

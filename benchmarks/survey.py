@@ -85,7 +85,7 @@ READING = "\n## Reading it\n"
 
 
 def cell(row: Row, share: str, folder: Path, data: Path, epochs: int) -> Cell:
-    own = [f"data.root={data}", f"data.cache={folder / 'cache'}", f"data.labelled={SHARES[share]}",
+    own = [f"data.root={data}", f"data.cache={folder / 'cache'}", f"data.labeled={SHARES[share]}",
            f"optim.epochs={epochs * row.longer}"]
     if row.teacher:
         role = "student" if row.name == "finetune_depth" else "teacher"

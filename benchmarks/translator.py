@@ -5,7 +5,7 @@ Run from the project's root, with the recordings beside it; about 20 minutes on 
     python benchmarks/translator.py --out runs/translator --sheet /tmp/sheet.png
 
 Every sixth training pair of each source is held out for looking at while training; the test split is looked at once, at
-the end, and chooses nothing. Baselines: the picture's grey value, a curve from RGB to thermal fitted to the training
+the end, and chooses nothing. Baselines: the picture's gray value, a curve from RGB to thermal fitted to the training
 pairs' pixels, and the same generator taught by distances alone. The contact sheet shows recordings that are not ours to
 pass on: it goes where you say, never into the project.
 """
@@ -120,7 +120,7 @@ def main() -> None:
     for split in ("val", "test"):
         rgb, real = seen[split]
         luma = rgb @ np.array([[0.299], [0.587], [0.114]], np.float32)
-        made = {"grey value": luma, "fitted curve": (terms(rgb) @ curve).reshape(real.shape).clip(0, 255)}
+        made = {"gray value": luma, "fitted curve": (terms(rgb) @ curve).reshape(real.shape).clip(0, 255)}
         made |= {NAMES[k]: drawn_by(run, rgb) for k, run in runs.items()}
         rows = table.split(split).rows
         night = np.array([r.facts["source"] == "llvip" for r in rows])

@@ -1,4 +1,4 @@
-"""Labels only against MTUT and MSD on real colour and depth clips of hands.
+"""Labels only against MTUT and MSD on real color and depth clips of hands.
 
     python benchmarks/ucl_rgbd_gesture.py [--data FOLDER] [--runs runs/ucl] [--seeds 3]
 

@@ -49,7 +49,7 @@ class Part:
 
 PARTS = (
     Part("main", "All labels, 80 epochs, official split", 5, 80),
-    Part("quarter", "A quarter of the labels, the other clips without", 3, 80, changes=("data.labelled=0.25",)),
+    Part("quarter", "A quarter of the labels, the other clips without", 3, 80, changes=("data.labeled=0.25",)),
     Part("folds", "Four subject-disjoint folds of all 861 clips, 40 epochs", 1, 40, ("single_depth", "distill_pose"), folds=4),
     Part("mtut", "MTUT: depth and pose learn together, 80 epochs", 2, 80, ("mtut_pose",)),
     Part("short", "All labels, 40 epochs, official split", 2, 40, ("single_depth", "distill_pose")),
@@ -144,11 +144,11 @@ def shouting(runs: Path) -> str:
     log = (runs / "mtut" / "mtut_pose" / "seed0" / "log.jsonl").read_text().splitlines()
     epochs = [e for e in map(json.loads, log) if e["kind"] == "epoch" and e["weights"]["align/pose>depth"] > 0]
     first, last = epochs[0], epochs[-1]
-    loud = [e["weights"]["align/pose>depth"] * e["terms"]["align/pose>depth"] / e["terms"]["recognise/depth"]
+    loud = [e["weights"]["align/pose>depth"] * e["terms"]["align/pose>depth"] / e["terms"]["ce/depth"]
             for e in (first, last)]
     return (f"\nThe paper's weight .05 and reference size of 392 positions, untuned: when alignment begins, its weighted term"
             f" is {loud[0]:.0f} times the depth network's label term, and {loud[1]:.0f} times at the end; the pose network's"
-            f" label loss ends at {last['terms']['recognise/pose']:.2f}. Maps of 16 positions (pose has no"
+            f" label loss ends at {last['terms']['ce/pose']:.2f}. Maps of 16 positions (pose has no"
             " picture) are not what that weight was made for; choosing it on a training subject is left to be done.")
 
 

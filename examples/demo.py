@@ -1,6 +1,6 @@
-"""The main job in minutes: what a thermal camera teaches a colour camera that must see in the dark alone.
+"""The main job in minutes: what a thermal camera teaches a color camera that must see in the dark alone.
 
-Few clips are labelled, many are only synchronised. A thermal network learns from the few labels; the dark-RGB network
+Few clips are labeled, many are only synchronized. A thermal network learns from the few labels; the dark-RGB network
 learns from the same few labels and from the thermal network's answers on every clip. Beside it: the same network with
 the labels alone (as many epochs; as much compute), and taught by itself instead of by a second sensor.
 

@@ -43,7 +43,7 @@ class DataSection(Section):
     strength: float = Field(0.0, ge=0, description="gamma, or CLAHE's clip limit; 0: the usual one")
     per_view: dict[str, dict[str, Any]] = Field(default_factory=dict, description="other framing for a view")
     augment: dict[str, Any] = Field(default_factory=dict, description="see modalift.loading.transforms.Augment")
-    labelled: float = Field(1.0, gt=0, le=1, description="share of the training clips whose labels are used")
+    labeled: float = Field(1.0, gt=0, le=1, description="share of the training clips whose labels are used")
     label_seed: int = 0
     cache: str = Field("memory", description="'memory', a folder, or '' to decode each time")
     max_bad: float = Field(0.05, ge=0, le=1, description="largest share of corrupt clips before a run stops")

@@ -14,12 +14,12 @@ class Registry(Generic[T]):
     """A dictionary that says what it holds and suggests the right name for a wrong one.
 
     Example:
-        >>> colours: Registry[int] = Registry("colour")
-        >>> colours.add("red", 1)
+        >>> colors: Registry[int] = Registry("color")
+        >>> colors.add("red", 1)
         1
-        >>> colours["redd"]
+        >>> colors["redd"]
         Traceback (most recent call last):
-        modalift.errors.ModaliftError: unknown colour 'redd' - did you mean 'red'?
+        modalift.errors.ModaliftError: unknown color 'redd' - did you mean 'red'?
     """
 
     def __init__(self, kind: str) -> None:

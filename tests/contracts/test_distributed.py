@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 sys.path.insert(0, str(Path(__file__).parent))
 from test_schemes import CASES, END, batch, scheme
 
-from modalift.networks.joint_norm import synchronise
+from modalift.networks.joint_norm import synchronize
 from modalift.schemes import total
 
 WHOLE = 6
@@ -24,7 +24,7 @@ def uneven():
     given = batch(WHOLE)
     given.present["pose"][1] = False
     given.present["depth"][4] = False
-    given.labels[[0, 5]], given.labelled[[0, 5]] = -1, False
+    given.labels[[0, 5]], given.labeled[[0, 5]] = -1, False
     return given
 
 
@@ -48,7 +48,7 @@ GATHERING = [i for i, (name, settings) in enumerate(CASES)
 def gradients_of(case, rows, together: bool, given=uneven):
     made = scheme(case).train()
     if together:
-        synchronise(made)
+        synchronize(made)
         made = torch.nn.parallel.DistributedDataParallel(made, find_unused_parameters=True)
     inner = made.module if together else made
     found = {}

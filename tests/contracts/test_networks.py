@@ -1,4 +1,4 @@
-"""What every registered recogniser keeps: maps as declared, any number of channels, frames and clips, and so on."""
+"""What every registered recognizer keeps: maps as declared, any number of channels, frames and clips, and so on."""
 
 from __future__ import annotations
 

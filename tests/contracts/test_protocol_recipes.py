@@ -1,4 +1,4 @@
-"""The published protocols on recordings as the sets ship them: 8-bit depth, and colour and depth that are cropped together."""
+"""The published protocols on recordings as the sets ship them: 8-bit depth, and color and depth that are cropped together."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from modalift.recipe import TINY, Recipe, find_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = ("egogesture", "nvgesture", "isogd", "viva")
-GREY = 200
+GRAY = 200
 
 
-def pictures(folder: Path, left: int, top: int, *, colour: bool) -> None:
+def pictures(folder: Path, left: int, top: int, *, color: bool) -> None:
     """Six frames of a bright box on black, away from the middle so that a mirror image is told from none."""
     folder.mkdir(parents=True)
     for t in range(6):
         frame = np.zeros((60, 80), np.uint8)
-        frame[top:top + 22, left + t:left + t + 22] = GREY
-        cv2.imwrite(str(folder / f"{t:03d}.png"), np.dstack([frame] * 3) if colour else frame)
+        frame[top:top + 22, left + t:left + t + 22] = GRAY
+        cv2.imwrite(str(folder / f"{t:03d}.png"), np.dstack([frame] * 3) if color else frame)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def roots(tmp_path_factory) -> dict[str, Path]:
         for c, label in enumerate(("left", "right")):
             clip, where = f"s{subject:02d}_{c}", (6 + 4 * subject, 8 + 3 * subject)
             for view in ("rgb", "depth", "ir", "pseudo_ir"):
-                pictures(by_split / split / label / clip / view, *where, colour=view == "rgb")
+                pictures(by_split / split / label / clip / view, *where, color=view == "rgb")
                 if view not in ("rgb", "depth"):
                     continue
                 (by_view / view / label).mkdir(parents=True, exist_ok=True)
@@ -81,21 +81,21 @@ def overlap(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("path", TWO_PICTURES, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_colour_and_depth_are_framed_together_and_depth_is_a_grey_picture(path, roots) -> None:
+def test_color_and_depth_are_framed_together_and_depth_is_a_gray_picture(path, roots) -> None:
     made = assemble(changed(path, roots))
-    assert made.table.modality("depth") == modality("depth_grey")
+    assert made.table.modality("depth") == modality("depth_gray")
     clips = made.clips(made.train, {"rgb", "depth"}, augment=True)
     boxes = []
     for epoch in range(4):  # several draws of each clip
         batch = next(iter(loader(clips, batch=8, shuffle=False, seed=0, epoch=epoch, start=0, workers=0)))
         rgb, depth = batch.clips["rgb"].float().mean(1), batch.clips["depth"].float().mean(1)
-        assert "depth" not in batch.valid or batch.valid["depth"].all()  # black is a grey like any other
-        assert depth.max() == pytest.approx(GREY, abs=1)
+        assert "depth" not in batch.valid or batch.valid["depth"].all()  # black is a gray like any other
+        assert depth.max() == pytest.approx(GRAY, abs=1)
         assert depth.min() >= 0
-        shown = (rgb > GREY / 2).flatten(1).any(1)
+        shown = (rgb > GRAY / 2).flatten(1).any(1)
         assert shown.any()
-        assert (overlap(rgb > GREY / 2, depth > GREY / 2)[shown] > 0.9).all()
-        boxes.append(rgb > GREY / 2)
+        assert (overlap(rgb > GRAY / 2, depth > GRAY / 2)[shown] > 0.9).all()
+        boxes.append(rgb > GRAY / 2)
     assert not torch.equal(boxes[0], boxes[1])  # the draws differ, so that they could have differed between views
 
 
@@ -117,9 +117,9 @@ def test_published_mirror_images_are_drawn(roots) -> None:
         assert clips.mirrors, name
 
 
-def test_a_grey_depth_video_reads_as_its_grey_levels(roots) -> None:
+def test_a_gray_depth_video_reads_as_its_gray_levels(roots) -> None:
     folder = roots["split"] / "train" / "left" / "s01_0" / "depth"
-    read = reading.read(Track(folder), modality("depth_grey"))
+    read = reading.read(Track(folder), modality("depth_gray"))
     assert read.dtype == np.uint8
     assert read.shape == (6, 60, 80, 1)
-    assert set(np.unique(read)) == {0, GREY}
+    assert set(np.unique(read)) == {0, GRAY}

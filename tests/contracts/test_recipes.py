@@ -57,7 +57,7 @@ def with_joints_drawn(tmp_path_factory) -> Path:
 
 
 def translated(data: Path, out: Path, view: str, target: str, name: str) -> Path:
-    """Recordings with what a translator (here: one that has learnt nothing) draws of a view."""
+    """Recordings with what a translator (here: one that has learned nothing) draws of a view."""
     net = networks.build("translator", view=view, target=target, backbone="resnet_4", ngf=4, frames=1, size=32)
     bundle = save_bundle(out.parent / "drawn.modalift", net, framing=Framing(1, 32), classes=[])
     derive("pseudo_ir", datasets.open("csv", data), out, view=view, bundle=str(bundle), name=name)
@@ -74,7 +74,7 @@ def darkroom_pseudo(simulated, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def utd_mhad_translated(with_joints_drawn, tmp_path_factory) -> Path:
-    return translated(with_joints_drawn, tmp_path_factory.mktemp("drawn") / "data", "depth", "grey", "pseudo_map")
+    return translated(with_joints_drawn, tmp_path_factory.mktemp("drawn") / "data", "depth", "gray", "pseudo_map")
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,7 @@ def test_without_teaching_a_student_learns_as_single_does(case):
     if not made.labels_teach:
         pytest.skip(f"{case[0]} does not teach its student by labels alone")
     terms = made(batch(), END)
-    labels = {k: (w, r) for k, (w, r) in terms.items() if k.startswith("recognise/")}
+    labels = {k: (w, r) for k, (w, r) in terms.items() if k.startswith("ce/")}
     total({k: (0.0 if k not in labels else w, r) for k, (w, r) in terms.items()}).backward()
     for role, student in made.students.items():
         alone = schemes.build("single", {"student": copy.deepcopy(network(role))}).train()
@@ -241,10 +241,10 @@ def test_no_clip_with_a_sensor_leaves_zero_gradients(case):
 def test_clips_without_labels_have_no_term_of_labels(case):
     made, given = scheme(case), batch()
     given.labels[:] = -1
-    given.labelled[:] = False
+    given.labeled[:] = False
     for key, (_, raw) in made(given, END).items():
         assert torch.isfinite(raw), key
-        if key.startswith("recognise/"):
+        if key.startswith("ce/"):
             assert raw.item() == 0
 
 

@@ -1,4 +1,4 @@
-"""Every scheme with every family of recognisers: as student, and as teacher of another sensor's network."""
+"""Every scheme with every family of recognizers: as student, and as teacher of another sensor's network."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def built(family: str, view: str, frames: int, size: int) -> tuple[Recognizer, d
     return net, copy.deepcopy(net.state_dict())
 
 
-def recogniser(family: str, side: tuple[str, str], smallest: bool) -> Recognizer:
+def recognizer(family: str, side: tuple[str, str], smallest: bool) -> Recognizer:
     """A network as it was built: putting its weights back takes a tenth of the time of a copy."""
     view = side[family in SIGNALS]
     frames, size = built(family, view, FRAMES, SIZE)[0].backbone.smallest if smallest else (FRAMES, SIZE)
@@ -84,18 +84,18 @@ def assembled(number: int, family: str, smallest: bool = False) -> Scheme:
         elif role == "back":
             cast[role] = translator("thermal", "depth", SIZE)
         elif role == "assistant":
-            cast[role] = recogniser(family, ASSISTANT, smallest)
+            cast[role] = recognizer(family, ASSISTANT, smallest)
         elif name == "translator":  # its judges set how small a picture may be
-            cast[role] = recogniser(*((family, STUDENT) if role == "source_encoder" else (other, TEACHER)), smallest=False)
+            cast[role] = recognizer(*((family, STUDENT) if role == "source_encoder" else (other, TEACHER)), smallest=False)
         else:
             learns = role in ("student", "one")
-            cast[role] = recogniser(family if learns else other, STUDENT if learns else TEACHER, smallest)
+            cast[role] = recognizer(family if learns else other, STUDENT if learns else TEACHER, smallest)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return schemes.build(name, cast, settings).train()
 
 
-#: Cases in which a recogniser takes part: all but the paired translator, whose networks are of another kind.
+#: Cases in which a recognizer takes part: all but the paired translator, whose networks are of another kind.
 TAUGHT = [i for i, (name, settings) in enumerate(CASES) if name != "translator" or settings.get("mode") == "unpaired"]
 
 
@@ -121,9 +121,9 @@ def without(given: Batch, row: int, *views: str) -> None:
         given.clips[view][row] = float("nan")
 
 
-def unlabelled(given: Batch, *rows: int) -> None:
+def unlabeled(given: Batch, *rows: int) -> None:
     for row in rows:
-        given.labels[row], given.labelled[row] = -1, False
+        given.labels[row], given.labeled[row] = -1, False
 
 
 def learnable(made: Scheme) -> dict[str, torch.nn.Parameter]:
@@ -184,7 +184,7 @@ def test_contracts_hold(number, family):
     without(given, 1, views[0])
     without(given, 2, views[-1])
     without(given, 3, *given.clips)
-    unlabelled(given, 0, 4)
+    unlabeled(given, 0, 4)
     taught: set[str] = set()
     for moment in moments(made):
         terms = made(given, moment)
@@ -199,7 +199,7 @@ def test_contracts_hold(number, family):
             assert torch.equal(buffer, old[key]), f"{key} drifts"
     for row in range(CLIPS):
         without(given, row, *given.clips)
-        unlabelled(given, row)
+        unlabeled(given, row)
     total(made(given, moment)).backward()
     assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in learnable(made).values() if p.grad is not None)
     assert made.rests or all(p.grad is not None for p in learnable(made).values())

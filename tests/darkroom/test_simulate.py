@@ -70,7 +70,7 @@ def test_files_hold_what_the_manifest_says(made: Path) -> None:
                 assert float(video.streams.video[0].average_rate) == pytest.approx(float(row["rate"]))  # type: ignore[arg-type]
             assert len(frames) == int(row["frames"]) == 3
             assert frames[0].dtype == (np.uint16 if view == "depth" else np.uint8)
-    # Depth is lossless and in millimetres.
+    # Depth is lossless and in millimeters.
     settings = Settings(**TINY)  # type: ignore[arg-type]
     with av.open(str(made / table[0]["depth"])) as video:
         stored = np.stack([f.to_ndarray() for f in video.decode(video=0)])

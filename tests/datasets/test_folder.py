@@ -29,7 +29,7 @@ def fails(match: str, root: Path, **options) -> None:
 
 def test_split_class_clip_view(tmp_path):
     root = touch(tmp_path, "training/wave/s03_1/rgb.mp4", "training/wave/s03_1/depth.mkv", "training/stop/s10_2/rgb.avi",
-                 "testing/wave/p2_1/rgb.mp4", "training/unlabelled/x/rgb.mp4", "README.md", "training/.hidden",
+                 "testing/wave/p2_1/rgb.mp4", "training/unlabeled/x/rgb.mp4", "README.md", "training/.hidden",
                  "training/wave/notes.txt")
     folder = root / "testing" / "stop" / "p2_9" / "rgb"
     folder.mkdir(parents=True)
@@ -39,14 +39,14 @@ def test_split_class_clip_view(tmp_path):
     assert table.classes == ("stop", "wave")
     assert list(table.views) == ["depth", "rgb"]
     rows = {r.id: r for r in table}
-    assert set(rows) == {"training/wave/s03_1", "training/stop/s10_2", "testing/wave/p2_1", "training/unlabelled/x",
+    assert set(rows) == {"training/wave/s03_1", "training/stop/s10_2", "testing/wave/p2_1", "training/unlabeled/x",
                          "testing/stop/p2_9"}
     first = rows["training/wave/s03_1"]
     assert (first.label, first.subject, first.split) == (1, "s03", "train")
     assert first.tracks["rgb"].space == first.tracks["depth"].space == "rgb+depth"
     assert first.tracks["rgb"].rate == 30
-    assert rows["training/unlabelled/x"].label is None
-    assert rows["training/unlabelled/x"].subject == ""
+    assert rows["training/unlabeled/x"].label is None
+    assert rows["training/unlabeled/x"].subject == ""
     assert set(rows["testing/wave/p2_1"].tracks) == {"rgb"}
     assert reading.read(rows["testing/stop/p2_9"].tracks["rgb"], table.views["rgb"]).shape == (1, 8, 8, 3)
     assert table.mirrored == {1: 1}

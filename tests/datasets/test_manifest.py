@@ -58,10 +58,10 @@ def test_other_column_names_separators_and_a_bom(tmp_path):
     text = "﻿Probe;Klasse;Wer;Teil;farbe\nx1;winken;A;valid;v/x1.avi\nx2;halt;B;test;v/x2.avi\n\n"
     manifest(tmp_path, text, "liste.csv")
     table = datasets.open("csv", tmp_path, manifest="liste.csv", id="Probe", label="Klasse", subject="Wer", split="Teil",
-                          views={"colour": {"column": "farbe", "modality": "rgb", "rate": 25, "space": "cam"}})
+                          views={"color": {"column": "farbe", "modality": "rgb", "rate": 25, "space": "cam"}})
     assert table.classes == ("halt", "winken")
     assert [(r.id, r.label, r.subject, r.split) for r in table] == [("x1", 1, "A", "val"), ("x2", 0, "B", "test")]
-    assert table[0].tracks["colour"] == Track(tmp_path / "v/x1.avi", rate=25.0, space="cam")
+    assert table[0].tracks["color"] == Track(tmp_path / "v/x1.avi", rate=25.0, space="cam")
 
 
 def test_windows_rates_and_templates(tmp_path):

@@ -19,10 +19,10 @@ from modalift.loading import reading
 LISTS = Path(__file__).resolve().parents[3] / "shared" / "lists" / "real-lists.tar.xz"
 
 
-def picture(path: Path, colour: bool) -> None:
+def picture(path: Path, color: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 255, (24, 10, 3), dtype=np.uint8)
-    cv2.imwrite(str(path), noise if colour else np.repeat(noise[..., :1], 3, 2))
+    cv2.imwrite(str(path), noise if color else np.repeat(noise[..., :1], 3, 2))
 
 
 @pytest.fixture

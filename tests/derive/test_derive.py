@@ -17,7 +17,7 @@ from modalift.errors import ModaliftError
 from modalift.loading import reading
 from modalift.modalities import Row, Table, Track, build_table, modality
 
-GREY = modality("grey")
+GRAY = modality("gray")
 
 
 def texture(size: int = 80) -> np.ndarray:
@@ -55,22 +55,22 @@ def table(tmp_path: Path) -> Table:
 
 @pytest.mark.parametrize("method", ["dis", "farneback"])
 def test_flow_is_the_displacement_to_the_next_frame(method):
-    flow = flow_of(moving(4, 2.0, -1.0), GREY, method)
+    flow = flow_of(moving(4, 2.0, -1.0), GRAY, method)
     assert flow.shape == (4, 80, 80, 2)
     middle = flow[:, 20:60, 20:60]
     np.testing.assert_allclose(np.median(middle, axis=(1, 2)), [[2, -1]] * 4, atol=0.15)
     np.testing.assert_array_equal(flow[-1], flow[-2])
-    assert not flow_of(moving(1, 2, 2), GREY, method).any()
+    assert not flow_of(moving(1, 2, 2), GRAY, method).any()
 
 
 def test_flow_of_depth_ignores_the_unit():
-    grey = moving(2, 2.0, 0.0)
-    depth = (grey.astype(np.uint16) * 4 + 1500)
+    gray = moving(2, 2.0, 0.0)
+    depth = (gray.astype(np.uint16) * 4 + 1500)
     depth[:, :10] = 0
     flow = flow_of(depth, modality("depth"))
     np.testing.assert_allclose(np.median(flow[0, 25:60, 20:60], axis=(0, 1)), [2, 0], atol=0.2)
     with pytest.raises(ModaliftError, match="16 pixels at least, not 8x8"):
-        flow_of(np.zeros((2, 8, 8, 1), np.uint8), GREY)
+        flow_of(np.zeros((2, 8, 8, 1), np.uint8), GRAY)
 
 
 def test_derive_flow_writes_a_dataset(table, tmp_path):

@@ -32,10 +32,10 @@ def bundle(path: Path, view: str = "rgb", target: str = "thermal", size: int = 3
 
 @pytest.fixture
 def table(tmp_path: Path) -> Table:
-    """A clip of colour and depth, and one of depth alone."""
+    """A clip of color and depth, and one of depth alone."""
     rng = np.random.default_rng(0)
-    colour = rng.integers(0, 256, (3, 40, 61, 3), dtype=np.uint8)
-    write_lossless(tmp_path / "a.mkv", colour)
+    color = rng.integers(0, 256, (3, 40, 61, 3), dtype=np.uint8)
+    write_lossless(tmp_path / "a.mkv", color)
     depth = rng.integers(500, 4000, (3, 40, 61)).astype(np.uint16)
     depth[:, :5] = 0
     np.savez(tmp_path / "d.npz", frames=depth)
@@ -45,7 +45,7 @@ def table(tmp_path: Path) -> Table:
     return build_table("toy", ("x",), {"rgb": modality("rgb"), "depth": modality("depth")}, rows)
 
 
-def test_colour_to_infrared(table, tmp_path):
+def test_color_to_infrared(table, tmp_path):
     file = bundle(tmp_path / "irt.modalift")
     made = derive("pseudo_ir", table, tmp_path / "out", bundle=str(file))
     assert list(made.views) == ["rgb", "depth", "pseudo_ir"]
@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_told(table, tmp_path):
         derive("pseudo_ir", table, out, bundle=str(tmp_path / "none.modalift"))
     net = networks.build("small", classes=2, view="rgb", frames=2, size=32, width=4)
     other = save_bundle(tmp_path / "r.modalift", net, framing=Framing(2, 32), classes=["a", "b"])
-    with pytest.raises(ModaliftError, match="holds a recogniser of 2 classes"):
+    with pytest.raises(ModaliftError, match="holds a recognizer of 2 classes"):
         derive("pseudo_ir", table, out, bundle=str(other))
     file = str(bundle(tmp_path / "irt.modalift"))
     with pytest.raises(ModaliftError, match=r"cannot be computed from 'depth' \(depth\) - it needs one of rgb"):

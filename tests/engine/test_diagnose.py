@@ -36,13 +36,13 @@ class Rule(nn.Module):
 
     view = "rgb"
 
-    def __init__(self, change: Any = lambda clips: clips, colour: bool = False) -> None:
+    def __init__(self, change: Any = lambda clips: clips, color: bool = False) -> None:
         super().__init__()
-        self.change, self.colour = change, colour
+        self.change, self.color = change, color
 
     def forward(self, clips: Tensor) -> Tensor:
         clips = self.change(clips)
-        seen = clips[:, :1] if self.colour else clips.sum(1, keepdim=True)
+        seen = clips[:, :1] if self.color else clips.sum(1, keepdim=True)
         place = (seen.sum(3) * torch.arange(S)).sum(-1) / seen.sum((3, 4)).clamp_min(1e-6)  # (B, 1, T)
         go = place[:, 0, -1] - place[:, 0, 0]
         return torch.stack([go, -go, 0.5 - go.abs()], 1)
@@ -76,10 +76,10 @@ def test_a_network_that_saw_the_world_otherwise(fault: Any, probe: Any) -> None:
     assert found.state == "wrong", found
 
 
-def test_exchanged_colours() -> None:
-    swapped = Rule(lambda clips: clips.flip(1), colour=True)
-    assert doctor.swapped_colours(patient(swapped)).state == "wrong"
-    assert doctor.swapped_colours(patient(Rule(colour=True))).state == "good"
+def test_exchanged_colors() -> None:
+    swapped = Rule(lambda clips: clips.flip(1), color=True)
+    assert doctor.swapped_colors(patient(swapped)).state == "wrong"
+    assert doctor.swapped_colors(patient(Rule(color=True))).state == "good"
 
 
 class Still(nn.Module):
@@ -200,7 +200,7 @@ def test_answers_that_do_not_fit_any_more(run: Path) -> None:
 
 
 def test_no_clip_to_look_at(run: Path) -> None:
-    with pytest.raises(ModaliftError, match="split 'val' has no labelled clip"):
+    with pytest.raises(ModaliftError, match="split 'val' has no labeled clip"):
         doctor.diagnose(open_run(run), split="val")
     with pytest.raises(ModaliftError, match="no network in the role 'teacher'"):
         doctor.diagnose(open_run(run), role="teacher")

@@ -126,10 +126,10 @@ def test_the_same_seed_gives_the_same_student_under_every_scheme(recipe_file, te
 
 
 def test_hidden_labels_are_the_same_share_of_each_class(recipe_file):
-    few = assemble(load_recipe(recipe_file("mtut", data={"labelled": 0.5}))).train
+    few = assemble(load_recipe(recipe_file("mtut", data={"labeled": 0.5}))).train
     assert len(few) == 12
     assert sum(r.label is not None for r in few) == 6
-    alone = assemble(load_recipe(recipe_file(data={"labelled": 0.5}))).train
+    alone = assemble(load_recipe(recipe_file(data={"labeled": 0.5}))).train
     assert {r.id for r in alone} == {r.id for r in few if r.label is not None}, "single has no use for the others"
 
 

@@ -23,7 +23,7 @@ def test_figures_counted_by_hand() -> None:
     p = np.array([[0.8, 0.1, 0.1], [0.4, 0.5, 0.1], [0.1, 0.6, 0.3], [0.2, 0.2, 0.6], [0.5, 0.3, 0.2]])
     found = score(p, [0, 0, 1, 2, -1], ["a", "b", "c"], subjects=["x", "x", "y", "y", "y"])
     assert found["n"] == 4
-    assert found["unlabelled"] == 1
+    assert found["unlabeled"] == 1
     assert found["top1"] == 0.75
     assert found["top5"] == 1.0
     assert found["top5_of"] == 3

@@ -56,7 +56,7 @@ CASES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
 
 def recipe(root: Path, folder: Path, scheme: str, networks: dict[str, Any], settings: dict[str, Any], **optim: Any) -> Any:
     return parse_recipe({
-        "data": {"dataset": "darkroom", "root": str(root), "frames": FRAMES, "size": SIZE, "labelled": 0.7, "cache": "memory",
+        "data": {"dataset": "darkroom", "root": str(root), "frames": FRAMES, "size": SIZE, "labeled": 0.7, "cache": "memory",
                  "augment": {"shift": 0.1}},
         "networks": networks, "scheme": {"name": scheme, **settings},
         "optim": {"epochs": 3, "batch": 5, "lr": 3e-3, "ema": 0.9, "clip": 1.0, "schedule": "cosine", **optim},

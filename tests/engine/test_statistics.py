@@ -64,14 +64,14 @@ def test_one_subject_has_no_interval_over_subjects() -> None:
     assert paired(predictions(np.ones(1, bool)), predictions(np.ones(1, bool)))["intervals"]["clips"] is None
 
 
-def test_unlabelled_clips_are_left_out() -> None:
+def test_unlabeled_clips_are_left_out() -> None:
     a, b = predictions(np.ones(6, bool)), predictions(np.zeros(6, bool))
     hidden = np.array([0, 1, 2, -1, -1, -1])
     found = paired(Predictions(a.ids, hidden, a.subjects, a.probabilities),
                    Predictions(b.ids, hidden, b.subjects, b.probabilities))
     assert (found["n"], found["difference"]) == (3, -1.0)
     nobody = Predictions(a.ids, np.full(6, -1), a.subjects, a.probabilities)
-    with pytest.raises(ModaliftError, match="no labelled clip"):
+    with pytest.raises(ModaliftError, match="no labeled clip"):
         paired(nobody, nobody)
 
 

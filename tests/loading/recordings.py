@@ -17,7 +17,7 @@ KINDS = {
     "vp9": ("libvpx-vp9", "webm", "yuv420p", {"auto-alt-ref": "1", "lag-in-frames": "12", "cpu-used": "8", "g": "12"}),
     "mpeg4_b": ("mpeg4", "avi", "yuv420p", {"bf": "2", "g": "12"}),
     "mjpeg": ("mjpeg", "avi", "yuvj420p", {}),
-    "ffv1_grey": ("ffv1", "mkv", "gray", {}),
+    "ffv1_gray": ("ffv1", "mkv", "gray", {}),
     "ffv1_16": ("ffv1", "mkv", "gray16le", {}),
 }
 
@@ -27,9 +27,9 @@ def picture(i: int, size: int = 64, dtype: type = np.uint8) -> np.ndarray:
     y, x = np.mgrid[:size, :size]
     if dtype is np.uint16:
         return ((x * 37 + y * 11 + i * 131) % 9000).astype(np.uint16)
-    grey = ((x + y) // 4 + 3 * i).astype(np.uint8)
-    grey[:, (5 * i) % size:(5 * i) % size + 6] = 230
-    return np.stack([grey, grey[::-1], np.full_like(grey, 60)], axis=-1)
+    gray = ((x + y) // 4 + 3 * i).astype(np.uint8)
+    gray[:, (5 * i) % size:(5 * i) % size + 6] = 230
+    return np.stack([gray, gray[::-1], np.full_like(gray, 60)], axis=-1)
 
 
 def write(path: Path, encoder: str, pixels: str, options: dict[str, str] | None = None, frames: int = 40,

@@ -1,4 +1,4 @@
-"""Gamma and CLAHE: literal values, colours, and that a bundle does what training did."""
+"""Gamma and CLAHE: literal values, colors, and that a bundle does what training did."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_clahe_spreads_dark_pictures_frame_by_frame(channels):
     assert made.dtype == np.uint8
     assert made.mean() > 1.5 * clip.mean()
     alone = brighten(clip[:, 1:], "clahe")
-    assert np.array_equal(made[:, 1:], alone), "a frame does not depend on its neighbours, so it can stream"
+    assert np.array_equal(made[:, 1:], alone), "a frame does not depend on its neighbors, so it can stream"
     assert not brighten(np.zeros_like(clip), "clahe").any() or channels == 1
 
 

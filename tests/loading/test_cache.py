@@ -24,11 +24,11 @@ VIEWS = {"rgb": modality("rgb"), "depth": modality("depth"), "pose": modality("p
 
 @pytest.fixture
 def table(tmp_path: Path) -> Table:
-    colour, depth = record(tmp_path, "h264_b", frames=14), record(tmp_path, "ffv1_16", frames=14)
+    color, depth = record(tmp_path, "h264_b", frames=14), record(tmp_path, "ffv1_16", frames=14)
     np.savez(tmp_path / "pose.npz", **{f"c{i}": np.random.default_rng(i).normal(size=(14, 2, 3)) for i in range(3)})
     rows = []
     for i in range(3):
-        tracks = {"rgb": Track(colour, start=i, end=i + 8), "depth": Track(depth, start=2 * i),
+        tracks = {"rgb": Track(color, start=i, end=i + 8), "depth": Track(depth, start=2 * i),
                   "pose": Track(tmp_path / "pose.npz", f"c{i}")}
         if i == 1:
             del tracks["depth"]

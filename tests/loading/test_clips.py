@@ -39,7 +39,7 @@ def dotted(rows: int = 6, frames: int = 10) -> tuple[Table, Memory]:
     return build_table("dotted", ("left", "right", "stop"), VIEWS, made, {0: 1, 1: 0}), Memory(arrays)
 
 
-def centre(clip: np.ndarray, near: bool = False) -> tuple[float, float]:
+def center(clip: np.ndarray, near: bool = False) -> tuple[float, float]:
     """Where the dot is, (x, y), in the first frame."""
     weight = (clip[0, 0] < 2000) & (clip[0, 0] > 0) if near else clip[0, 0] > 100
     y, x = np.nonzero(weight)
@@ -79,10 +79,10 @@ def test_views_of_one_space_move_together_and_others_on_their_own():
     apart = []
     for epoch in range(20):
         seen = data[epoch, 3]["clips"]
-        assert centre(seen["rgb"]) == pytest.approx(centre(seen["depth"], near=True), abs=0.6)
-        apart.append(np.hypot(*np.subtract(centre(seen["rgb"]), centre(seen["nir"]))))
+        assert center(seen["rgb"]) == pytest.approx(center(seen["depth"], near=True), abs=0.6)
+        apart.append(np.hypot(*np.subtract(center(seen["rgb"]), center(seen["nir"]))))
     assert np.median(apart) > 1.0
-    assert len({centre(data[e, 3]["clips"]["rgb"]) for e in range(20)}) == 20
+    assert len({center(data[e, 3]["clips"]["rgb"]) for e in range(20)}) == 20
 
 
 def test_chance_depends_on_seed_epoch_and_clip_only():
@@ -146,7 +146,7 @@ def test_a_view_that_cannot_be_mirrored_forbids_it():
     assert same(clips(framings, FLIP)[0, 0], clips(framings, Augment.none())[0, 0])
 
 
-def test_unlabelled_clips_are_mirrored_only_where_every_class_survives():
+def test_unlabeled_clips_are_mirrored_only_where_every_class_survives():
     def hide(table):
         return table.map(lambda r: dataclasses.replace(r, label=None))
 
@@ -175,7 +175,7 @@ def test_an_absent_view_is_zeros_and_said_so():
     assert not batch.valid["depth"][1].any()
     assert batch.clips["pose"].shape == (2, 9, 6, 1, 1)
     assert batch.labels.tolist() == [0, -1]
-    assert batch.labelled.tolist() == [True, False]
+    assert batch.labeled.tolist() == [True, False]
 
 
 def test_channels_of_an_absent_signal_are_those_of_the_others():
@@ -211,7 +211,7 @@ def test_whole_clips_of_a_batch_are_padded_to_the_longest(pad, tail):
     assert batch.clips["imu"][1].flatten().tolist() == [1, 2, 3, 4, 5]
 
 
-def test_sensors_of_unlike_rates_stay_synchronised():
+def test_sensors_of_unlike_rates_stay_synchronized():
     """Each frame holds the time at which it was taken, so the frames that were chosen tell when."""
     time = {"a": np.arange(80) / 30, "b": np.arange(93) / 35}
     arrays = {("c", v): t.astype(np.float32).reshape(-1, 1, 1, 1) for v, t in time.items()}
@@ -241,7 +241,7 @@ def test_an_offset_needs_a_rate_and_moves_the_frames():
 
 
 def test_the_valid_region_is_shared_with_its_space():
-    """A person cut out by depth: the aligned colours are cut alike, and the box is looked for once."""
+    """A person cut out by depth: the aligned colors are cut alike, and the box is looked for once."""
     arrays = {("c", "depth"): np.zeros((6, 60, 80, 1), np.uint16), ("c", "rgb"): np.zeros((6, 60, 80, 3), np.uint8)}
     arrays["c", "depth"][:, 10:30, 50:60] = 1500
     arrays["c", "rgb"][:, 10:30, 50:60] = 250
@@ -404,7 +404,7 @@ def test_real_depth_and_joints_of_people():
     assert 0.1 < valid.float().mean() < 0.6, "the person fills the box"
     readings = batch.clips["depth"][valid]
     assert readings.min() > 1000
-    assert readings.max() < 5000, "millimetres, with nothing between person and hole"
+    assert readings.max() < 5000, "millimeters, with nothing between person and hole"
     assert (valid.any(2).any(-1).float().sum(-1) > 40).all(), "from head to foot"
     assert torch.isfinite(batch.clips["pose"]).all()
 

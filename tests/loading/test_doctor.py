@@ -132,9 +132,9 @@ def test_labels(table):
                                        "trouble", "but none in train")
     gaps = replace(table, classes=("wave", "stop", "class 2", "call"))
     told(gaps, "note", "labels have gaps: no clip is of class 2, call (2 of 4 classes)")
-    told(changed(table, "c0", label=None), "note", "1 of 8 clips are unlabelled")
+    told(changed(table, "c0", label=None), "note", "1 of 8 clips are unlabeled")
     told(table.map(lambda r: replace(r, label=None) if r.split == "train" else r), "trouble",
-         "no training clip is labelled")
+         "no training clip is labeled")
     told(table.where(lambda r: r.split == "test" or r.label == 1), "trouble", "class 'wave' has 2 clips")
     told(table.split("train"), "note", "the test split is empty")
     told(table.split("test"), "trouble", "the train split is empty")

@@ -14,12 +14,12 @@ from modalift.errors import ModaliftError
 from modalift.loading import reading, video
 from modalift.modalities import Track, modality
 
-RGB, GREY, DEPTH, POSE = (modality(m) for m in ("rgb", "grey", "depth", "pose"))
+RGB, GRAY, DEPTH, POSE = (modality(m) for m in ("rgb", "gray", "depth", "pose"))
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
 
 def form_of(kind: str) -> tuple[str, object]:
-    return {"ffv1_16": ("gray16le", DEPTH), "ffv1_grey": ("gray", GREY)}.get(kind, ("rgb24", RGB))
+    return {"ffv1_16": ("gray16le", DEPTH), "ffv1_gray": ("gray", GRAY)}.get(kind, ("rgb24", RGB))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,18 +112,18 @@ def test_window_and_indices_are_relative_to_it(tmp_path):
 def test_16_bits_survive_and_8_bits_are_not_stretched(tmp_path):
     deep = record(tmp_path, "ffv1_16", frames=2)
     assert reading.read(Track(deep), DEPTH).max() > 255
-    flat = record(tmp_path, "ffv1_grey", frames=2)
+    flat = record(tmp_path, "ffv1_gray", frames=2)
     as_depth = reading.read(Track(flat), DEPTH)
     assert as_depth.dtype == np.uint16
-    np.testing.assert_array_equal(as_depth, reading.read(Track(flat), GREY))
+    np.testing.assert_array_equal(as_depth, reading.read(Track(flat), GRAY))
 
 
-def test_grey_stored_as_three_channels_reads_as_luma(tmp_path):
-    def grey(i, size, dtype):
+def test_gray_stored_as_three_channels_reads_as_luma(tmp_path):
+    def gray(i, size, dtype):
         return np.repeat(picture(i, size)[..., :1], 3, axis=2)
 
-    path = write(tmp_path / "three.mkv", "ffv1", "bgr0", frames=3, frame_of=grey)
-    got = reading.read(Track(path), GREY)
+    path = write(tmp_path / "three.mkv", "ffv1", "bgr0", frames=3, frame_of=gray)
+    got = reading.read(Track(path), GRAY)
     assert got.shape == (3, 64, 64, 1)
     assert np.abs(got[..., 0].astype(int) - np.stack([picture(i)[..., 0] for i in range(3)])).max() <= 1
 
@@ -174,7 +174,7 @@ def test_frames_before_the_cut_can_still_be_read(tmp_path):
     np.testing.assert_array_equal(reading.read(Track(path, start=2, end=8), RGB), truth[2:8])
 
 
-def test_damage_in_the_middle_is_an_error_not_a_grey_frame(tmp_path):
+def test_damage_in_the_middle_is_an_error_not_a_gray_frame(tmp_path):
     path = record(tmp_path, "ffv1_16")
     data = bytearray(path.read_bytes())
     data[len(data) // 2:len(data) // 2 + 400] = np.random.default_rng(0).bytes(400)
@@ -184,9 +184,9 @@ def test_damage_in_the_middle_is_an_error_not_a_grey_frame(tmp_path):
 
 
 def test_a_rewritten_file_is_indexed_anew(tmp_path):
-    path = record(tmp_path, "ffv1_grey", frames=5)
+    path = record(tmp_path, "ffv1_gray", frames=5)
     assert reading.count_frames(Track(path)) == 5
-    record(tmp_path, "ffv1_grey", frames=9)
+    record(tmp_path, "ffv1_gray", frames=9)
     assert reading.count_frames(Track(path)) == 9
 
 
@@ -238,9 +238,9 @@ def test_arrays_of_video(tmp_path):
     flow = reading.read(Track(tmp_path / "flow.npz"), modality("flow"))
     assert flow.shape == (2, 8, 8, 2)
     assert flow.dtype == np.float32
-    np.save(tmp_path / "metres.npy", np.full((2, 8, 8), 1.5))
+    np.save(tmp_path / "meters.npy", np.full((2, 8, 8), 1.5))
     with pytest.raises(ModaliftError, match="holds float64, but depth is stored as uint16"):
-        reading.read(Track(tmp_path / "metres.npy"), DEPTH)
+        reading.read(Track(tmp_path / "meters.npy"), DEPTH)
 
 
 def test_archives_never_run_code(tmp_path):
@@ -250,13 +250,13 @@ def test_archives_never_run_code(tmp_path):
 
 
 def test_signal_from_a_video_is_refused(tmp_path):
-    path = record(tmp_path, "ffv1_grey", frames=2)
+    path = record(tmp_path, "ffv1_gray", frames=2)
     with pytest.raises(ModaliftError, match="is a video, but pose is a signal"):
         reading.read(Track(path), POSE)
 
 
 def test_timeline(tmp_path):
-    path = record(tmp_path, "ffv1_grey", frames=4)
+    path = record(tmp_path, "ffv1_gray", frames=4)
     assert reading.timeline(Track(path)) is None
     np.testing.assert_allclose(reading.timeline(Track(path, start=1, rate=10.0, offset_ms=50.0)), [-0.05, 0.05, 0.15])
     stamped = Track(path, rate=10.0, timestamps=(0.0, 0.2, 0.3, 0.9))
@@ -266,7 +266,7 @@ def test_timeline(tmp_path):
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared with the real recordings is absent")
-def test_real_depth_and_colour():
+def test_real_depth_and_color():
     path = sorted((SHARED / "utd_mhad_depth" / "depth").glob("*.mkv"))[0]
     truth = sequential(path, "gray16le")
     np.testing.assert_array_equal(reading.read(Track(path), DEPTH, [5, 2, 40]), truth[[5, 2, 40]])
@@ -274,7 +274,7 @@ def test_real_depth_and_colour():
     np.testing.assert_array_equal(reading.read(Track(path), RGB, [14, 0]), sequential(path, "rgb24")[[14, 0]])
 
 
-def test_a_depth_video_is_not_read_as_colour(tmp_path):
+def test_a_depth_video_is_not_read_as_color(tmp_path):
     path = record(tmp_path, "ffv1_16", 4)
     with pytest.raises(ModaliftError, match=r"16-bit readings.*give the recording of the right sensor"):
         reading.read(Track(path), modality("rgb"))

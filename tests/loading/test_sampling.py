@@ -14,7 +14,7 @@ def dense(frames, pad="edge", stride=1):
     return Framing(frames=frames, size=8, sampler="dense", pad=pad, stride=stride)
 
 
-def test_segments_look_at_centres_in_test_and_inside_each_segment_in_training():
+def test_segments_look_at_centers_in_test_and_inside_each_segment_in_training():
     framing = Framing(frames=4, size=8)
     assert positions(40, framing, still()).tolist() == [5, 15, 25, 35]
     seen = np.stack([positions(40, framing, draw(4, np.random.default_rng(s))) for s in range(200)])
@@ -28,7 +28,7 @@ def test_a_clip_shorter_than_its_segments_repeats_frames():
     assert positions(2, Framing(frames=4, size=8), still()).tolist() == [0, 0, 1, 1]
 
 
-def test_views_in_time_are_spread_evenly_and_one_view_is_the_centre():
+def test_views_in_time_are_spread_evenly_and_one_view_is_the_center():
     framing = Framing(frames=2, size=8)
     assert [positions(20, framing, still(k, 2)).tolist() for k in range(2)] == [[2, 12], [7, 17]]
     starts = [int(positions(20, dense(10), still(k, 3))[0]) for k in range(3)]
@@ -59,9 +59,9 @@ def test_zeros_stand_at_random_sides_in_training_and_at_both_alike_in_test():
 @pytest.mark.parametrize("seed", range(20))
 def test_sensors_of_unlike_rates_see_the_same_moments(framing, seed):
     moment = draw(8, np.random.default_rng(seed), speed=(0.7, 1.2), warp=0.5)
-    colour = positions(80, framing, moment, reference=80)
+    color = positions(80, framing, moment, reference=80)
     infrared = positions(93, framing, moment, reference=80)
-    assert np.abs((colour + 0.5) / 80 - (infrared + 0.5) / 93).max() < 1 / 80
+    assert np.abs((color + 0.5) / 80 - (infrared + 0.5) / 93).max() < 1 / 80
 
 
 def test_views_of_unlike_lengths_share_the_draw_and_do_not_disturb_each_other():

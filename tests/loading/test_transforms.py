@@ -250,12 +250,12 @@ def test_light_changes_are_constant_over_the_clip_and_monotone():
     assert (np.diff(out[0, 0, 0].astype(int)) >= 0).all()
 
 
-def test_saturation_and_hue_leave_grey_alone():
-    grey = np.repeat(rng().integers(0, 256, (1, 2, 8, 8)), 3, 0).astype(np.uint8)
-    out = photometric(grey, None, RGB, Augment(saturation=0.8, hue=0.2), rng(2))
-    assert np.abs(out.astype(int) - grey).max() <= 2
-    colour = rng().integers(60, 190, (3, 2, 8, 8)).astype(np.uint8)
-    assert np.abs(photometric(colour, None, RGB, Augment(hue=0.3), rng(2)).astype(int) - colour).max() > 5
+def test_saturation_and_hue_leave_gray_alone():
+    gray = np.repeat(rng().integers(0, 256, (1, 2, 8, 8)), 3, 0).astype(np.uint8)
+    out = photometric(gray, None, RGB, Augment(saturation=0.8, hue=0.2), rng(2))
+    assert np.abs(out.astype(int) - gray).max() <= 2
+    color = rng().integers(60, 190, (3, 2, 8, 8)).astype(np.uint8)
+    assert np.abs(photometric(color, None, RGB, Augment(hue=0.3), rng(2)).astype(int) - color).max() > 5
 
 
 def test_photometric_is_the_share_of_clips_that_change():
@@ -291,7 +291,7 @@ def test_a_sensor_suffers_only_what_it_can():
 # ---- signals -----------------------------------------------------------------------------------------------------
 
 
-def test_joints_turn_about_the_vertical_through_their_centre_and_keep_their_bones():
+def test_joints_turn_about_the_vertical_through_their_center_and_keep_their_bones():
     pose = rng().normal(size=(12, 6, 1, 1)).astype(np.float32)
     out = transform_signal(pose, modality("pose", 12), Augment(signal_rotate=40), rng(1))
     before, after = pose.reshape(4, 3, 6), out.reshape(4, 3, 6)

@@ -116,9 +116,9 @@ def test_thermal_shows_warm_things_bright_and_grazing_skin_cooler() -> None:
     sensor = ThermalSensor()
     seen = np.full((8, 24, 32), 20.0, np.float32)
     seen[:, 8:16, 10:20] = 33.0
-    grey = sensor.measure(seen, rng(), sensor.pattern(32))
-    assert grey[:, 10:14, 12:18].mean() > 220
-    assert grey[:, :4].mean() < 40
+    gray = sensor.measure(seen, rng(), sensor.pattern(32))
+    assert gray[:, 10:14, 12:18].mean() > 220
+    assert gray[:, :4].mean() < 40
     skin = sensor.apparent(np.full(2, 33.0, np.float32), 20.0, np.array([1.0, 0.05], np.float32))
     assert skin[0] > 32
     assert 20 < skin[1] < 29
@@ -126,5 +126,5 @@ def test_thermal_shows_warm_things_bright_and_grazing_skin_cooler() -> None:
 
 def test_thermal_noise_is_not_stretched_when_nothing_is_warm() -> None:
     sensor = ThermalSensor()
-    grey = sensor.measure(np.full((8, 24, 32), 20.0, np.float32), rng(), sensor.pattern(32))
-    assert grey.std() < 255 * 0.15 / sensor.least
+    gray = sensor.measure(np.full((8, 24, 32), 20.0, np.float32), rng(), sensor.pattern(32))
+    assert gray.std() < 255 * 0.15 / sensor.least

@@ -10,7 +10,7 @@ from modalift.errors import ModaliftError
 from modalift.networks import Prepare
 
 
-def test_no_reading_becomes_zero_and_the_rest_is_normalised() -> None:
+def test_no_reading_becomes_zero_and_the_rest_is_normalized() -> None:
     prepare = Prepare(1, (2500.0,), (800.0,), invalid=0.0)
     clip = torch.tensor([0, 2500, 3300, 1700], dtype=torch.uint16).reshape(1, 1, 1, 2, 2)
     assert prepare(clip).flatten().tolist() == [0.0, 0.0, 1.0, -1.0]
@@ -55,7 +55,7 @@ def test_joints_do_not_care_where_the_person_stands() -> None:
         assert not torch.allclose(net(clip), net(clip * 1.5))
 
 
-def test_accelerations_are_not_centred() -> None:
+def test_accelerations_are_not_centered() -> None:
     # Six channels are two triplets, but not joints: their common part is gravity, which matters.
     net = networks.build("signal", classes=3, view="imu", channels=6, frames=8).eval()
     clip = torch.randn(2, 6, 8, 1, 1)
@@ -65,7 +65,7 @@ def test_accelerations_are_not_centred() -> None:
 
 def test_signal_refuses_a_video_and_odd_joints() -> None:
     with pytest.raises(ModaliftError, match="three channels a joint, not 4"):
-        networks.build("signal", classes=3, view="pose", channels=4, centre=True)
+        networks.build("signal", classes=3, view="pose", channels=4, center=True)
     with pytest.raises(ModaliftError, match="B, C, T, 1, 1"):
         networks.build("signal", classes=3, view="pose", channels=3)(torch.zeros(1, 3, 4, 8, 8))
 

@@ -64,7 +64,7 @@ def convolved(x: Tensor, conv: nn.Conv3d) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def normalised(x: Tensor, bn: nn.BatchNorm3d) -> Tensor:
+def normalized(x: Tensor, bn: nn.BatchNorm3d) -> Tensor:
     axes, shape = (0, 2, 3, 4), (1, -1, 1, 1, 1)
     mean = x.mean(axes, keepdim=True)
     variance = ((x - mean) ** 2).mean(axes, keepdim=True)
@@ -83,16 +83,16 @@ def test_block_is_its_equation(times: tuple[int, ...], out: int, stride: tuple[i
             nn.init.normal_(m.weight)
             nn.init.normal_(m.bias)
     x = torch.randn(2, 6, 5, 7, 6, dtype=torch.float64)
-    y = normalised(convolved(x, block.conv1), block.bn1).clamp(min=0)
-    y = normalised(convolved(y, block.conv2), block.bn2)
+    y = normalized(convolved(x, block.conv1), block.bn1).clamp(min=0)
+    y = normalized(convolved(y, block.conv2), block.bn2)
     if len(times) == 3:
-        y = normalised(convolved(y.clamp(min=0), block.conv3), block.bn3)
+        y = normalized(convolved(y.clamp(min=0), block.conv3), block.bn3)
     skip = x
     if block.downsample is not None:
         conv, bn = block.downsample
         assert isinstance(conv, nn.Conv3d)
         assert isinstance(bn, nn.BatchNorm3d)
-        skip = normalised(convolved(x, conv), bn)
+        skip = normalized(convolved(x, conv), bn)
     assert (block.downsample is None) == (out == 6 and stride == (1, 1))
     before = x.clone()
     torch.testing.assert_close(block(x), (y + skip).clamp(min=0), atol=1e-10, rtol=1e-10)

@@ -24,7 +24,7 @@ from modalift.networks.temporal import TemporalConv
 LAYOUTS = Path(__file__).resolve().parents[2] / ".." / "shared" / "specs" / "state_dicts"
 
 
-def normalised(bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
+def normalized(bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """Of frames ``(N, C, H, W)``, by the batch in training."""
     mean, var = (x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)) if bn.training else (bn.running_mean, bn.running_var)
     mean, scale = mean[:, None, None], (bn.weight / (var + bn.eps).sqrt())[:, None, None]
@@ -32,13 +32,13 @@ def normalised(bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def literal_me(m: MotionExcitation, x: Tensor, frames: int) -> Tensor:
-    z = normalised(m.bn1, F.conv2d(x, m.conv1.weight))
+    z = normalized(m.bn1, F.conv2d(x, m.conv1.weight))
     moved = F.conv2d(z, m.conv2.weight, padding=1, groups=z.shape[1])
     d = torch.zeros_like(z)
     for n in range(len(x)):
         if n % frames < frames - 1:
             d[n] = moved[n + 1] - z[n]
-    a = normalised(m.bn3, F.conv2d(d.mean((2, 3), keepdim=True), m.conv3.weight)).sigmoid() - 0.5
+    a = normalized(m.bn3, F.conv2d(d.mean((2, 3), keepdim=True), m.conv3.weight)).sigmoid() - 0.5
     return x + x * a
 
 
@@ -50,18 +50,18 @@ def literal_temporal(conv: TemporalConv, x: Tensor, frames: int) -> Tensor:
 
 def literal_block(m: TeaBlock, x: Tensor, frames: int, stride: int, first: bool) -> Tensor:
     group = m.convs[0].in_channels
-    y = literal_me(m.me, normalised(m.bn1, F.conv2d(x, m.conv1.weight)).relu(), frames)
+    y = literal_me(m.me, normalized(m.bn1, F.conv2d(x, m.conv1.weight)).relu(), frames)
     x1, x2, x3, x4 = y.split(group, 1)
     above, made = torch.zeros_like(x1), []
     for i, part in enumerate((x1, x2, x3)):
         s = literal_temporal(m.shifts[i].conv, part if first or i == 0 else part + above, frames)
-        above = normalised(m.bns[i], F.conv2d(s, m.convs[i].weight, stride=stride, padding=1)).relu()
+        above = normalized(m.bns[i], F.conv2d(s, m.convs[i].weight, stride=stride, padding=1)).relu()
         made.append(above)
     last = literal_temporal(m.shifts[3].conv, x4, frames)
     made.append(F.avg_pool2d(last, 3, stride, 1) if first else last)
-    y = normalised(m.bn3, F.conv2d(torch.cat(made, 1), m.conv3.weight))
+    y = normalized(m.bn3, F.conv2d(torch.cat(made, 1), m.conv3.weight))
     if first:
-        x = normalised(m.downsample[1], F.conv2d(x, m.downsample[0].weight, stride=stride))
+        x = normalized(m.downsample[1], F.conv2d(x, m.downsample[0].weight, stride=stride))
     return (y + x).relu()
 
 

@@ -34,7 +34,7 @@ def clips(count: int = 2, channels: int = 3, frames: int = 2, height: int = 32, 
 
 def test_counts_are_the_published_ones():
     net = networks.build("translator", view="rgb", target="rgb")
-    published = 11_378_179  # with biases before normalisation: 64 + 128 + 256 + 18 x 256 + 128 + 64 that do nothing
+    published = 11_378_179  # with biases before normalization: 64 + 128 + 256 + 18 x 256 + 128 + 64 that do nothing
     assert sum(p.numel() for p in net.parameters()) == published - 5248
     assert sum(p.numel() for p in PatchJudge(3).parameters()) == 2_764_737 - (128 + 256 + 512)
     assert networks.cost(net, 1, 256).macs == networks.cost(net, 2, 256).macs // 2
@@ -43,7 +43,7 @@ def test_counts_are_the_published_ones():
 def test_a_judge_looks_at_70_pixels():
     judge = PatchJudge(1, 4)
     picture = torch.zeros(1, 1, 128, 128, requires_grad=True)
-    # Normalisation looks at the whole picture; the patch is what the convolutions see.
+    # Normalization looks at the whole picture; the patch is what the convolutions see.
     layers = torch.nn.Sequential(*(m for m in judge.layers if not isinstance(m, torch.nn.InstanceNorm2d)))
     layers(picture + torch.rand(1, 1, 128, 128))[0, 0, 7, 7].backward()
     seen = (picture.grad[0, 0] != 0).nonzero()
@@ -130,7 +130,7 @@ def test_the_same_pictures_after_a_run_and_after_shipping(tmp_path: Path):
         home.predict(np.zeros((2, 32, 32, 3), np.uint8))
 
 
-@pytest.mark.parametrize("options", [{}, {"view": "depth", "target": "grey", "output": "linear"}, {"target": "rgb"}])
+@pytest.mark.parametrize("options", [{}, {"view": "depth", "target": "gray", "output": "linear"}, {"target": "rgb"}])
 def test_an_export_draws_frames_as_the_network_does(tmp_path: Path, options: dict):
     """Whatever number of frames at once, in the target's unit; what it draws stands in the file."""
     onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")

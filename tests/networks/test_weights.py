@@ -116,18 +116,18 @@ def test_own_files(tmp_path: Path, name: str) -> None:
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in again.state_dict().items())  # constants too
 
 
-def test_grey_input_sums_the_colours(tmp_path: Path) -> None:
+def test_gray_input_sums_the_colors(tmp_path: Path) -> None:
     state = torchvision_like()
     torch.save({"model": state}, tmp_path / "w.pth")
-    colour, grey = tiny(), tiny(channels=1, mean=(120.0,), std=(60.0,))
-    load_weights(colour, tmp_path / "w.pth")
-    told = load_weights(grey, tmp_path / "w.pth")
+    color, gray = tiny(), tiny(channels=1, mean=(120.0,), std=(60.0,))
+    load_weights(color, tmp_path / "w.pth")
+    told = load_weights(gray, tmp_path / "w.pth")
     assert told.adapted == {"backbone.conv1.weight": "sum over 3 channels"}
-    assert torch.equal(grey.backbone.conv1.weight, state["conv1.weight"].sum(1, keepdim=True))
+    assert torch.equal(gray.backbone.conv1.weight, state["conv1.weight"].sum(1, keepdim=True))
     picture = torch.rand(1, 1, 1, 32, 32)
     with torch.no_grad():
-        seen = colour.eval().backbone(picture.expand(-1, 3, -1, -1, -1))
-        torch.testing.assert_close(grey.eval().backbone(picture), seen)
+        seen = color.eval().backbone(picture.expand(-1, 3, -1, -1, -1))
+        torch.testing.assert_close(gray.eval().backbone(picture), seen)
 
 
 @pytest.mark.parametrize("channels", [2, 5])

@@ -243,7 +243,7 @@ def test_a_neck_neither_asks_for_weights_nor_forbids_them(tmp_path: Path) -> Non
     assert {k.split(".")[0] for k in told.left} == {"neck"}
 
 
-def test_stacked_frames_of_flow_get_the_mean_of_a_pictures_colours(tmp_path: Path) -> None:
+def test_stacked_frames_of_flow_get_the_mean_of_a_pictures_colors(tmp_path: Path) -> None:
     state = image()
     net = Recognizer(Prepare(2), ResNet(20, "resnet18", 8, "none"), MeanLogits(64, 5))  # ten frames of two channels at once
     told = load_weights(net, saved(state, tmp_path))

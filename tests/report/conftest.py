@@ -87,9 +87,9 @@ def write_run(folder: Path, *, right: float = 0.7, seed: int = 0, view: str = "d
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     lines = []
     for epoch in range(3):
-        terms = {"recognise/student": 1.0 / (epoch + 1), "answers/teacher>student": 0.1, "focus/teacher>student": 2.0}
+        terms = {"ce/student": 1.0 / (epoch + 1), "answers/teacher>student": 0.1, "focus/teacher>student": 2.0}
         entry = {"epoch": epoch, "loss": 2.0 - 0.5 * epoch, "lr": 0.001, "terms": terms,
-                 "weights": {"recognise/student": 1.0, "answers/teacher>student": 8.0 * (epoch > 0),
+                 "weights": {"ce/student": 1.0, "answers/teacher>student": 8.0 * (epoch > 0),
                              "focus/teacher>student": 0.0}}
         lines += [{"kind": "step", "step": 10 * epoch + 5, **entry},
                   {"kind": "epoch", "step": 10 * epoch + 10, "seconds": 4.0 * (epoch + 1), **entry,

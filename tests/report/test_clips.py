@@ -37,7 +37,7 @@ def test_absent_and_broken_views_and_no_label(table: Table) -> None:
     assert first["problems"] == {}
     assert "d3.npy" in third["problems"]["depth"]
     assert last["label"] is None
-    assert "not labelled" in clip(last)
+    assert "not labeled" in clip(last)
     with pytest.raises(ModaliftError, match="no view 'rgb'"):
         sample_clips(table, [0], ["rgb"])
 
@@ -85,7 +85,7 @@ def test_tone_of_blank_clips(name: str) -> None:
     assert pictures.dtype == np.uint8
 
 
-def test_colour_stays_as_recorded() -> None:
+def test_color_stays_as_recorded() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     assert np.array_equal(tone(frames, modality("rgb")), frames)
 

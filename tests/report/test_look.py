@@ -44,7 +44,7 @@ def test_the_sheet_is_written_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 
 
-def test_colours_and_holes_are_those_of_the_tensors(monkeypatch):
+def test_colors_and_holes_are_those_of_the_tensors(monkeypatch):
     clips = data()
     seen: dict[str, list[np.ndarray]] = {}
     inner = sheet._cells
@@ -58,7 +58,7 @@ def test_colours_and_holes_are_those_of_the_tensors(monkeypatch):
     draw(clips, collate([clips[0, 0]]))
     rgb, depth = seen["rgb"][0], seen["depth"][0]
     assert rgb.shape == (144, 144, 3), "a whole factor: a pixel stays a square"
-    assert (rgb == (30, 10, 250)).all(), "BGR for OpenCV, the colours as recorded"
+    assert (rgb == (30, 10, 250)).all(), "BGR for OpenCV, the colors as recorded"
     hatch = sheet._hatched(144, 144)
     assert np.array_equal(depth[:72], hatch[:72]), "holes are hatched"
     near, far = depth[100, 20].astype(int), depth[100, 120].astype(int)

@@ -87,7 +87,7 @@ def test_just_begun(tmp_path: Path, closed_in_itself: Check) -> None:
 def test_loss_that_is_no_number(make_run: Callable[..., Path], closed_in_itself: Check) -> None:
     run = make_run()
     entry = {"kind": "epoch", "epoch": 3, "step": 40, "loss": float("nan"), "lr": 1e-3,
-             "terms": {"recognise/student": float("inf")}, "weights": {"recognise/student": 1.0}}
+             "terms": {"ce/student": float("inf")}, "weights": {"ce/student": 1.0}}
     with (run / "log.jsonl").open("a") as log:
         log.write(json.dumps(entry) + "\n")
     path = write_report(run, samples=[])

@@ -36,20 +36,20 @@ def by_hand(made, given: Batch, T: float, losers: float):
     """A literal transcription: clip by clip, network by network."""
     names = list(made.roles)
     logits = {k: made.roles[k](given.clips[k]) for k in names}
-    recognise, answers = dict.fromkeys(names, 0.0), {f"answers/{n}>{m}": 0.0 for m in names for n in names if n != m}
+    recognize, answers = dict.fromkeys(names, 0.0), {f"answers/{n}>{m}": 0.0 for m in names for n in names if n != m}
     for b in range(len(given)):
         there = [k for k in names if given.present[k][b]]
         loss = {k: F.cross_entropy(logits[k][b], given.labels[b]) for k in there}
         winner = min(there, key=lambda k: loss[k].item())
         for m in there:
             seen = given.present[m].sum()
-            recognise[m] += (1.0 if m == winner else losers) * loss[m] / seen
+            recognize[m] += (1.0 if m == winner else losers) * loss[m] / seen
             if m != winner:
                 p = F.softmax(logits[winner][b].detach() / T, 0)
                 q = F.log_softmax(logits[m][b] / T, 0)
                 both = (given.present[m] & given.present[winner]).sum()
                 answers[f"answers/{winner}>{m}"] += T * T * (p * (p.log() - q)).sum() / both
-    return recognise, answers
+    return recognize, answers
 
 
 @pytest.mark.parametrize("absent", [False, True])
@@ -59,9 +59,9 @@ def test_the_terms_are_the_equations_clip_by_clip(absent):
         given.present["rgb"][[0, 1]] = False
         given.present["nir"][[1, 5, 6]] = False
     terms = made(given, END)
-    recognise, answers = by_hand(made, given, 3.0, 0.25)
-    for m, value in recognise.items():
-        torch.testing.assert_close(terms[f"recognise/{m}"][1], torch.as_tensor(value), rtol=1e-4, atol=1e-6)
+    recognize, answers = by_hand(made, given, 3.0, 0.25)
+    for m, value in recognize.items():
+        torch.testing.assert_close(terms[f"ce/{m}"][1], torch.as_tensor(value), rtol=1e-4, atol=1e-6)
     for key, value in answers.items():
         torch.testing.assert_close(terms[key][1], torch.as_tensor(value), rtol=1e-4, atol=1e-6)
     wins = sum(terms[f"wins/{m}"][1] * given.present[m].sum() for m in VIEWS)
@@ -78,7 +78,7 @@ def test_a_clip_that_one_sensor_saw_teaches_nobody():
 
 def test_without_a_label_the_better_network_of_the_batch_teaches():
     made, given = cast(("rgb", "nir")), batch()
-    given.labelled[4:], given.labels[4:] = False, -1
+    given.labeled[4:], given.labels[4:] = False, -1
     terms = made(given, END)
     mean = {k: F.cross_entropy(made.roles[k](given.clips[k])[:4], given.labels[:4]).item() for k in ("rgb", "nir")}
     better, worse = sorted(mean, key=mean.get)
@@ -86,7 +86,7 @@ def test_without_a_label_the_better_network_of_the_batch_teaches():
     p, q = (made.roles[k](given.clips[k]) for k in (better, worse))
     each = schemes.dmcl.soft_target(q, p, 2.0, per_sample=True)
     assert whole.item() >= each[4:].sum().item() / 8 - 1e-6
-    given.labelled[:], given.labels[:] = False, -1
+    given.labeled[:], given.labels[:] = False, -1
     assert not any(raw.item() for key, (_, raw) in made(given, END).items() if key.startswith("answers/")), "nobody knows who"
 
 

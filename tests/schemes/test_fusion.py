@@ -47,7 +47,7 @@ def test_late_fusion_is_the_mean_of_the_logits_of_the_sensors_that_are_there():
     logits = {k: made.roles[k](given.clips[k]) for k in VIEWS}
     rows = [torch.stack([logits[k][b] for k in VIEWS if given.present[k][b]]).mean(0) for b in range(8)]
     terms = made(given, END)
-    assert list(terms) == ["fuse/rgb+thermal+nir", "recognise/rgb", "recognise/thermal", "recognise/nir"]
+    assert list(terms) == ["fuse/rgb+thermal+nir", "ce/rgb", "ce/thermal", "ce/nir"]
     expected = F.cross_entropy(torch.stack(rows), given.labels)
     torch.testing.assert_close(terms["fuse/rgb+thermal+nir"][1], expected, rtol=1e-4, atol=1e-6)
 
@@ -79,7 +79,7 @@ def test_modality_dropout_leaves_out_its_share_and_never_all():
 
 def test_without_terms_of_their_own_branches_learn_through_the_joint_answer_alone():
     terms = cast(own=0.0)(batch(), END)
-    assert [w for k, (w, _) in terms.items() if k.startswith("recognise/")] == [0.0] * 3
+    assert [w for k, (w, _) in terms.items() if k.startswith("ce/")] == [0.0] * 3
 
 
 @pytest.mark.parametrize("mode", ["late", "mid"])

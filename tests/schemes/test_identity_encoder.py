@@ -22,7 +22,7 @@ def test_labels_and_triplets():
     labels = torch.tensor([0, 0, 1, 1, 1, 2])
     terms = made(Batch({"rgb": clips}, {}, {"rgb": yes}, labels, yes, torch.arange(6)), Progress())
     seen = net.observe(clips, [net.last_stage])
-    torch.testing.assert_close(terms["recognise/student"][1], F.cross_entropy(seen.logits, labels, label_smoothing=0.1))
+    torch.testing.assert_close(terms["ce/student"][1], F.cross_entropy(seen.logits, labels, label_smoothing=0.1))
     feature = seen.maps[net.last_stage].mean((2, 3, 4))
     torch.testing.assert_close(terms["triplet/student"][1], batch_hard_triplet(feature, labels, 0.2))
     assert terms["triplet/student"][0] == 0.5

@@ -54,7 +54,7 @@ def test_they_plug_into_the_networks_of_the_paper(name):
     made = schemes.build("msd", {"student": net(64, name=name, backbone="resnet50", width=0.125)}
                          if name in ("tsn", "tsm", "action_net") else {"student": net(64, name=name, width=0.25)}).train()
     terms = made(batch(2, 64), END)
-    assert set(terms) == {"recognise/student", "local/depth>student", "global/depth>student"}
+    assert set(terms) == {"ce/student", "local/depth>student", "global/depth>student"}
     assert all(torch.isfinite(raw) for _, raw in terms.values())
     assert terms["global/depth>student"][0] == 0.01
 
@@ -63,7 +63,7 @@ def test_holes_and_readings_outside_do_not_matter():
     made, one, other = schemes.build("msd", {"student": net()}).eval(), batch(), batch()
     other.clips["depth"][:, :, :, :5] = 0
     other.valid["depth"] = other.clips["depth"] > 0
-    wild = Batch(dict(other.clips), other.valid, other.present, other.labels, other.labelled, other.index)
+    wild = Batch(dict(other.clips), other.valid, other.present, other.labels, other.labeled, other.index)
     wild.clips["depth"] = torch.where(wild.valid["depth"], wild.clips["depth"], torch.full_like(wild.clips["depth"], 9e9))
     for key, (_, raw) in made(other, END).items():
         torch.testing.assert_close(raw, made(wild, END)[key][1])

@@ -47,8 +47,8 @@ def test_the_terms_are_equations_5_to_10(neck):
     def half(x, y):
         return 0.5 * (x - y).square().mean()
 
-    expected = {"recognise/student": (1.0, F.cross_entropy(seen["student"].logits, given.labels)),
-                "recognise/assistant": (1.0, F.cross_entropy(seen["assistant"].logits, given.labels)),
+    expected = {"ce/student": (1.0, F.cross_entropy(seen["student"].logits, given.labels)),
+                "ce/assistant": (1.0, F.cross_entropy(seen["assistant"].logits, given.labels)),
                 "imitate/teacher>student": (0.3, half(s, t)), "imitate/teacher>assistant": (1.0, half(a, t)),
                 "imitate/teacher+assistant>student": (0.9, half(s, (t + a) / 2))}
     assert terms.keys() == expected.keys()
@@ -59,7 +59,7 @@ def test_the_terms_are_equations_5_to_10(neck):
 
 def test_rows_two_and_three_of_the_ablation():
     alone = schemes.build("mtcd", {"student": net("rgb"), "teacher": net("thermal")}).train()
-    assert set(alone(batch(), END)) == {"recognise/student", "imitate/teacher>student"}
+    assert set(alone(batch(), END)) == {"ce/student", "imitate/teacher>student"}
     assert "imitate/assistant>student" in cast(guide="assistant")(batch(), END)
 
 

@@ -37,9 +37,9 @@ def test_prokt_takes_its_two_steps_in_turn():
     scheme = made("prokt", near=0.4)
     assert [u.name for u in scheme.updates()] == ["teacher", "student"]
     first = scheme(batch(), Progress(update="teacher"))
-    assert {k: w for k, (w, _) in first.items()} == {"recognise/teacher": 0.6, "near/student>teacher": 0.4}
+    assert {k: w for k, (w, _) in first.items()} == {"ce/teacher": 0.6, "near/student>teacher": 0.4}
     second = scheme(batch(), Progress(update="student"))
-    assert {k: w for k, (w, _) in second.items()} == {"recognise/student": 0.0, "follow/teacher>student": 1.0}
+    assert {k: w for k, (w, _) in second.items()} == {"ce/student": 0.0, "follow/teacher>student": 1.0}
     p_t = torch.softmax(scheme.teacher(batch().clips["pose"]), 1)
     assert torch.allclose(p_t, torch.full_like(p_t, 0.25)), "without an opinion at first"
     z = scheme.student(batch().clips["depth"])

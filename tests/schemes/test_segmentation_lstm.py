@@ -68,7 +68,7 @@ def test_however_short_a_training_its_last_epoch_learns_labels(shares, epochs, w
         terms = scheme(batch(), Progress(epoch=epoch, epochs=epochs))
         stood = all(torch.equal(v, before[k]) for k, v in scheme.student.backbone.state_dict().items())
         found += "D" if terms["draw/depth>student"][0] else "H" if stood else "L"
-        assert terms["recognise/student"][1].requires_grad == (found[-1] != "D")
+        assert terms["ce/student"][1].requires_grad == (found[-1] != "D")
     assert found == wanted
 
 

@@ -230,14 +230,14 @@ def test_bad_casts_are_told():
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    """Twelve registered pairs: what is bright in colour is cold."""
+    """Twelve registered pairs: what is bright in color is cold."""
     root, rng, rows = tmp_path / "pairs", np.random.default_rng(0), []
     root.mkdir()
     for k in range(12):
-        grey = cv2.GaussianBlur(rng.integers(0, 256, (30, 41)).astype(np.float32), (0, 0), 2)
-        grey = ((grey - grey.min()) / (grey.max() - grey.min()) * 255).astype(np.uint8)
-        cv2.imwrite(str(root / f"{k}_rgb.png"), np.repeat(grey[..., None], 3, 2))
-        cv2.imwrite(str(root / f"{k}_thermal.png"), 255 - grey)
+        gray = cv2.GaussianBlur(rng.integers(0, 256, (30, 41)).astype(np.float32), (0, 0), 2)
+        gray = ((gray - gray.min()) / (gray.max() - gray.min()) * 255).astype(np.uint8)
+        cv2.imwrite(str(root / f"{k}_rgb.png"), np.repeat(gray[..., None], 3, 2))
+        cv2.imwrite(str(root / f"{k}_thermal.png"), 255 - gray)
         rows.append({"id": k, "split": ("train", "train", "val", "test")[k % 4], "rgb": f"{k}_rgb.png",
                      "thermal": f"{k}_thermal.png"})
     with (root / "manifest.csv").open("w", newline="") as file:

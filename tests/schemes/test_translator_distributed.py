@@ -31,7 +31,7 @@ def given(lacking: str):
     for view in LACKING[lacking]:
         made.present[view][shares()[0]] = False
     if not LACKING[lacking]:
-        made.labels[shares()[0]], made.labelled[shares()[0]] = -1, False
+        made.labels[shares()[0]], made.labeled[shares()[0]] = -1, False
     return made
 
 

@@ -1,4 +1,4 @@
-"""The simulator: people who gesture in the dark, as colour, depth, near-infrared and thermal cameras would see them."""
+"""The simulator: people who gesture in the dark, as color, depth, near-infrared and thermal cameras would see them."""
 
 from modalift.darkroom.motions import GESTURES, MIRRORED
 from modalift.darkroom.sheet import sheet

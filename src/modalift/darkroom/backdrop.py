@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from modalift.darkroom.camera import F32, SAMPLES, Camera, rasterise
+from modalift.darkroom.camera import F32, SAMPLES, Camera, rasterize
 from modalift.darkroom.scene import BANDS, PANES, PLANKS, Lighting, Place
 
 
 @dataclass
 class Backdrop:
-    """Per ray ``(4, H, W)``: depth in metres, cosine to the ray, reflectance at 850 nm, degrees Celsius; and on
+    """Per ray ``(4, H, W)``: depth in meters, cosine to the ray, reflectance at 850 nm, degrees Celsius; and on
     demand the radiance of :meth:`radiance`."""
 
     depth: F32
@@ -45,7 +45,7 @@ def _turn(place: Place) -> NDArray[np.float64]:
 
 
 def backdrop(camera: Camera, place: Place) -> Backdrop:
-    """Casts the static scene: boxes by slabs, balls by :func:`~modalift.darkroom.camera.rasterise`."""
+    """Casts the static scene: boxes by slabs, balls by :func:`~modalift.darkroom.camera.rasterize`."""
     turn = _turn(place)
     rays = _rays(camera, turn)
     origin = ((camera.position - place.pivot) @ turn.T + place.pivot).astype(np.float32)
@@ -120,7 +120,7 @@ def _dress(camera: Camera, place: Place, turn: NDArray[np.float64], rays: list[F
 
 
 def _pattern(pattern: NDArray[np.int16], pitch: F32, across: F32, upward: F32, owner: NDArray[np.int16]) -> F32:
-    """How far (0..1) a point has the pattern's second colour."""
+    """How far (0..1) a point has the pattern's second color."""
     mix = np.zeros(across.shape, np.float32)
     for kind in (BANDS, PANES, PLANKS):
         on = np.flatnonzero(pattern == kind)
@@ -141,7 +141,7 @@ def _balls(camera: Camera, place: Place, scene: Backdrop) -> None:
     if not balls:
         return
     start, end = (np.broadcast_to(camera.into(balls[k]), (SAMPLES, *balls[k].shape)) for k in ("start", "end"))
-    hits = rasterise(camera, start, end, balls["radius"].astype(np.float32),
+    hits = rasterize(camera, start, end, balls["radius"].astype(np.float32),
                      scene.depth.reshape(SAMPLES, camera.height, camera.width))
     at, c = hits.index, hits.capsule
     scene.depth[at], scene.facing[at] = hits.z, hits.facing
@@ -175,7 +175,7 @@ def radiance(scene: Backdrop, lighting: Lighting, glow: F32, person: NDArray[np.
         falls = np.maximum(cosine, 0) * np.float32(lamp.strength) / (square * np.sqrt(square))
         falls *= _shadow(scene, way, person)
         for i in range(3):
-            light[i] += falls * np.float32(lamp.colour[i])
+            light[i] += falls * np.float32(lamp.color[i])
     return np.stack([scene.albedo[i] * light[i] + np.float32(lighting.glow) * glow[:, i] for i in range(3)]).astype(
         np.float32)
 

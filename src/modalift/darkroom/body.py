@@ -1,6 +1,6 @@
 """People of capsules: build, skeleton by two-bone inverse kinematics, hands with fingers.
 
-The body frame is ``(right, up, forward)`` of the person, in metres, with its origin on the floor between the feet.
+The body frame is ``(right, up, forward)`` of the person, in meters, with its origin on the floor between the feet.
 Proportions are those of a 1.75 m adult after Drillis and Contini (1966, *Body segment parameters*), rounded.
 """
 
@@ -28,7 +28,7 @@ class Subject:
     """One person.
 
     Attributes:
-        height: metres.
+        height: meters.
         girth: factor on the width of trunk and limbs.
         left_handed: gestures with the left arm (20 % of people here).
         albedo: ``(8, 3)`` reflectance of each material in linear RGB, 0..1.
@@ -75,9 +75,9 @@ def draw_subject(rng: np.random.Generator) -> Subject:
 
 
 def _dye(rng: np.random.Generator) -> Array:
-    """A plausible colour of cloth: mostly muted, sometimes strong."""
-    grey = rng.uniform(0.05, 0.6)
-    return np.clip(grey + rng.uniform(0.1, 0.6) * grey * rng.normal(0.0, 1.0, 3), 0.02, 0.8)
+    """A plausible color of cloth: mostly muted, sometimes strong."""
+    gray = rng.uniform(0.05, 0.6)
+    return np.clip(gray + rng.uniform(0.1, 0.6) * gray * rng.normal(0.0, 1.0, 3), 0.02, 0.8)
 
 
 def two_bones(shoulder: Array, wrist: Array, upper: float, lower: float, pole: Array) -> tuple[Array, Array]:
@@ -88,7 +88,7 @@ def two_bones(shoulder: Array, wrist: Array, upper: float, lower: float, pole: A
 
     Args:
         shoulder, wrist, pole: ``(N, 3)``; a wrist out of reach is drawn in (or out) along the same line.
-        upper, lower: lengths of the bones in metres.
+        upper, lower: lengths of the bones in meters.
     """
     reach = wrist - shoulder
     d = np.linalg.norm(reach, axis=1, keepdims=True)
@@ -159,7 +159,7 @@ def _hand(build: _Builder, wrist: Array, forearm: Array, pose: Array, axes: Arra
     turned = local @ axes
     f = _unit(_unit(turned[:, 0]) + 0.45 * forearm)     # a wrist bends only so far
     p = _unit(turned[:, 1] - (turned[:, 1] * f).sum(1, keepdims=True) * f)
-    s = side * np.cross(p, f)                           # towards the thumb
+    s = side * np.cross(p, f)                           # toward the thumb
     curl = pose[:, CURL]
     knuckles = [wrist + k * (0.088 * f + o * s) for o in (0.032, 0.011, -0.011, -0.031)]
     for knuckle, o in zip(knuckles[::3], (0.016, -0.016), strict=True):

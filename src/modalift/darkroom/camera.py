@@ -1,9 +1,9 @@
-"""Cameras and the rasteriser: which surface each ray meets, for many moments at once.
+"""Cameras and the rasterizer: which surface each ray meets, for many moments at once.
 
 A pixel is four rays (a rotated grid), each with its own offset inside the pixel *and* its own moment of the exposure,
 so that anti-aliasing and motion blur come from the same four samples. Arrays are ordered ``(4, T, H, W)``.
 
-The camera frame is x right, y down, z along the axis, in metres.
+The camera frame is x right, y down, z along the axis, in meters.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Hits:
         moment: ``(R,)`` index into the N moments.
         capsule: ``(R,)`` which capsule.
         along: ``(R,)`` 0 at its start .. 1 at its end.
-        z: ``(R,)`` depth in metres.
+        z: ``(R,)`` depth in meters.
         normal: three arrays ``(R,)``: the surface's outward normal in the camera frame.
         facing: ``(R,)`` cosine between the normal and the ray back to the camera.
     """
@@ -97,7 +97,7 @@ class Hits:
     facing: F32
 
 
-def rasterise(camera: Camera, start: F32, end: F32, radius: F32, depth: F32) -> Hits:
+def rasterize(camera: Camera, start: F32, end: F32, radius: F32, depth: F32) -> Hits:
     """Which capsule each ray meets first.
 
     A capsule is a ball that slides along its segment while its radius goes from one end's to the other's. For a ray
@@ -110,8 +110,8 @@ def rasterise(camera: Camera, start: F32, end: F32, radius: F32, depth: F32) -> 
 
     Args:
         camera: whose frame ``start`` and ``end`` ``(N, M, 3)`` are in, N = 4 T, ordered ``(4, T)``.
-        radius: ``(M, 2)`` metres.
-        depth: ``(4, H, W)`` metres to the static scene; nearer capsules win.
+        radius: ``(M, 2)`` meters.
+        depth: ``(4, H, W)`` meters to the static scene; nearer capsules win.
     """
     N, M, _ = start.shape
     H, W, T = camera.height, camera.width, N // SAMPLES
@@ -178,11 +178,11 @@ def _meet(u: F32, v: F32, a: F32, e: F32, r0: float, r1: float) -> tuple[NDArray
     s /= below
     np.clip(s, 0, 1, out=s)
     de *= s
-    da += de                                        # d . centre
+    da += de                                        # d . center
     q = s * ee
     q += 2 * ae
     q *= s
-    q += aa                                         # centre . centre
+    q += aa                                         # center . center
     r = s * np.float32(r1 - r0)
     r += np.float32(r0)
     r *= r

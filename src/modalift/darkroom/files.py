@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
-#: codec, pixel format and options for each kind of frame. MJPEG at its best quantiser keeps the noise that a
+#: codec, pixel format and options for each kind of frame. MJPEG at its best quantizer keeps the noise that a
 #: dark picture consists of; depth must be lossless.
 _CODECS = {
-    "colour": ("mjpeg", "yuvj444p", "rgb24"),
-    "grey": ("ffv1", "gray", "gray"),
+    "color": ("mjpeg", "yuvj444p", "rgb24"),
+    "gray": ("ffv1", "gray", "gray"),
     "depth": ("ffv1", "gray16le", "gray16le"),
 }
 
@@ -27,11 +27,11 @@ _CODECS = {
 def write_video(path: Path, frames: NDArray[np.uint8] | NDArray[np.uint16], rate: Fraction) -> None:
     """Writes ``(T, H, W, 3)`` or ``(T, H, W)`` 8-bit frames, or ``(T, H, W)`` 16-bit ones, as a Matroska file.
 
-    8 bits become MJPEG (4:4:4, quantiser 2), 16 bits FFV1 (lossless). The container carries no date and no random id.
+    8 bits become MJPEG (4:4:4, quantizer 2), 16 bits FFV1 (lossless). The container carries no date and no random id.
     """
     import av
 
-    kind = "depth" if frames.dtype == np.uint16 else "colour" if frames.ndim == 4 else "grey"
+    kind = "depth" if frames.dtype == np.uint16 else "color" if frames.ndim == 4 else "gray"
     codec, pixels, given = _CODECS[kind]
     with av.open(str(path), "w", format="matroska", container_options={"fflags": "+bitexact"}) as container:
         options = {"flags": "+bitexact"}

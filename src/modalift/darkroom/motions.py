@@ -118,13 +118,13 @@ class Motion:
 
     def at(self, t: Array) -> tuple[Array, Array, Array]:
         """Arm ``(N, 15)``, idle arm ``(N, 15)`` and trunk ``(N, 6)`` = head yaw, head pitch, torso yaw, lean, tilt
-        (radians) and side step (metres), at times ``(N,)`` in seconds from the start of the clip."""
+        (radians) and side step (meters), at times ``(N,)`` in seconds from the start of the clip."""
         if self.backwards:
             t = DURATION - t
         arm, idle, trunk = self.arm.at(t), self.idle.at(t), self.trunk.at(t)
         turn = 2 * np.pi * self.turns * t + self.phase
         circle = trunk[:, CIRCLE] * self.radius
-        # The circle lies in a plane that leans towards the camera, so that it is one from the front as well.
+        # The circle lies in a plane that leans toward the camera, so that it is one from the front as well.
         arm[:, WRIST] += circle[:, None] * (np.cos(turn)[:, None] * np.array([1.0, 0.0, 0.0])
                                             + np.sin(turn)[:, None] * np.array([0.0, 0.75, 0.66]))
         scan = trunk[:, SCAN] * np.sin(2 * np.pi * self.sweeps * t + self.phase)

@@ -1,6 +1,6 @@
 """Places: rooms and outdoor scenes of boxes and capsules, their lamps by night and by day, and what moves in them.
 
-The world is x right, y up, z away from the cameras, in metres, with the floor at y = 0 and the rig near x = z = 0. The
+The world is x right, y up, z away from the cameras, in meters, with the floor at y = 0 and the rig near x = z = 0. The
 place may be turned about the vertical; its boxes are axis-parallel in its own frame.
 """
 
@@ -19,10 +19,10 @@ PLAIN, BANDS, PANES, PLANKS = range(4)
 
 @dataclass
 class Lamp:
-    """A lamp: where ``(3,)`` it stands in the world, its colour ``(3,)`` and its strength (illuminance at 1 m)."""
+    """A lamp: where ``(3,)`` it stands in the world, its color ``(3,)`` and its strength (illuminance at 1 m)."""
 
     position: Array
-    colour: Array
+    color: Array
     strength: float
 
 
@@ -32,7 +32,7 @@ class Lighting:
 
     Attributes:
         lamps: point lamps.
-        ambient: ``(3,)`` light from everywhere, its colour included.
+        ambient: ``(3,)`` light from everywhere, its color included.
         glow: factor on what shines by itself (lamp shades, windows by day).
     """
 
@@ -49,7 +49,7 @@ class Place:
         yaw: radians by which the place is turned about the vertical through ``pivot``.
         low, high: ``(B, 3)`` corners of the boxes; box 0 encloses everything (walls, floor and ceiling, or the sky and
             ground) and is seen from inside.
-        albedo: ``(B, 3)``; second: ``(B, 3)`` the pattern's other colour; pattern: ``(B,)``; pitch: ``(B,)`` metres.
+        albedo: ``(B, 3)``; second: ``(B, 3)`` the pattern's other color; pattern: ``(B,)``; pitch: ``(B,)`` meters.
         glow: ``(B, 3)`` radiance that a box sends out at night (lamps, lit windows) and by day.
         nir: ``(B,)`` reflectance at 850 nm.
         celsius: ``(B,)``.
@@ -86,18 +86,18 @@ class _Stock:
         return {k: np.array([r[k] for r in self.rows], float) for k in (self.rows[0] if self.rows else {})}
 
 
-def _paint(rng: np.random.Generator, low: float = 0.25, high: float = 0.7, colour: float = 0.06) -> Array:
-    return np.clip(rng.uniform(low, high) * (1 + rng.normal(0.0, colour, 3) * np.array([1.2, 0.6, 1.4])), 0.02, 0.9)
+def _paint(rng: np.random.Generator, low: float = 0.25, high: float = 0.7, color: float = 0.06) -> Array:
+    return np.clip(rng.uniform(low, high) * (1 + rng.normal(0.0, color, 3) * np.array([1.2, 0.6, 1.4])), 0.02, 0.9)
 
 
 def _wood(rng: np.random.Generator) -> Array:
     return rng.uniform(0.4, 1.3) * np.array([0.34, 0.22, 0.13])
 
 
-def _box(stock: _Stock, centre: ArrayLike, half: ArrayLike, albedo: Array, celsius: float, *,
+def _box(stock: _Stock, center: ArrayLike, half: ArrayLike, albedo: Array, celsius: float, *,
          second: Array | None = None, pattern: int = PLAIN, pitch: float = 0.1, glow: ArrayLike = (0, 0, 0),
          day_glow: ArrayLike = (0, 0, 0), nir: float = 0.45) -> None:
-    c, h = np.asarray(centre, float), np.asarray(half, float)
+    c, h = np.asarray(center, float), np.asarray(half, float)
     stock.add(low=c - h, high=c + h, albedo=albedo, second=albedo if second is None else second, pattern=pattern,
               pitch=pitch, glow=glow, day_glow=day_glow, nir=nir, celsius=celsius)
 
@@ -245,13 +245,13 @@ def _outdoors(rng: np.random.Generator, chest: Array) -> Place:
     return place
 
 
-def _lamp(rng: np.random.Generator, chest: Array, colour: Array, *, front: bool, strength: float = 1.0,
+def _lamp(rng: np.random.Generator, chest: Array, color: Array, *, front: bool, strength: float = 1.0,
           far: float = 1.0) -> Lamp:
     """A lamp outside the picture; most of its light falls on the person's front if ``front``."""
     away = far * rng.uniform(0.9, 2.2) * (-1.0 if front else 0.5)
     position = chest + np.array([far * rng.uniform(-1.7, 1.7), far * rng.uniform(0.1, 1.2), away])
     square = float(((position - chest) ** 2).sum())
-    return Lamp(position, 0.35 + 0.65 * colour * rng.uniform(0.8, 1.2, 3), strength * square)
+    return Lamp(position, 0.35 + 0.65 * color * rng.uniform(0.8, 1.2, 3), strength * square)
 
 
 def _scaled(lamps: list[Lamp], ambient: Array, chest: Array, glow: float) -> Lighting:
@@ -261,7 +261,7 @@ def _scaled(lamps: list[Lamp], ambient: Array, chest: Array, glow: float) -> Lig
     for lamp in lamps:
         way = lamp.position - chest
         d = float(np.linalg.norm(way))
-        total += lamp.strength / d**2 * float(lamp.colour.mean()) * (0.5 * max(0.0, -way[2] / d) + 0.25)
+        total += lamp.strength / d**2 * float(lamp.color.mean()) * (0.5 * max(0.0, -way[2] / d) + 0.25)
     for lamp in lamps:
         lamp.strength /= total
     return Lighting(lamps, ambient / total, glow)
@@ -272,12 +272,12 @@ class Mover:
     """Something that moves behind or beside the person: its capsules at rest and the path of its origin.
 
     Attributes:
-        start, end: ``(C, 3)`` metres, about its origin.
+        start, end: ``(C, 3)`` meters, about its origin.
         radius: ``(C, 2)``.
         celsius: ``(C,)``.
         albedo: ``(C, 3)``; nir: ``(C,)``.
         path: ``(2, 3)`` where its origin is at the start and the end of the clip, in the world.
-        swing: ``(3,)`` amplitude, in metres, of an oscillation about the path, at ``hertz`` with ``phase``.
+        swing: ``(3,)`` amplitude, in meters, of an oscillation about the path, at ``hertz`` with ``phase``.
     """
 
     start: Array
@@ -321,8 +321,8 @@ def draw_mover(rng: np.random.Generator, chest: Array, air: float) -> Mover:
         path = np.stack([path, path])
         swing = np.array([rng.uniform(0.08, 0.25), 0.0, 0.0])
     radius = np.array([b[2:4] for b in bones], float)
-    colour = _paint(rng, 0.08, 0.6, 0.4)
-    albedo = np.tile(colour, (len(bones), 1))
+    color = _paint(rng, 0.08, 0.6, 0.4)
+    albedo = np.tile(color, (len(bones), 1))
     if kind == "passer":
         albedo[0] = rng.uniform(0.4, 1.0) * np.array([0.6, 0.42, 0.33])
     return Mover(np.array([b[0] for b in bones], float), np.array([b[1] for b in bones], float), radius,

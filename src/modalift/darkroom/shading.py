@@ -1,4 +1,4 @@
-"""From hits to sensor inputs: radiance for colour, amplitude for the active infrared, temperature for the thermal."""
+"""From hits to sensor inputs: radiance for color, amplitude for the active infrared, temperature for the thermal."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def tint(hits: Hits, subject: Subject, actors: Actors, camera: Camera) -> list[F
     return albedo
 
 
-def colour(hits: Hits, albedo: list[F32], scene: Backdrop, glow: F32, lighting: Lighting, actors: Actors,
+def color(hits: Hits, albedo: list[F32], scene: Backdrop, glow: F32, lighting: Lighting, actors: Actors,
            camera: Camera, frames: int) -> F32:
     """Radiance ``(T, H, W, 3)`` under some lights.
 
@@ -116,7 +116,7 @@ def colour(hits: Hits, albedo: list[F32], scene: Backdrop, glow: F32, lighting: 
         to = camera.turn(way / d)
         lambert = np.maximum(nx * to[0] + ny * to[1] + nz * to[2], 0) * np.float32(lamp.strength / d**2)
         for i in range(3):
-            light[i] += lambert * np.float32(lamp.colour[i])
+            light[i] += lambert * np.float32(lamp.color[i])
     behind = radiance(scene, lighting, glow, actors.top)
     picture = np.empty((frames, camera.height * camera.width, 3), np.float32)
     for i in range(3):
@@ -133,7 +133,7 @@ def composite(behind: F32, hits: Hits, values: F32, frames: int) -> F32:
 
 def active(hits: Hits, scene: Backdrop, subject: Subject, actors: Actors, camera: Camera,
            frames: int) -> tuple[F32, F32]:
-    """Depth in metres and amplitude ``rho cos(theta) / z^2`` of the depth camera's own light, ``(4, T, H, W)``."""
+    """Depth in meters and amplitude ``rho cos(theta) / z^2`` of the depth camera's own light, ``(4, T, H, W)``."""
     reflects = np.take(actors.nir, hits.capsule)
     on, place = head_axes(hits, actors, camera)
     reflects[on] = np.where(_hair(place, subject), np.float32(0.16), reflects[on])

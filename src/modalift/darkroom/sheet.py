@@ -22,7 +22,7 @@ _TITLES = {"rgb": "dark RGB", "rgb_day": "daylight RGB", "depth": "depth", "nir"
 
 
 def picture(view: str, frame: NDArray[Any]) -> U8:
-    """One frame as a BGR picture: depth and temperature in false colours, no reading in black."""
+    """One frame as a BGR picture: depth and temperature in false colors, no reading in black."""
     if view == "depth":
         span = np.clip((frame.astype(np.float32) - 1200) / 4300, 0, 1)
         drawn = cv2.applyColorMap((255 * (1 - span)).astype(np.uint8), cv2.COLORMAP_TURBO)

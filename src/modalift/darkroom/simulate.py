@@ -24,24 +24,24 @@ from numpy.typing import NDArray
 
 from modalift.darkroom.backdrop import backdrop
 from modalift.darkroom.body import JOINTS, Subject, draw_subject, figure
-from modalift.darkroom.camera import MOMENTS, Camera, look_at, rasterise
+from modalift.darkroom.camera import MOMENTS, Camera, look_at, rasterize
 from modalift.darkroom.files import write_npz, write_video
 from modalift.darkroom.motions import DURATION, GESTURES, MIRRORED, draw_motion
 from modalift.darkroom.scene import draw_mover, draw_place
-from modalift.darkroom.shading import active, actors, colour, heat, tint
+from modalift.darkroom.shading import active, actors, color, heat, tint
 from modalift.errors import ModaliftError, nearest
 from modalift.modalities.sensor import DepthSensor, NirSensor, RgbSensor, ThermalSensor
 
 VERSION = 1
 #: Views that can be written, and the modality of each.
 VIEWS = {"rgb": "rgb", "rgb_day": "rgb", "depth": "depth", "nir": "nir", "thermal": "thermal", "pose": "pose"}
-#: Views of one space see the same pixels: colour by night and by day; depth and near-infrared.
-SPACES = {"rgb": "colour", "rgb_day": "colour", "depth": "depth", "nir": "depth", "thermal": "thermal", "pose": ""}
+#: Views of one space see the same pixels: color by night and by day; depth and near-infrared.
+SPACES = {"rgb": "color", "rgb_day": "color", "depth": "depth", "nir": "depth", "thermal": "thermal", "pose": ""}
 #: Seconds of an exposure.
 EXPOSURE = 1 / 30
 #: Illuminance of the daylight clips in lux: a lit room, an overcast day.
 DAYLIGHT = {False: 400.0, True: 8000.0}
-#: Horizontal fields of view (degrees) and baselines to the colour camera (metres).
+#: Horizontal fields of view (degrees) and baselines to the color camera (meters).
 FOV = {"rgb": 32.0, "depth": 35.0, "thermal": 42.0}
 BASELINE = {"rgb": 0.0, "depth": 0.05, "thermal": 0.20}
 COLUMNS = ("clip_id", "label", "label_name", "subject", "split", "rgb", "rgb_day", "depth", "nir", "thermal", "pose",
@@ -103,7 +103,7 @@ class Plan:
 
 @dataclass
 class Clip:
-    """One rendered clip: ``videos`` view -> frames, ``pose`` ``(T, J, 3)`` metres in the colour camera's frame, and
+    """One rendered clip: ``videos`` view -> frames, ``pose`` ``(T, J, 3)`` meters in the color camera's frame, and
     what is known about it."""
 
     videos: dict[str, NDArray[Any]]
@@ -164,9 +164,9 @@ def render(settings: Settings, planned: Plan) -> Clip:
     mover = draw_mover(rng, chest, place.ambient_celsius) if rng.random() < 0.35 else None
     lux = float(np.exp(rng.uniform(*np.log(settings.lux))))
     motion = draw_motion(rng, gesture, subject.style, subject.left_handed)
-    centre = (np.arange(T) + 0.5) / settings.rate
-    moments = (centre + (MOMENTS[:, None] - 0.5) * EXPOSURE).reshape(-1)
-    whole = figure(subject, motion, np.concatenate([moments, centre]))
+    center = (np.arange(T) + 0.5) / settings.rate
+    moments = (center + (MOMENTS[:, None] - 0.5) * EXPOSURE).reshape(-1)
+    whole = figure(subject, motion, np.concatenate([moments, center]))
     pose = cameras["rgb"].into(whole.joints[len(moments):] @ body + origin)
     facts: dict[str, str | float] = {
         "lux": round(lux, 3), "place": "outdoor" if place.outdoor else "room",
@@ -179,17 +179,17 @@ def render(settings: Settings, planned: Plan) -> Clip:
     noise = {v: np.random.default_rng([settings.seed, 2, planned.index, i]) for i, v in enumerate(VIEWS)}
     videos: dict[str, NDArray[Any]] = {}
     for name, camera in cameras.items():
-        if not [v for v in views if SPACES[v] == {"rgb": "colour"}.get(name, name)]:
+        if not [v for v in views if SPACES[v] == {"rgb": "color"}.get(name, name)]:
             continue
         scene = backdrop(camera, place)
-        hits = rasterise(camera, camera.into(cast.start), camera.into(cast.end), cast.radius, scene.depth)
+        hits = rasterize(camera, camera.into(cast.start), camera.into(cast.end), cast.radius, scene.depth)
         if name == "rgb":
             sensor, albedo = RgbSensor(), tint(hits, subject, cast, camera)
             fixed = sensor.pattern(camera.height, camera.width, settings.seed)
             for view, light, glow, level in (("rgb", place.night, scene.night_glow, lux),
                                              ("rgb_day", place.day, scene.day_glow, DAYLIGHT[place.outdoor])):
                 if view in views:
-                    seen = colour(hits, albedo, scene, glow, light, cast, camera, T)
+                    seen = color(hits, albedo, scene, glow, light, cast, camera, T)
                     videos[view] = sensor.expose(seen, level, noise[view], fixed)
         elif name == "depth":
             z, amplitude = active(hits, scene, subject, cast, camera, T)
@@ -250,16 +250,16 @@ def simulate(out: Path | str, *, clips: int, size: int = 64, frames: int = 16, l
       val, test), one column a view with the path of its file relative to the folder (empty if it was not asked for),
       ``frames``, ``rate`` (frames a second), and facts: ``lux``, ``place`` (room, outdoor), ``hand`` (left, right),
       ``distance_m``, ``moving_thing`` (0, 1);
-    - ``rgb/``, ``rgb_day/``, ``depth/``, ``nir/``, ``thermal/``: one ``.mkv`` a clip (MJPEG, grey FFV1, 16-bit FFV1 in
-      millimetres with 0 for no reading);
-    - ``pose.npz``: for each ``clip_id`` an array ``(T, J, 3)`` float32, metres in the colour camera's frame (x right,
+    - ``rgb/``, ``rgb_day/``, ``depth/``, ``nir/``, ``thermal/``: one ``.mkv`` a clip (MJPEG, gray FFV1, 16-bit FFV1 in
+      millimeters with 0 for no reading);
+    - ``pose.npz``: for each ``clip_id`` an array ``(T, J, 3)`` float32, meters in the color camera's frame (x right,
       y down, z ahead);
     - ``dataset.json``: version, arguments, class names, joint names, mirror map, space of each view.
 
     Args:
         out: folder to make; it must not exist, or be empty.
         clips: number of clips, ``test_share`` of them by test subjects.
-        size: pixels of the square colour and depth pictures; thermal ones are 1.25 by 0.94 of it.
+        size: pixels of the square color and depth pictures; thermal ones are 1.25 by 0.94 of it.
         frames: of a clip, which always lasts 2 s.
         lux: range of the illuminance in the dark, drawn evenly in its logarithm.
         seed: of everything.

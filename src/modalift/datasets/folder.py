@@ -22,7 +22,7 @@ from modalift.loading import reading
 from modalift.modalities import Row, Table, Track, build_table
 
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
-UNLABELLED = "unlabelled"
+UNLABELED = "unlabeled"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_folder(root: Path, *, modalities: Mapping[str, str] | None = None,
     ``<ext>`` is that of a video, an image, ``.npz`` or ``.npy``. ``<view>`` tells its modality (``rgb``, ``rgb_day``,
     ``depth``, ``ir_left``, ``pose``, ...), unless ``modalities`` does. A clip's name may begin with its subject:
     ``s03_wave_2`` is by ``s03`` (``s``, ``subj``, ``subject``, ``p`` or ``person``, a number, then ``_``). Clips in a
-    class folder ``unlabelled`` have no label. A clip that lacks a view is a clip of which that sensor was absent.
+    class folder ``unlabeled`` have no label. A clip that lacks a view is a clip of which that sensor was absent.
     Files of other kinds (``README.md``) and names that begin with a dot are passed over.
 
     Args:
@@ -96,7 +96,7 @@ def _table(root: Path, found: list[_Found], modalities: Mapping[str, str], space
             raise ModaliftError(f"{root}: there is no view '{view}' - {nearest(view, views)}")
     kinds = {view: view_modality(view, modalities.get(view)) for view in views}
     space_of = {view: "+".join(group) for group in spaces for view in group}
-    order = list(classes) if classes else sorted({f.label for f in found} - {UNLABELLED}, key=reading.natural)
+    order = list(classes) if classes else sorted({f.label for f in found} - {UNLABELED}, key=reading.natural)
     clips: dict[tuple[str, str, str], dict[str, Track]] = {}
     for f in found:
         tracks = clips.setdefault((f.split, f.label, f.clip), {})
@@ -106,9 +106,9 @@ def _table(root: Path, found: list[_Found], modalities: Mapping[str, str], space
         tracks[f.view] = Track(f.path, rate=rate, space=space_of.get(f.view, ""))
     rows = []
     for (split, label, clip), tracks in clips.items():
-        if label != UNLABELLED and label not in order:
+        if label != UNLABELED and label not in order:
             raise ModaliftError(f"{root}: class folder '{label}' is not among `classes` - {nearest(label, order)}")
-        rows.append(Row("/".join(p for p in (split, label, clip) if p), None if label == UNLABELLED
+        rows.append(Row("/".join(p for p in (split, label, clip) if p), None if label == UNLABELED
                         else order.index(label), subject_of(clip), split_of(split or "train", clip), tracks))
     rows = assign_subjects(str(root), rows, test_subjects, val_subjects)
     kinds = {v: with_channels(v, kind, (r.tracks[v] for r in rows if v in r.tracks)) for v, kind in kinds.items()}

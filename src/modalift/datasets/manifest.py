@@ -53,7 +53,7 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
         manifest: the file, relative to the root.
         id, label, label_name, subject, split: names of columns. By default those that people usually use
             (``clip_id`` or ``id``; ``label``; ``label_name``; ``subject``; ``split``). A label is a number or a name;
-            an empty cell is an unlabelled clip. A split is train, val or test in any usual spelling.
+            an empty cell is an unlabeled clip. A split is train, val or test in any usual spelling.
         views: view -> what it is, see below. By default every column whose name tells a modality (``rgb``,
             ``rgb_day``, ``crop_depth``, ``ir_left``) and whose cells are paths, and every ``.npz`` file of the root
             whose name tells a modality (``pose.npz``, ``skeleton.npz``) and whose arrays are named by clip ids.
@@ -102,12 +102,12 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
                             + (f" ({' or '.join(likely)})" if likely else "") + ", or give test_subjects")
     ids = [line[roles["id"]] for line in lines]
     specs = _views(root, path, columns, lines, ids, views, {c for c in roles.values() if c})
-    labelling = number_labels(str(path), ids, _cells(lines, roles["label"]), _cells(lines, roles["label_name"]),
+    labeling = number_labels(str(path), ids, _cells(lines, roles["label"]), _cells(lines, roles["label_name"]),
                               classes, first_label, close_gaps)
     taken = {c for c in roles.values() if c}.union(*(s.columns for s in specs.values()))
     kept = [c for c in columns if c not in taken] if facts is None else [_known(path, c, columns) for c in facts]
     rows = []
-    for clip, line, number in zip(ids, lines, labelling.labels, strict=True):
+    for clip, line, number in zip(ids, lines, labeling.labels, strict=True):
         who = f"{path}: clip '{clip}'"
         where = "train" if roles["split"] is None or test_subjects else split_of(line[roles["split"]], who)
         rows.append(Row(clip, number, line[roles["subject"]] if roles["subject"] else "", where,
@@ -115,8 +115,8 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
                         {c: _value(line[c]) for c in kept if line[c]}))
     rows = assign_subjects(str(path), rows, test_subjects, val_subjects)
     kinds = {v: with_channels(v, s.modality, (r.tracks[v] for r in rows if v in r.tracks)) for v, s in specs.items()}
-    return build_table(name or stored.get("name") or root.resolve().name, labelling.classes, kinds, rows,
-                       mirror_map(labelling.classes, mirrored))
+    return build_table(name or stored.get("name") or root.resolve().name, labeling.classes, kinds, rows,
+                       mirror_map(labeling.classes, mirrored))
 
 
 @dataclass(frozen=True)

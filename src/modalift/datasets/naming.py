@@ -12,7 +12,7 @@ from modalift.modalities import MODALITIES, Modality, Row, Track
 
 _SPLITS = {"train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val",
            "dev": "val", "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
-_ALIASES = {"color": "rgb", "colour": "rgb", "gray": "grey", "ir": "nir", "infrared": "nir", "skeleton": "pose",
+_ALIASES = {"color": "rgb", "color": "rgb", "gray": "gray", "ir": "nir", "infrared": "nir", "skeleton": "pose",
             "joints": "pose", "inertial": "imu", "optical_flow": "flow"}
 _SUBJECT = re.compile(r"^(?:s|subj|subject|p|person)[-]?\d+$", re.IGNORECASE)
 
@@ -91,7 +91,7 @@ def subject_of(clip: str) -> str:
 
 
 @dataclass(frozen=True)
-class Labelling:
+class Labeling:
     """Class names, and the class of each clip."""
 
     classes: tuple[str, ...]
@@ -99,8 +99,8 @@ class Labelling:
 
 
 def number_labels(where: str, ids: Sequence[str], labels: Sequence[str], names: Sequence[str],
-                  classes: Sequence[str] | None, first: int | None, close_gaps: bool) -> Labelling:
-    """Class indices from label cells, which may be numbers or names; an empty cell is an unlabelled clip.
+                  classes: Sequence[str] | None, first: int | None, close_gaps: bool) -> Labeling:
+    """Class indices from label cells, which may be numbers or names; an empty cell is an unlabeled clip.
 
     Numbers that begin at 0 are class indices as they stand, others are taken less 1 (or less ``first``). Where a number
     is missing in between, its class is kept without a clip, under the name ``class N``, so that index and number stay
@@ -117,11 +117,11 @@ def number_labels(where: str, ids: Sequence[str], labels: Sequence[str], names: 
         if text and text not in index:
             raise ModaliftError(f"{where}: clip '{clip}' has label '{text}', which `classes` lacks -"
                                 f" {nearest(text, index)}")
-    return Labelling(tuple(order), tuple(index[x] if x else None for x in texts))
+    return Labeling(tuple(order), tuple(index[x] if x else None for x in texts))
 
 
 def _by_number(where: str, ids: Sequence[str], labels: Sequence[str], names: Sequence[str],
-               classes: Sequence[str] | None, first: int | None, close_gaps: bool) -> Labelling:
+               classes: Sequence[str] | None, first: int | None, close_gaps: bool) -> Labeling:
     numbers = [int(float(x)) if x else None for x in labels]
     called: dict[int, str] = {}
     for clip, number, name in zip(ids, numbers, names, strict=True):
@@ -154,7 +154,7 @@ def _by_number(where: str, ids: Sequence[str], labels: Sequence[str], names: Seq
             raise ModaliftError(f"{where}: `classes` has {len(classes)} names, but labels need {len(found)}"
                                 " - name every class")
         found = list(classes)
-    return Labelling(tuple(found), tuple(place[n] if n is not None else None for n in numbers))
+    return Labeling(tuple(found), tuple(place[n] if n is not None else None for n in numbers))
 
 
 def mirror_map(classes: Sequence[str], mirrored: Mapping[str, str] | None) -> dict[int, int]:

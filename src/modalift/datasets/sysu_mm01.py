@@ -1,4 +1,4 @@
-"""SYSU-MM01: people seen by four colour and two near-infrared cameras; what the translator's encoders learn identities on."""
+"""SYSU-MM01: people seen by four color and two near-infrared cameras; what the translator's encoders learn identities on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modalift.loading import reading
 from modalift.modalities import Row, Table, Track, build_table, modality
 
 #: Cameras of visible light; the other two, 3 and 6, see near infrared.
-COLOUR, INFRARED = (1, 2, 4, 5), (3, 6)
+COLOR, INFRARED = (1, 2, 4, 5), (3, 6)
 SPLITS = ("train", "val", "test")
 
 
@@ -41,7 +41,7 @@ def read_sysu_mm01(root: Path, *, cameras: Sequence[int] = (1, 2, 3, 4, 5, 6), t
     """
     splits = {split: _persons(root, split) for split in SPLITS}
     for camera in cameras:
-        if camera not in (*COLOUR, *INFRARED):
+        if camera not in (*COLOR, *INFRARED):
             raise ModaliftError(f"data.options.cameras: there is no camera {camera} - cameras are 1 to 6")
     where = {person: split for split, persons in splits.items() for person in persons}
     if len(where) < sum(map(len, splits.values())):
@@ -58,7 +58,7 @@ def read_sysu_mm01(root: Path, *, cameras: Sequence[int] = (1, 2, 3, 4, 5, 6), t
             if number not in where:  # of no list: 42 of the 533 persons have none
                 continue
             split = "train" if where[number] == "val" and train_on_val else where[number]
-            views = ("rgb",) if camera in COLOUR else ("nir", "rgb") if together else ("nir",)
+            views = ("rgb",) if camera in COLOR else ("nir", "rgb") if together else ("nir",)
             for picture in sorted(person.iterdir(), key=lambda p: reading.natural(p.name)):
                 if picture.suffix.lower() in reading.IMAGES and not picture.name.startswith("."):
                     rows.append((camera, number, split, picture, views))

@@ -55,7 +55,7 @@ class ExportReport:
 
 def export_onnx(bundle: Bundle, out: str | Path, *, opset: int = 18, tolerance: float = 1e-4,
                 seed: int = 0) -> ExportReport:
-    r"""Writes a bundle's network, its normalisation included, as an ONNX file.
+    r"""Writes a bundle's network, its normalization included, as an ONNX file.
 
     The file has exactly one input ``clip (batch, C, T, H, W)``, float32 in the sensor's unit, and one output ``logits
     (batch, K)``. What must happen before (framing, protocol) and what the logits mean (classes) stands in its
@@ -66,7 +66,7 @@ def export_onnx(bundle: Bundle, out: str | Path, *, opset: int = 18, tolerance: 
     for clips of noise and of the sensor's own range, holes and extremes included, and for batches of 1, 2 and 3.
 
     A translator's file takes frames, ``clip (batch, C, 1, H, W)``, and gives ``picture (batch, C', 1, H, W)`` in the unit of
-    its target, whose facts the metadata have too. Pictures without any contrast are not compared: each normalisation over a
+    its target, whose facts the metadata have too. Pictures without any contrast are not compared: each normalization over a
     picture enlarges what rounding left of it some 300 times, so no two programs agree on them.
 
     Args:

@@ -96,5 +96,5 @@ def as_frames(array: NDArray[Any], modality: Modality) -> NDArray[Any]:
                             f" is in {unit} from {limits.min} to {limits.max} - convert it")
     if frames.dtype.kind == "f" and not (frames == np.rint(frames)).all():
         raise ModaliftError(f"array {array.shape}: {kind} is in whole numbers ({unit}), not fractions up to"
-                            f" {frames.max():g} - do not normalise it, the network does")
+                            f" {frames.max():g} - do not normalize it, the network does")
     return frames.astype(modality.dtype)

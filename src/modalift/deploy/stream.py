@@ -24,7 +24,7 @@ _KEY = ("stream", "view")
 class Stream:
     """Feeds a bundle's network with frames as they come.
 
-    After the last frame of a clip the answer equals that for the whole clip (a centre crop, one view in time), up to
+    After the last frame of a clip the answer equals that for the whole clip (a center crop, one view in time), up to
     the rounding of sums in another order.
 
     Args:

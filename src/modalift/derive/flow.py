@@ -14,14 +14,14 @@ from modalift.errors import ModaliftError, nearest
 from modalift.loading import reading
 from modalift.modalities import Modality, Row, Table, modality
 
-SOURCES = ("rgb", "grey", "nir", "thermal", "pseudo_ir", "depth")
+SOURCES = ("rgb", "gray", "nir", "thermal", "pseudo_ir", "depth")
 METHODS = ("dis", "farneback")
 
 
 @derived("flow")
 def derive_flow(table: Table, view: str | None, out: Path, *, method: str = "dis", name: str = "flow",
                 progress: Callable[[int, int], None] | None = None) -> Table:
-    """Optical flow between neighbouring frames, in pixels a frame at the source's resolution.
+    """Optical flow between neighboring frames, in pixels a frame at the source's resolution.
 
     Each clip becomes ``<name>/<clip>.npz`` with one array ``flow``, ``(T, H, W, 2)`` float16 (x to the right, y down;
     steps of at most 1/32 pixel up to the limit of 64). Frame t holds the motion from frame t to t + 1; the last one
@@ -58,34 +58,34 @@ def flow_of(frames: np.ndarray, kind: Modality, method: str = "dis") -> np.ndarr
 
     Example:
         >>> still = np.zeros((3, 32, 32, 1), np.uint8)
-        >>> flow_of(still, modality("grey")).shape
+        >>> flow_of(still, modality("gray")).shape
         (3, 32, 32, 2)
     """
-    grey = _grey8(frames, kind)
-    T, H, W = grey.shape
+    gray = _gray8(frames, kind)
+    T, H, W = gray.shape
     flow = np.zeros((T, H, W, 2), np.float32)
     if min(H, W) < 16:
         raise ModaliftError(f"flow needs pictures of 16 pixels at least, not {W}x{H}")
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     for t in range(T - 1):
         if method == "dis":
-            flow[t] = search.calc(grey[t], grey[t + 1], None)  # type: ignore[call-overload]
+            flow[t] = search.calc(gray[t], gray[t + 1], None)  # type: ignore[call-overload]
         else:
-            flow[t] = cv2.calcOpticalFlowFarneback(grey[t], grey[t + 1], None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
+            flow[t] = cv2.calcOpticalFlowFarneback(gray[t], gray[t + 1], None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
     if T > 1:
         flow[-1] = flow[-2]
     limit = modality("flow").high
     return np.clip(flow, -limit, limit)
 
 
-def _grey8(frames: np.ndarray, kind: Modality) -> np.ndarray:
-    """``(T, H, W)`` uint8: luma of colour; 16-bit readings between the clip's 1st and 99th percentile of valid ones."""
+def _gray8(frames: np.ndarray, kind: Modality) -> np.ndarray:
+    """``(T, H, W)`` uint8: luma of color; 16-bit readings between the clip's 1st and 99th percentile of valid ones."""
     if frames.shape[3] == 3:
         return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
-    grey = frames[..., 0]
-    if grey.dtype == np.uint8:
-        return np.ascontiguousarray(grey)
-    valid = grey[grey != kind.invalid] if kind.invalid is not None else grey
+    gray = frames[..., 0]
+    if gray.dtype == np.uint8:
+        return np.ascontiguousarray(gray)
+    valid = gray[gray != kind.invalid] if kind.invalid is not None else gray
     low, high = np.percentile(valid, [1, 99]) if valid.size else (0.0, 1.0)
-    scaled = (grey.astype(np.float32) - low) * (254.0 / max(high - low, 1.0)) + 1.0
-    return np.where(grey == kind.invalid, 0, np.clip(scaled, 1, 255)).astype(np.uint8)
+    scaled = (gray.astype(np.float32) - low) * (254.0 / max(high - low, 1.0)) + 1.0
+    return np.where(gray == kind.invalid, 0, np.clip(scaled, 1, 255)).astype(np.uint8)

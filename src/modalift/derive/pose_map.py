@@ -27,11 +27,11 @@ def derive_pose_map(table: Table, view: str | None, out: Path, *, size: int = 64
 
     where p_j is joint j in the picture and c one group of joints, a channel. Without ``focal`` the picture is the
     square around all positions of the clip, seen along z and widened by a tenth; with it, a pinhole camera at the
-    origin. Joints that are not finite are not drawn. Files are lossless (FFV1): grey for one group, RGB for three.
+    origin. Joints that are not finite are not drawn. Files are lossless (FFV1): gray for one group, RGB for three.
 
     Args:
         table: the clips.
-        view: a view of joints ``(T, 1, 1, 3 J)`` in metres; by default the first.
+        view: a view of joints ``(T, 1, 1, 3 J)`` in meters; by default the first.
         out: a new folder.
         size: height and width in pixels.
         sigma: in pixels.
@@ -86,7 +86,7 @@ def _groups(parts: str | Sequence[Sequence[int]], joints: int) -> list[list[int]
 
 
 def project(joints: np.ndarray, size: int, up: str, focal: float | None) -> np.ndarray:
-    """Joints ``(T, J, 3)`` in metres to pixels ``(T, J, 2)``; NaN where a joint is unknown or behind the camera."""
+    """Joints ``(T, J, 3)`` in meters to pixels ``(T, J, 2)``; NaN where a joint is unknown or behind the camera."""
     x, y, z = np.moveaxis(joints.astype(np.float64), -1, 0)
     y = -y if up == "+y" else y
     if focal is not None:
@@ -118,7 +118,7 @@ def heat_maps(places: np.ndarray, groups: Sequence[Sequence[int]], size: int, si
 
 
 def write_lossless(file: Path, frames: np.ndarray, rate: int = 30) -> None:
-    """``(T, H, W, 1 or 3)`` uint8 as FFV1 in Matroska, grey or RGB."""
+    """``(T, H, W, 1 or 3)`` uint8 as FFV1 in Matroska, gray or RGB."""
     import av
 
     given, stored = ("gray", "gray") if frames.shape[3] == 1 else ("rgb24", "bgr0")

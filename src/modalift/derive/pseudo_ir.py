@@ -21,7 +21,7 @@ from modalift.loading.clips import ClipSet
 from modalift.modalities import Modality, Row, Table, modality
 
 #: What a translator gives, to the modality that the new view then has.
-INFRARED = ("thermal", "nir", "grey")
+INFRARED = ("thermal", "nir", "gray")
 
 
 @derived("pseudo_ir")
@@ -29,8 +29,8 @@ def derive_pseudo_ir(table: Table, view: str | None, out: Path, *, bundle: str =
                      device: str = "cpu", progress: Callable[[int, int], None] | None = None) -> Table:
     """What another sensor might have seen of each clip, frame by frame, from a translator's bundle.
 
-    A frame is scaled so that its short side is as in training, translated whole, and kept at that size: grey pictures in
-    lossless FFV1 (``<name>/<clip>.mkv``), depth as ``.npz`` of millimetres. A translated infrared or grey picture has the
+    A frame is scaled so that its short side is as in training, translated whole, and kept at that size: gray pictures in
+    lossless FFV1 (``<name>/<clip>.mkv``), depth as ``.npz`` of millimeters. A translated infrared or gray picture has the
     modality ``pseudo_ir``; any other the one that the translator gives. The new view is aligned with its source, except
     where the translator learned on the box of ``region: valid``: then that box of each clip is all that is translated.
 
@@ -61,13 +61,13 @@ def derive_pseudo_ir(table: Table, view: str | None, out: Path, *, bundle: str =
                             " make one")
     home = load(bundle, device)
     if not hasattr(home.net, "target"):
-        raise ModaliftError(f"{bundle}: holds a recogniser of {len(home.classes)} classes, not a translator")
+        raise ModaliftError(f"{bundle}: holds a recognizer of {len(home.classes)} classes, not a translator")
     source = source_view(table, view, (home.modality.name,), f"{Path(bundle).name}: its pictures")
     kind = table.modality(source)
     given = modality("pseudo_ir" if home.net.target in INFRARED else home.net.target)
     if given.dtype == "uint8" and given.channels not in (1, 3):
         raise ModaliftError(f"{bundle}: draws '{given.name}', which no file of pictures holds - name a translator to infrared,"
-                            " colour or depth")
+                            " color or depth")
     video, boxed = given.dtype == "uint8", home.framing.region == "valid"
     if boxed:
         box = replace(home.framing, sampler="whole", fit="stretch", keep=1.0, size=size or short_side(home))
@@ -103,8 +103,8 @@ def translate(home: Bundle, frames: np.ndarray, size: int = 0) -> np.ndarray:
     extent = (max(8, round(width * scale)), max(8, round(height * scale)))
     pictures = np.stack([_resized(frame, extent, home.modality) for frame in frames])
     if home.framing.brighten != "none":
-        grey = np.rint(pictures).astype(np.uint8).transpose(3, 0, 1, 2)
-        pictures = brighten(grey, home.framing.brighten, home.framing.strength).transpose(1, 2, 3, 0)
+        gray = np.rint(pictures).astype(np.uint8).transpose(3, 0, 1, 2)
+        pictures = brighten(gray, home.framing.brighten, home.framing.strength).transpose(1, 2, 3, 0)
     return drawn_of(home, pictures)
 
 

@@ -57,7 +57,7 @@ class Patient:
     """A trained network with framed clips of one split, and of training.
 
     Attributes:
-        clips: ``(N, C, T, H, W)`` in the sensor's unit, one centred view each, without augmentation.
+        clips: ``(N, C, T, H, W)`` in the sensor's unit, one centered view each, without augmentation.
         labels: ``(N,)``.
         right: whether the network is right about each clip as it is.
     """
@@ -92,11 +92,11 @@ def diagnose(run: Run, *, full: bool = False, role: str = "", split: str = "") -
         split: which clips.
 
     Raises:
-        ModaliftError: an unfinished run, or a split without labelled clips of the network's sensor.
+        ModaliftError: an unfinished run, or a split without labeled clips of the network's sensor.
     """
     patient = admit(run, role, split)
     probes: list[Callable[[Patient], Finding]] = [
-        plainly, variety, by_heart, reversed_time, frozen, late, mirrored, swapped_colours, shipped]
+        plainly, variety, by_heart, reversed_time, frozen, late, mirrored, swapped_colors, shipped]
     if full:
         probes += [eight_clips, shuffled_labels]
     findings = [probe(patient) for probe in probes]
@@ -114,7 +114,7 @@ def admit(run: Run, role: str = "", split: str = "") -> Patient:
     split = split or ("val" if len(experiment.table.split("val")) else "test")
     table = some(experiment.table.split(split), trained.net.view, CLIPS)
     if not len(table):
-        raise ModaliftError(f"{experiment.table.name}: the split '{split}' has no labelled clip of the view"
+        raise ModaliftError(f"{experiment.table.name}: the split '{split}' has no labeled clip of the view"
                             f" '{trained.net.view}' - name another with --split")
     clips, labels = framed(experiment, table, trained.net.view)
     answers = ask(trained.net, clips)
@@ -122,7 +122,7 @@ def admit(run: Run, role: str = "", split: str = "") -> Patient:
 
 
 def some(table: Table, view: str, most: int) -> Table:
-    """At most so many labelled clips with a view, evenly spread."""
+    """At most so many labeled clips with a view, evenly spread."""
     known = table.where(lambda r: r.label is not None and view in r.tracks)
     if not len(known):
         return known
@@ -168,7 +168,7 @@ def variety(patient: Patient) -> Finding:
     figures = {"largest": float(share[top]), "due": float(due[top])}
     said = f"'{patient.trained.classes[top]}' is answered for {share[top]:.0%} of the clips and is right for {due[top]:.0%}."
     if share[top] > due[top] + 0.3:
-        return Finding("variety of answers", "wrong", said + " The network has collapsed onto it: check the normalisation"
+        return Finding("variety of answers", "wrong", said + " The network has collapsed onto it: check the normalization"
                        " (unit of the readings), the learning rate and the balance of classes.", figures)
     return Finding("variety of answers", "good", said, figures)
 
@@ -177,13 +177,13 @@ def by_heart(patient: Patient) -> Finding:
     """Accuracy on training clips, seen without augmentation, against that on the split."""
     table = some(patient.experiment.train, patient.view, CLIPS)
     if not len(table):
-        return Finding("training clips", "unknown", "There is no labelled training clip of this sensor.")
+        return Finding("training clips", "unknown", "There is no labeled training clip of this sensor.")
     clips, labels = framed(patient.experiment, table, patient.view)
     known, new = float((ask(patient.trained.net, clips) == labels).mean()), float(patient.right.mean())
     figures = {"train": known, patient.split: new}
     said = f"Training clips are right for {known:.1%}, {patient.split} clips for {new:.1%}."
     if known < 0.6:
-        return Finding("training clips", "look", said + " It has not even learnt its training clips: train longer, raise"
+        return Finding("training clips", "look", said + " It has not even learned its training clips: train longer, raise"
                        " the learning rate or the width, or soften the augmentation.", figures)
     if known - new > 0.25:
         return Finding("training clips", "look", said + " It knows its training clips by heart: more augmentation, more"
@@ -212,7 +212,7 @@ def frozen(patient: Patient) -> Finding:
     said = f"With the middle frame repeated, {still:.1%} are right ({patient.right.mean():.1%} in motion)."
     figures = {"moving": float(patient.right.mean()), "frozen": still, "p": p}
     if p >= 0.05 or still > patient.right.mean():
-        return Finding("frozen", "look", said + " No use of motion is shown: it recognises postures, or the scene. Check that"
+        return Finding("frozen", "look", said + " No use of motion is shown: it recognizes postures, or the scene. Check that"
                        " a clip's frames differ (`modalift look`) and that classes are not given away by the place.", figures)
     return Finding("frozen", "good", said + " It uses motion.", figures)
 
@@ -252,10 +252,10 @@ def mirrored(patient: Patient) -> Finding:
     return Finding("mirrored", "good", said + ".", figures)
 
 
-def swapped_colours(patient: Patient) -> Finding:
+def swapped_colors(patient: Patient) -> Finding:
     """Red and blue exchanged, as OpenCV's order of channels would."""
     if patient.clips.shape[1] != 3 or patient.clips.shape[-1] == 1:
-        return Finding("BGR", "unknown", f"'{patient.view}' has no colours.")
+        return Finding("BGR", "unknown", f"'{patient.view}' has no colors.")
     other, p = against(patient, patient.clips.flip(1))
     figures = {"RGB": float(patient.right.mean()), "BGR": other, "p": p}
     said = f"With red and blue exchanged, {other:.1%} are right ({patient.right.mean():.1%} as they are)."
@@ -301,9 +301,9 @@ def eight_clips(patient: Patient) -> Finding:
     clips, labels = framed(patient.experiment, table, patient.view)
     net = learn(patient, clips, labels, steps=150, batch=8)
     known = float((ask(net, clips) == labels).mean())
-    said = f"A fresh network has learnt {known:.0%} of {len(labels)} clips by heart in 150 steps."
+    said = f"A fresh network has learned {known:.0%} of {len(labels)} clips by heart in 150 steps."
     if known < 1:
-        return Finding("eight clips", "wrong", said + " It should know them all: check the readings' unit and normalisation"
+        return Finding("eight clips", "wrong", said + " It should know them all: check the readings' unit and normalization"
                        " (`modalift look`), the learning rate, and that labels belong to their clips.", {"known": known})
     return Finding("eight clips", "good", said, {"known": known})
 
@@ -330,14 +330,14 @@ def learn(patient: Patient, clips: Tensor, labels: np.ndarray, *, steps: int, ba
         torch.manual_seed(0)
         net = networks.build(**patient.trained.net.config).train()
         rate = min(patient.experiment.recipe.optim.lr, 2e-3) if patient.experiment.recipe.optim.name == "adamw" else 1e-3
-        optimiser = torch.optim.AdamW(net.parameters(), rate)
+        optimizer = torch.optim.AdamW(net.parameters(), rate)
         y = torch.as_tensor(labels)
         for _ in range(steps):
             chosen = torch.randperm(len(y))[:batch]
             loss = F.cross_entropy(net(clips[chosen].float()), y[chosen])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         return net.eval()
 
 
@@ -371,10 +371,10 @@ def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 def render(findings: Sequence[Finding]) -> RichTable:
     """The findings as a table for the terminal."""
-    colours = {"good": "green", "look": "yellow", "wrong": "bold red", "unknown": "dim"}
+    colors = {"good": "green", "look": "yellow", "wrong": "bold red", "unknown": "dim"}
     table = RichTable(title="why is my accuracy what it is?", title_justify="left", show_lines=True)
     for name in ("probe", "state", "what was found"):
         table.add_column(name)
     for f in findings:
-        table.add_row(f.probe, f"[{colours[f.state]}]{f.state}[/]", f.says.replace("[", r"\["))
+        table.add_row(f.probe, f"[{colors[f.state]}]{f.state}[/]", f.says.replace("[", r"\["))
     return table

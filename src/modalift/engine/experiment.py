@@ -50,9 +50,9 @@ class Experiment:
     def train(self) -> Table:
         """Training clips with the labels that the scheme may use, in a fixed order."""
         scheme, views = self.scheme, self.scheme.needs()
-        shown = _hide_labels(self.table.split("train"), self.recipe.data.labelled, self.recipe.data.label_seed)
+        shown = _hide_labels(self.table.split("train"), self.recipe.data.labeled, self.recipe.data.label_seed)
         kept = shown.where(lambda r: r.id not in self.skip and bool(views & set(r.tracks))
-                           and (scheme.uses_unlabelled or r.label is not None))
+                           and (scheme.uses_unlabeled or r.label is not None))
         if not len(kept):
             raise ModaliftError(f"{self.table.name}: no training clip has any of the views {', '.join(sorted(views))}"
                                 " and what the scheme needs - look at `modalift check`")

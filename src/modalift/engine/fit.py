@@ -21,7 +21,7 @@ from modalift.engine.optim import (
     clip_each,
     factor,
     only,
-    optimiser,
+    optimizer,
     section_of,
     set_rate,
 )
@@ -29,7 +29,7 @@ from modalift.engine.run import Run
 from modalift.engine.state import Saver, State
 from modalift.errors import ModaliftError
 from modalift.loading.clips import loader
-from modalift.networks.joint_norm import synchronise
+from modalift.networks.joint_norm import synchronize
 from modalift.schemes import Progress, Terms, total
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,7 +49,7 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     scheme, train = experiment.scheme, experiment.train
     place(scheme, world.device)
     if world.size > 1 and settings.joint_norm:
-        synchronise(scheme)
+        synchronize(scheme)
     if scheme.batch_relational and optim.accumulate > 1:
         raise ModaliftError(f"optim.accumulate={optim.accumulate}: scheme '{recipe.scheme.name}' {scheme.batch_relational}"
                             " - use accumulate=1 and a larger batch")
@@ -59,7 +59,7 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     updates = {u.name: u for u in scheme.updates()}
     check_updates(optim, updates)
     own = {name: section_of(optim, name) for name in updates}
-    optimizers = {name: optimiser(own[name], scheme, u) for name, u in updates.items()}
+    optimizers = {name: optimizer(own[name], scheme, u) for name, u in updates.items()}
     students = scheme.students
     state = State(scheme, optimizers, Plateau(optim), MovingAverage(students, optim.ema) if optim.ema else None,
                   torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16"),

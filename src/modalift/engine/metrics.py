@@ -28,14 +28,14 @@ def score(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str], *
 
     Args:
         probabilities: ``(N, K)``, rows that sum to 1.
-        labels: ``(N,)`` class indices; clips labelled -1 (nobody knows) are counted and otherwise left out.
+        labels: ``(N,)`` class indices; clips labeled -1 (nobody knows) are counted and otherwise left out.
         classes: the K class names.
         subjects: ``(N,)`` who was recorded; without it there is no interval over subjects.
         facts: name -> ``(N,)`` further columns (``lux``), for accuracy by fact; NaN and empty text mean *unknown*.
         seed: of the bootstrap.
 
     Returns:
-        A dictionary with ``n``, ``unlabelled``, ``top1``, ``top5`` (of ``top5_of`` = min(5, K) answers),
+        A dictionary with ``n``, ``unlabeled``, ``top1``, ``top5`` (of ``top5_of`` = min(5, K) answers),
         ``mean_class`` (mean recall over the classes that occur), ``nll``, ``ece``, ``calibration`` (the bins),
         ``intervals`` (metric -> ``clips`` and ``subjects`` -> [low, high]), ``per_class``, ``confusion`` (row: true
         class, column: answer), ``by_subject``, ``by_fact``. What cannot be known (an accuracy of no clips, an
@@ -46,7 +46,7 @@ def score(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str], *
 
     Example:
         >>> found = score([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], [0, 1, -1], ["wave", "stop"])
-        >>> found["n"], found["unlabelled"], found["top1"], found["per_class"][1]["recall"]
+        >>> found["n"], found["unlabeled"], found["top1"], found["per_class"][1]["recall"]
         (2, 1, 0.5, 0.0)
     """
     p, y = _checked(probabilities, labels, classes)
@@ -61,7 +61,7 @@ def score(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str], *
     bins, ece = calibration(p.max(1) if len(p) else np.zeros(0), right)
     return {
         "n": len(y),
-        "unlabelled": int((~known).sum()),
+        "unlabeled": int((~known).sum()),
         "classes": [str(c) for c in classes],
         "top1": _mean(right),
         "top5": _mean(top_k(p, y, 5)),
@@ -226,7 +226,7 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]
     if not classes:
         raise ModaliftError("score: there are no classes - give at least one name")
     if y.ndim != 1 or (y.size and y.dtype.kind not in "iu"):
-        raise ModaliftError(f"score: labels are {y.dtype} {y.shape} - give class indices (N,), -1 for unlabelled clips")
+        raise ModaliftError(f"score: labels are {y.dtype} {y.shape} - give class indices (N,), -1 for unlabeled clips")
     if p.size == 0 and y.size == 0:
         p = p.reshape(0, len(classes))
     if p.shape != (len(y), len(classes)):
@@ -235,7 +235,7 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]
     if y.size and (y.min() < -1 or y.max() >= len(classes)):
         wrong = int(y.max() if y.max() >= len(classes) else y.min())
         raise ModaliftError(f"score: label {wrong} is outside the {len(classes)} classes - labels count from 0,"
-                            " -1 is unlabelled")
+                            " -1 is unlabeled")
     _all(np.asarray(np.isfinite(p).all(1)), "is not finite - look for a NaN in the network's answers")
     _all(np.asarray((p.min(1, initial=0.0) >= -1e-6) & (np.abs(p.sum(1) - 1) < 1e-2)),
          "does not sum to 1 - give probabilities, not logits")

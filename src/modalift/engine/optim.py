@@ -1,4 +1,4 @@
-"""Optimisers, schedules, clipping and the moving average, as a recipe states them."""
+"""Optimizers, schedules, clipping and the moving average, as a recipe states them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modalift.schemes import Scheme, Update
 
 
 def section_of(section: OptimSection, update: str) -> OptimSection:
-    """The optimiser's settings for one update: the recipe's, with what ``optim.updates.NAME`` changes."""
+    """The optimizer's settings for one update: the recipe's, with what ``optim.updates.NAME`` changes."""
     return section.model_copy(update=section.updates.get(update, {}))
 
 
@@ -26,10 +26,10 @@ def check_updates(section: OptimSection, updates: Iterable[str]) -> None:
             raise ModaliftError(f"unknown key 'optim.updates.{name}' - {nearest(name, updates)}")
 
 
-def optimiser(section: OptimSection, scheme: Scheme, update: Update) -> torch.optim.Optimizer:
-    """The optimiser of one update: one parameter group a member, so that each network is clipped by itself.
+def optimizer(section: OptimSection, scheme: Scheme, update: Update) -> torch.optim.Optimizer:
+    """The optimizer of one update: one parameter group a member, so that each network is clipped by itself.
 
-    Biases and normalisation are decayed like everything else: that is what the four papers' SGD did.
+    Biases and normalization are decayed like everything else: that is what the four papers' SGD did.
     """
     modules = {**scheme.parts, **scheme.roles}
     groups = [{"params": [p for p in modules[name].parameters() if p.requires_grad], "name": name}

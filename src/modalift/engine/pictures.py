@@ -1,4 +1,4 @@
-"""How like two pictures are: what a translator is measured by, where a recogniser has accuracy."""
+"""How like two pictures are: what a translator is measured by, where a recognizer has accuracy."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ssim(made: Clip, real: Clip, span: float = 255.0) -> float:
 def edge_agreement(made: Clip, real: Clip) -> float:
     """Correlation of the two pictures' edges (Sobel magnitudes), mean over frames and channels; 0 where one has none.
 
-    Deaf to brightness, contrast and polarity: a silhouette in the right place counts, whatever its grey value.
+    Deaf to brightness, contrast and polarity: a silhouette in the right place counts, whatever its gray value.
     """
     each = []
     for x, y in _planes(made, real):
@@ -119,7 +119,7 @@ def compare(net: Translator, clips: ClipSet, target: str, *, workers: int = 0,
 
 
 def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over clips, with the number of clips ``n``; ``loss`` is the mean distance, as training minimises it."""
+    """Means over clips, with the number of clips ``n``; ``loss`` is the mean distance, as training minimizes it."""
     moving = [f["flicker"] for f in found if f["flicker"] is not None]
     means = {k: float(np.mean([f[k] for f in found])) for k in ("psnr", "ssim", "edges", "l1")}
     return {"n": len(found), **means, "loss": means["l1"], "flicker": float(np.mean(moving)) if moving else None}

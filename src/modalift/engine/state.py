@@ -21,11 +21,11 @@ from modalift.schemes import Scheme
 
 
 class State:
-    """Weights, optimisers, averages, random states and the place in the data.
+    """Weights, optimizers, averages, random states and the place in the data.
 
     Attributes:
         epoch, sample: how far training has come: whole epochs, and samples of the next one already used.
-        step: optimiser steps so far.
+        step: optimizer steps so far.
         sums: running sums of this epoch's terms, for its log line.
         marks: byte lengths of the log files at the last checkpoint; what was written after it is cut on resume.
         best: best validation accuracy so far.

@@ -25,7 +25,7 @@ class Predictions:
 
     Attributes:
         ids: ``(N,)`` clip ids, each once.
-        labels: ``(N,)`` class indices, -1 where nobody labelled the clip.
+        labels: ``(N,)`` class indices, -1 where nobody labeled the clip.
         subjects: ``(N,)`` who was recorded.
         probabilities: ``(N, K)`` float32.
         facts: name -> ``(N,)`` numbers (lux), NaN where unknown.
@@ -64,7 +64,7 @@ class Predictions:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether the most probable class is the label, ``(N,)``; False for unlabelled clips."""
+        """Whether the most probable class is the label, ``(N,)``; False for unlabeled clips."""
         return self.probabilities.argmax(1) == self.labels if len(self) else np.zeros(0, bool)
 
     def take(self, rows: NDArray[Any]) -> Predictions:
@@ -121,7 +121,7 @@ class Predictions:
 
 
 def aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
-    """The labelled clips of two predictions in one order.
+    """The labeled clips of two predictions in one order.
 
     Raises:
         ModaliftError: naming the first clip that only one of them has, or that they label differently.
@@ -140,7 +140,7 @@ def aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
                             " compare runs on the same table")
     known = a.labels >= 0
     if not known.any():
-        raise ModaliftError(f"{a.name} and {b.name} have no labelled clip in common - nothing can be compared")
+        raise ModaliftError(f"{a.name} and {b.name} have no labeled clip in common - nothing can be compared")
     return a.take(known), b.take(known)
 
 

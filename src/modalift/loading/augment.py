@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from modalift.errors import ModaliftError, nearest
 
-Crop = Literal["centre", "random", "corner"]
+Crop = Literal["center", "random", "corner"]
 
 # field -> the range that each of its numbers must lie in
 _RANGES: dict[str, tuple[float, float]] = {
@@ -28,8 +28,8 @@ class Augment:
     photometric changes once for each view. Every parameter is constant over a clip, but for noise.
 
     Attributes:
-        crop: where the crop lies in the region: its ``centre``, anywhere (``random``), or one of the four corners
-            and the centre (``corner``).
+        crop: where the crop lies in the region: its ``center``, anywhere (``random``), or one of the four corners
+            and the center (``corner``).
         scale: range of the crop's side as a share of the framing's (below 1 zooms in), in [0.05, 4].
         scales: choose the side from these shares instead: ``(1, 7/8, 3/4, 2/3)`` in MSD.
         aspect: range of the crop's width over its height, in [0.25, 4]; drawn evenly in the logarithm.
@@ -42,13 +42,13 @@ class Augment:
         brightness: largest relative change of exposure of 8-bit views, in [0, 1].
         contrast: largest relative change of contrast about the clip's mean, in [0, 1].
         saturation: largest relative change of saturation, in [0, 1].
-        hue: largest turn of the colour circle, in [0, 0.5] turns.
+        hue: largest turn of the color circle, in [0, 0.5] turns.
         photometric: probability that brightness, contrast, saturation and hue change at all (MSD: 0.4).
-        noise: largest standard deviation of added noise, grey levels; new in every frame.
+        noise: largest standard deviation of added noise, gray levels; new in every frame.
         depth_scale: largest relative change of depth, in [0, 0.5].
         depth_offset: largest change of depth, mm, either way.
-        signal_scale: largest relative change of a signal's size (joints: about their centre), in [0, 0.9].
-        signal_rotate: largest rotation of joints about the vertical axis through their centre, degrees.
+        signal_scale: largest relative change of a signal's size (joints: about their center), in [0, 0.9].
+        signal_rotate: largest rotation of joints about the vertical axis through their center, degrees.
         signal_noise: standard deviation of noise, as a share of each channel's deviation over the clip.
         vertical: which of a joint's three coordinates is vertical.
 
@@ -63,7 +63,7 @@ class Augment:
         modalift.errors.ModaliftError: augment.flip is 2 - it must lie in [0, 1]
     """
 
-    crop: Crop = "centre"
+    crop: Crop = "center"
     scale: tuple[float, float] = (1.0, 1.0)
     scales: tuple[float, ...] = ()
     aspect: tuple[float, float] = (1.0, 1.0)
@@ -113,7 +113,7 @@ class Augment:
     @classmethod
     def strong(cls) -> Augment:
         """For small sets: large affine changes without a mirror image, and changes of light, depth, size and pace."""
-        return cls(crop="centre", scale=(0.9, 1.25), aspect=(0.85, 1.18), rotate=12.0, shift=0.08, speed=(0.8, 1.1),
+        return cls(crop="center", scale=(0.9, 1.25), aspect=(0.85, 1.18), rotate=12.0, shift=0.08, speed=(0.8, 1.1),
                    warp=0.3, brightness=0.3, contrast=0.3, saturation=0.3, noise=4.0, depth_scale=0.05,
                    depth_offset=150.0, signal_scale=0.15, signal_rotate=25.0, signal_noise=0.05)
 

@@ -55,7 +55,7 @@ class ClipSet(Dataset[Sample]):
     Args:
         table: the clips (all of them; use :meth:`Table.where` before).
         framings: view -> what its network wants.
-        augment: random changes; None for test: centres of segments, centre crop, no change.
+        augment: random changes; None for test: centers of segments, center crop, no change.
         seed: of augmentation.
         cache: a :class:`~modalift.loading.cache.Cache`, ``"memory"`` to decode everything once, or None to decode
             at every read.
@@ -80,7 +80,7 @@ class ClipSet(Dataset[Sample]):
         if seed < 0:
             raise ModaliftError(f"seed is {seed} - it must be 0 or more")
         if crops not in (1, 3, 5):
-            raise ModaliftError(f"protocol crops is {crops} - use 1 (centre), 3 or 5")
+            raise ModaliftError(f"protocol crops is {crops} - use 1 (center), 3 or 5")
         if not framings:
             raise ModaliftError("no view was asked for - name at least one")
         self.table, self.framings, self.augment, self.seed = table, dict(framings), augment, seed
@@ -299,7 +299,7 @@ class ClipSet(Dataset[Sample]):
                                     f" space '{row.tracks[view].space}' - use region: whole")
 
     def _box(self, row: Row, index: int, view: str) -> tuple[float, float, float, float]:
-        """The box of valid readings in the space's normalised coordinates; found once a clip."""
+        """The box of valid readings in the space's normalized coordinates; found once a clip."""
         memo = self._boxes[index, list(self.framings).index(view)].numpy()
         if np.isnan(memo).any():
             marked = self._marked(row, view)
@@ -355,7 +355,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     labels = torch.tensor([s["label"] for s in samples], dtype=torch.int64)
     return Batch(clips=clips, valid=valid,
                  present={v: torch.tensor([s["present"][v] for s in samples], dtype=torch.bool) for v in views},
-                 labels=labels, labelled=labels >= 0,
+                 labels=labels, labeled=labels >= 0,
                  index=torch.tensor([s["index"] for s in samples], dtype=torch.int64))
 
 

@@ -55,7 +55,7 @@ class Findings:
     Attributes:
         name: of the table.
         clips: clips of each split.
-        labelled: labelled clips of each split.
+        labeled: labeled clips of each split.
         classes: class -> clips of each split.
         subjects: subject -> clips of each split.
         views: view -> its summary.
@@ -66,7 +66,7 @@ class Findings:
 
     name: str
     clips: dict[str, int]
-    labelled: dict[str, int]
+    labeled: dict[str, int]
     classes: dict[str, dict[str, int]]
     subjects: dict[str, dict[str, int]]
     views: dict[str, ViewSummary]
@@ -95,10 +95,10 @@ def examine(table: Table, *, limit: int | None = None, decode: bool = True) -> F
         set(np.linspace(0, len(table) - 1, min(limit, len(table))).round().astype(int).tolist())
     chosen = chosen if decode else set()
     seen = {row.id: tracks for row, tracks in look_at_all(table, chosen.__contains__)}
-    labelled = table.where(lambda r: r.label is not None)
+    labeled = table.where(lambda r: r.label is not None)
     found = Findings(
-        table.name, _by_split(table), _by_split(labelled),
-        {name: _by_split(labelled.where(lambda r, k=k: r.label == k))  # type: ignore[misc]
+        table.name, _by_split(table), _by_split(labeled),
+        {name: _by_split(labeled.where(lambda r, k=k: r.label == k))  # type: ignore[misc]
          for k, name in enumerate(table.classes)},
         {s: _by_split(rows) for s, rows in _grouped(table, lambda r: r.subject)},
         {v: _summary(table, v, seen) for v in table.views}, decoded=len(chosen))
@@ -199,10 +199,10 @@ def _labels(table: Table, found: Findings) -> list[Problem]:
         if not found.clips[split]:
             problems.append(Problem("trouble" if split == "train" else "note", "splits",
                                     f"the {split} split is empty - mark some clips '{split}'"))
-    if found.clips["train"] and not found.labelled["train"]:
-        problems.append(Problem("trouble", "labels", "no training clip is labelled - label some"))
+    if found.clips["train"] and not found.labeled["train"]:
+        problems.append(Problem("trouble", "labels", "no training clip is labeled - label some"))
     for name, counts in found.classes.items():
-        if counts["train"] == 0 and (counts["test"] or counts["val"]) and found.labelled["train"]:
+        if counts["train"] == 0 and (counts["test"] or counts["val"]) and found.labeled["train"]:
             problems.append(Problem("trouble", "labels", f"class '{name}' has {counts['test'] + counts['val']} clips in"
                                     " val and test, but none in train - nothing can learn it"))
     empty = [name for name, counts in found.classes.items() if not sum(counts.values())]
@@ -210,12 +210,12 @@ def _labels(table: Table, found: Findings) -> list[Problem]:
         problems.append(Problem("note", "labels", f"labels have gaps: no clip is of {_some(empty)}"
                                                   f" ({len(empty)} of {len(found.classes)} classes)"))
     untested = [n for n, c in found.classes.items() if c["train"] and not c["test"]]
-    if untested and found.labelled["test"]:
+    if untested and found.labeled["test"]:
         problems.append(Problem("note", "labels", f"{len(untested)} classes are taught but never tested"
                                                   f" ({_some(untested)})"))
-    unlabelled = len(table) - sum(found.labelled.values())
-    if unlabelled:
-        problems.append(Problem("note", "labels", f"{unlabelled} of {len(table)} clips are unlabelled"))
+    unlabeled = len(table) - sum(found.labeled.values())
+    if unlabeled:
+        problems.append(Problem("note", "labels", f"{unlabeled} of {len(table)} clips are unlabeled"))
     return problems
 
 

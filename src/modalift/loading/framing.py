@@ -21,10 +21,10 @@ class Framing:
     Attributes:
         frames: frames of the clip (T).
         size: height and width of the clip in pixels; 1 for signals.
-        sampler: ``segments`` (T equal segments of the clip, one frame each: random inside in training, the centre in
-            test), ``dense`` (T neighbouring frames, ``stride`` apart) or ``whole`` (every frame, T as recorded; clips
+        sampler: ``segments`` (T equal segments of the clip, one frame each: random inside in training, the center in
+            test), ``dense`` (T neighboring frames, ``stride`` apart) or ``whole`` (every frame, T as recorded; clips
             of a batch are padded to the longest).
-        stride: frames between neighbours of a dense window.
+        stride: frames between neighbors of a dense window.
         pad: what stands where a dense window is longer than the clip: the ``edge`` frame, ``zeros`` (at random sides
             in training, at both sides alike in test), or the clip again (``loop``).
         region: ``whole`` picture, or the square box around all ``valid`` readings of the clip (a person that a depth

@@ -109,8 +109,8 @@ def read(track: Track, modality: Modality, frames: Sequence[int] | None = None) 
 
     Args:
         track: where they are.
-        modality: how to read them: ``uint8`` with 3 channels gives RGB, with 1 the luma (a grey video that is stored
-            as three equal channels gives its grey values), ``uint16`` gives the stored numbers (millimetres).
+        modality: how to read them: ``uint8`` with 3 channels gives RGB, with 1 the luma (a gray video that is stored
+            as three equal channels gives its gray values), ``uint16`` gives the stored numbers (millimeters).
         frames: indices relative to ``track.start``, in any order, repeated if need be; None: the whole window.
 
     Returns:
@@ -162,17 +162,17 @@ def channels(track: Track, modality: Modality) -> int:
     """Numbers a pixel (videos) or a sample (signals: everything behind T counts), told by the file itself."""
     if track.path.suffix.lower() in ARRAYS:
         return _shaped(_array(track.path, track.key)[:1], modality.with_channels(0), track).shape[-1]
-    return 3 if _coloured(track) else 1
+    return 3 if _colored(track) else 1
 
 
-def _coloured(track: Track) -> bool:
+def _colored(track: Track) -> bool:
     if track.path.is_dir() or track.path.suffix.lower() in IMAGES:
         import cv2
 
         file = _images(track.path)[0] if track.path.is_dir() else track.path
         picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
         return picture is not None and picture.ndim == 3
-    return not video.is_grey(track.path)
+    return not video.is_gray(track.path)
 
 
 def array(track: Track) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Which frames of a recording a network sees: parameters of an event first, then each view's own frames.
 
 One :class:`Moment` is drawn for a clip, in fractions of the event, and every view maps it to its own frames. So views
-of different rates and lengths (80 frames of colour, 93 of infrared, 190 inertial samples) stay synchronised, and the
+of different rates and lengths (80 frames of color, 93 of infrared, 190 inertial samples) stay synchronized, and the
 frames of one view never depend on which other views are read, except in a dense window, whose stride counts frames of
 the first view.
 """
@@ -59,7 +59,7 @@ class Moment:
 def still(view: int = 0, views: int = 1) -> Moment:
     """The moment without chance, of the ``view``-th of ``views`` evenly spread views in time.
 
-    One view looks at the centre of each segment, or of the clip; K views look at (k + 1/2)/K.
+    One view looks at the center of each segment, or of the clip; K views look at (k + 1/2)/K.
 
     Example:
         >>> float(still(0, 2).inside[0]), still(1, 2).begin
@@ -109,7 +109,7 @@ def positions(length: int, framing: Framing, moment: Moment, *, reference: int |
 
 def _dense(length: int, framing: Framing, moment: Moment, reference: int, shift: float,
            times: NDArray[np.float64] | None) -> Frames:
-    """A window of neighbouring frames, counted in ``reference`` frames of the event."""
+    """A window of neighboring frames, counted in ``reference`` frames of the event."""
     stride = framing.stride * moment.speed
     span = round((framing.frames - 1) * stride) + 1
     steps = np.floor(np.arange(framing.frames) * stride + 0.5).astype(np.int64)

@@ -2,7 +2,7 @@
 
 A :class:`Geometry` is drawn for a *space*; every view of that space applies it to its own pixels, by one affine map
 from the output square to its source pixels. Units on the way: the output square and every picture are -1..1 in x and
-y (*normalised*); a region lies in *isotropic* units of its space, in which the picture is 2 high and 2a wide, so that
+y (*normalized*); a region lies in *isotropic* units of its space, in which the picture is 2 high and 2a wide, so that
 a rotation does not shear.
 """
 
@@ -29,7 +29,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Region:
-    """The part of a space that framing looks at: centre and sides, isotropic units (the picture is 2 high)."""
+    """The part of a space that framing looks at: center and sides, isotropic units (the picture is 2 high)."""
 
     x: float
     y: float
@@ -45,7 +45,7 @@ class Geometry:
         side: the crop's side as a share of the framing's.
         aspect: width over height.
         angle: rotation, radians.
-        place: where the crop lies among its possible places, (-1..1, -1..1); 0 is the centre.
+        place: where the crop lies among its possible places, (-1..1, -1..1); 0 is the center.
         shift: further displacement in shares of the crop's side.
         flip: whether the picture is mirrored in x.
     """
@@ -63,7 +63,7 @@ class Geometry:
         if framing.fit == "short":
             width = height = min(width, height)
         width, height = width * framing.keep * self.side, height * framing.keep * self.side
-        # The room is that of the unturned crop; a crop wider than the region stays centred.
+        # The room is that of the unturned crop; a crop wider than the region stays centered.
         x = region.x + self.place[0] * max(0.0, region.width - width) / 2 + self.shift[0] * width
         y = region.y + self.place[1] * max(0.0, region.height - height) / 2 + self.shift[1] * height
         width, height = width * math.sqrt(self.aspect), height / math.sqrt(self.aspect)
@@ -95,7 +95,7 @@ def draw_geometry(augment: Augment, rng: np.random.Generator, flip: bool = False
 
 
 def crop_geometry(crop: int = 0, crops: int = 1, wide: bool = True) -> Geometry:
-    """The geometry without chance of the ``crop``-th of 1 (centre), 3 (along the longer side) or 5 (corners too)."""
+    """The geometry without chance of the ``crop``-th of 1 (center), 3 (along the longer side) or 5 (corners too)."""
     if crops == 5:
         return Geometry(place=_CORNERS[crop])
     along = float(crop - 1) if crops == 3 else 0.0
@@ -109,7 +109,7 @@ def pixel_map(to_space: Matrix, aspect: float, affine: tuple[float, ...] | None,
     Args:
         to_space: 3 x 3 map from the output square to isotropic units of the space.
         aspect: width over height of the space's picture.
-        affine: the track's map from its own normalised coordinates to the space's, or None.
+        affine: the track's map from its own normalized coordinates to the space's, or None.
         width, height: the view's picture, pixels.
         size: the output's side, pixels.
     """
@@ -222,7 +222,7 @@ def _warp_valid(source: Array, size: int, see: Any, modality: Modality) -> tuple
 
 
 def valid_box(frames: Array, modality: Modality) -> tuple[float, float, float, float]:
-    """The box around the valid readings of a clip, robust to specks: x0, y0, x1, y1, normalised (-1..1).
+    """The box around the valid readings of a clip, robust to specks: x0, y0, x1, y1, normalized (-1..1).
 
     A pixel counts where any frame has a reading; single pixels and lines are removed (3 x 3 opening), and the
     outermost thousandth of what is left is ignored on every side.
@@ -248,7 +248,7 @@ def valid_box(frames: Array, modality: Modality) -> tuple[float, float, float, f
 
 # ---- photometric ----------------------------------------------------------------------------------------------------
 
-_GREY = np.array([0.299, 0.587, 0.114])
+_GRAY = np.array([0.299, 0.587, 0.114])
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
@@ -271,7 +271,7 @@ def photometric(clip: Array, valid: Array | None, modality: Modality, augment: A
         return clip
     if chance < augment.photometric:
         if clip.shape[0] == 3 and "saturation" in allowed and (augment.saturation or augment.hue):
-            clip = _colour(clip, 1 + augment.saturation * (2 * saturation - 1), math.tau * augment.hue * (2 * hue - 1))
+            clip = _color(clip, 1 + augment.saturation * (2 * saturation - 1), math.tau * augment.hue * (2 * hue - 1))
         gain = 1 + augment.brightness * (2 * exposure - 1) if "brightness" in allowed else 1.0
         spread = 1 + augment.contrast * (2 * contrast - 1) if "contrast" in allowed else 1.0
         if gain != 1.0 or spread != 1.0:
@@ -286,8 +286,8 @@ def photometric(clip: Array, valid: Array | None, modality: Modality, augment: A
     return clip
 
 
-def _colour(clip: Array, saturation: float, turn: float) -> Array:
-    """Colours stretched about grey and turned on the colour circle (in YIQ); brightness stays."""
+def _color(clip: Array, saturation: float, turn: float) -> Array:
+    """Colors stretched about gray and turned on the color circle (in YIQ); brightness stays."""
     cos, sin = saturation * math.cos(turn), saturation * math.sin(turn)
     matrix = np.linalg.inv(_YIQ) @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ _YIQ
     pixels = cv2.merge([plane.reshape(-1, clip.shape[-1]) for plane in clip])
@@ -300,20 +300,20 @@ def _colour(clip: Array, saturation: float, turn: float) -> Array:
 def transform_signal(signal: Array, modality: Modality, augment: Augment, rng: np.random.Generator) -> Array:
     """Size, heading and noise of a signal ``(C, T, 1, 1)`` float32.
 
-    Joints (triplets in metres) are scaled and turned about the vertical axis through their mean over the clip;
+    Joints (triplets in meters) are scaled and turned about the vertical axis through their mean over the clip;
     other signals are scaled about zero.
     """
     size, turn = (2 * rng.random(2) - 1).tolist()
     scale = 1 + augment.signal_scale * size
     if modality.unit == "m" and signal.shape[0] % 3 == 0 and (augment.signal_rotate or augment.signal_scale):
         joints = signal.reshape(-1, 3, signal.shape[1])
-        centre = joints.mean(axis=(0, 2), keepdims=True)
+        center = joints.mean(axis=(0, 2), keepdims=True)
         angle = math.radians(augment.signal_rotate) * turn
         one, other = [axis for axis in range(3) if axis != augment.vertical]
         matrix = np.eye(3)
         matrix[one, one] = matrix[other, other] = math.cos(angle)
         matrix[one, other], matrix[other, one] = -math.sin(angle), math.sin(angle)
-        moved = (matrix * scale).astype(np.float32) @ (joints - centre) + centre
+        moved = (matrix * scale).astype(np.float32) @ (joints - center) + center
         signal = moved.reshape(signal.shape)
     elif augment.signal_scale:
         signal = signal * np.float32(scale)

@@ -123,7 +123,7 @@ def index(path: Path) -> Index:
     return found
 
 
-def is_grey(path: Path) -> bool:
+def is_gray(path: Path) -> bool:
     """Whether the pixels of a video have one component."""
     container, stream = _open(path)
     with container:
@@ -261,7 +261,7 @@ class _Namer:
 
 
 def _runs(groups: list[int]) -> list[tuple[int, int]]:
-    """Neighbouring groups as (first, last + 1): the decoder is flushed between runs only."""
+    """Neighboring groups as (first, last + 1): the decoder is flushed between runs only."""
     runs: list[tuple[int, int]] = []
     for g in groups:
         if runs and runs[-1][1] == g:

@@ -24,7 +24,7 @@ def contrastive_representation(positive: Tensor, negatives: Tensor, clips: int, 
         clips: N.
         per_sample: ``(B,)`` instead of the mean.
 
-    The memory of features, the normalising constant Z and the drawing are the scheme's. One direction; the method adds
+    The memory of features, the normalizing constant Z and the drawing are the scheme's. One direction; the method adds
     the other, with the roles of the networks swapped.
 
     Source: Tian, Krishnan, Isola, *Contrastive representation distillation*, ICLR 2020, equations 10 to 19; computed as

@@ -32,7 +32,7 @@ def correlation_congruence(student: Tensor, teacher: Tensor, *, gamma: float = 0
 
     where K is :func:`congruence_kernel` of the networks' features, whose widths may differ.
 
-    With ``adjacent`` it is the variant of a widely used toolbox, which multiplies the differences of neighbours in the
+    With ``adjacent`` it is the variant of a widely used toolbox, which multiplies the differences of neighbors in the
     batch and needs features of one width:
 
     .. math:: L = \frac{1}{B - 1} \sum_i \sum_c d_{ic}\, d_{i+1,c}, \qquad d = |f^s - f^t|

@@ -1,4 +1,4 @@
-"""MSD's reconstruction: from the colour network's maps the depth picture can be drawn."""
+"""MSD's reconstruction: from the color network's maps the depth picture can be drawn."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def batch_graph(feature_map: Tensor, sigma: Sigma = 1.0) -> Tensor:
     distance of two clips of the batch, without gradient.
     """
     rows, = flat(as_clip(feature_map))
-    return _normalised(_edges(rows, rows, sigma))
+    return _normalized(_edges(rows, rows, sigma))
 
 
 def _edges(one: Tensor, other: Tensor, sigma: Sigma) -> Tensor:
@@ -44,7 +44,7 @@ def _edges(one: Tensor, other: Tensor, sigma: Sigma) -> Tensor:
     return torch.exp(-distance / (2 * torch.where(width > 0, width, torch.ones_like(width))))
 
 
-def _normalised(edges: Tensor) -> Tensor:
+def _normalized(edges: Tensor) -> Tensor:
     """Equation 2."""
     root = edges.sum(1).rsqrt()
     return root.unsqueeze(1) * edges * root.unsqueeze(0)
@@ -59,7 +59,7 @@ def cross_graphs(student_map: Tensor, teacher_map: Tensor, sigma: Sigma = 1.0) -
     """
     own, other = flat(student_map, teacher_map) if student_map.dim() == 5 else (student_map, teacher_map)
     edges = _edges(own, other, sigma)
-    return _normalised(edges), _normalised(edges.T)
+    return _normalized(edges), _normalized(edges.T)
 
 
 @full_precision

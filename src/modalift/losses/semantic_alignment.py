@@ -25,13 +25,13 @@ def correlation(feature_map: Tensor, eps: float = 0.0) -> Tensor:
     Shapes: ``(B, C, T, H, W)`` -> ``(B, d, d)`` with ``d = T H W``.
     """
     rows = feature_map.flatten(2).transpose(1, 2)  # (B, d, C)
-    centred = rows - rows.mean(2, keepdim=True)
-    square = centred.square().mean(2, keepdim=True)
+    centered = rows - rows.mean(2, keepdim=True)
+    square = centered.square().mean(2, keepdim=True)
     # What centring leaves of a constant feature is rounding, not direction.
     noise = (8 * torch.finfo(rows.dtype).eps * rows.detach().abs().amax(2, keepdim=True)).square()
     alive = square > noise
     scale = torch.where(alive, square, torch.ones_like(square)).add(eps).rsqrt()
-    unit = torch.where(alive, centred * scale, torch.zeros_like(centred)) / rows.shape[2] ** 0.5
+    unit = torch.where(alive, centered * scale, torch.zeros_like(centered)) / rows.shape[2] ** 0.5
     return unit @ unit.transpose(1, 2)
 
 

@@ -14,13 +14,13 @@ class Batch:
     """Clips of several views with what is known about them.
 
     Attributes:
-        clips: view -> ``(B, C, T, H, W)`` in the sensor's unit (grey levels, millimetres, metres); zeros in the rows
+        clips: view -> ``(B, C, T, H, W)`` in the sensor's unit (gray levels, millimeters, meters); zeros in the rows
             where the sensor was absent.
         valid: view -> bool ``(B, 1, T, H, W)``, False where the sensor had no reading (depth holes); views without
             such a mark are missing here.
         present: view -> bool ``(B,)``, False where the clip lacks the sensor.
-        labels: ``(B,)`` class indices; -1 where nobody labelled the clip.
-        labelled: bool ``(B,)``.
+        labels: ``(B,)`` class indices; -1 where nobody labeled the clip.
+        labeled: bool ``(B,)``.
         index: ``(B,)`` row of each clip in the training table (memory banks are indexed by it).
     """
 
@@ -28,7 +28,7 @@ class Batch:
     valid: dict[str, Tensor]
     present: dict[str, Tensor]
     labels: Tensor
-    labelled: Tensor
+    labeled: Tensor
     index: Tensor
 
     def __len__(self) -> int:
@@ -49,5 +49,5 @@ class Batch:
             {k: change(v) for k, v in self.clips.items()},
             {k: change(v) for k, v in self.valid.items()},
             {k: change(v) for k, v in self.present.items()},
-            change(self.labels), change(self.labelled), change(self.index),
+            change(self.labels), change(self.labeled), change(self.index),
         )

@@ -43,7 +43,7 @@ def shot(electrons: F32, rng: np.random.Generator, variance: float = 0.0) -> F32
 
 @lru_cache(maxsize=4)
 def _curve(gamma: float) -> U8:
-    """Linear light 0..1 in 4096 steps -> 8-bit grey values, ``255 x^(1/gamma)``."""
+    """Linear light 0..1 in 4096 steps -> 8-bit gray values, ``255 x^(1/gamma)``."""
     return np.round(255 * (np.arange(4096) / 4095) ** (1 / gamma)).astype(np.uint8)
 
 
@@ -57,11 +57,11 @@ class FixedPattern:
 
 @dataclass(frozen=True)
 class RgbSensor:
-    """A small colour camera with automatic exposure.
+    """A small color camera with automatic exposure.
 
     A lens of f/2 in front of 3.1 um pixels and 1/30 s give each native pixel about 16 electrons a lux on a white
     surface: 1 lux is 4.1e15 photons/(s m^2); times pixel area, time, transmission over 4 N^2, and quantum efficiency
-    with its colour filter. ``binning`` native pixels make one pixel of the picture.
+    with its color filter. ``binning`` native pixels make one pixel of the picture.
 
     Attributes:
         per_lux: electrons a native pixel, per lux on a white (albedo 1) surface.
@@ -129,15 +129,15 @@ class DepthSensor:
     """A depth camera with an active illuminator of its own, like a Kinect.
 
     Attributes:
-        floor: noise at close range, metres (rms).
-        slope: noise at 3 m on a perfect reflector seen frontally, metres.
-        quartic: additional noise, metres at 3 m, growing with z^4.
-        edge: spread of depth inside a pixel, metres, beyond which it is an edge.
+        floor: noise at close range, meters (rms).
+        slope: noise at 3 m on a perfect reflector seen frontally, meters.
+        quartic: additional noise, meters at 3 m, growing with z^4.
+        edge: spread of depth inside a pixel, meters, beyond which it is an edge.
         hole: share of edge pixels without a reading; the others mix both surfaces.
         weak: amplitude at which 63 % of the pixels still have a reading.
-        baseline: metres between illuminator and camera; what only one of them sees has no reading.
-        longest: metres beyond which nothing returns.
-        step: metres of quantisation.
+        baseline: meters between illuminator and camera; what only one of them sees has no reading.
+        longest: meters beyond which nothing returns.
+        step: meters of quantization.
     """
 
     floor: float = 0.0012
@@ -151,7 +151,7 @@ class DepthSensor:
     step: float = 0.001
 
     def sigma(self, z: F32, amplitude: F32) -> F32:
-        """Noise in metres (rms): ``floor + slope (z/3)^2 / sqrt(9 A) + quartic (z/3)^4`` where ``A = rho cos / z^2``.
+        """Noise in meters (rms): ``floor + slope (z/3)^2 / sqrt(9 A) + quartic (z/3)^4`` where ``A = rho cos / z^2``.
 
         Sigma grows with distance and with darkness of the surface; 9 A is the amplitude relative to 3 m.
         """
@@ -174,7 +174,7 @@ class DepthSensor:
         return dark
 
     def measure(self, z: F32, amplitude: F32, focal: float, rng: np.random.Generator) -> NDArray[np.uint16]:
-        """Millimetres ``(T, H, W)``, 0 where there is no reading.
+        """Millimeters ``(T, H, W)``, 0 where there is no reading.
 
         Args:
             z, amplitude: ``(S, T, H, W)``, the S rays of each pixel; amplitude is ``rho cos / z^2``.
@@ -195,10 +195,10 @@ class DepthSensor:
 
 @dataclass(frozen=True)
 class NirSensor:
-    """The grey picture of a depth camera: its own infrared light, falling off as 1/z^2.
+    """The gray picture of a depth camera: its own infrared light, falling off as 1/z^2.
 
     Attributes:
-        full: amplitude ``rho cos / z^2`` (per square metre) that makes full white at unit gain.
+        full: amplitude ``rho cos / z^2`` (per square meter) that makes full white at unit gain.
         electrons: of full white.
         read: electrons (rms).
         gamma: of the 8-bit curve.
@@ -210,7 +210,7 @@ class NirSensor:
     gamma: float = 1.6
 
     def measure(self, amplitude: F32, rng: np.random.Generator) -> U8:
-        """Grey values ``(T, H, W)`` of amplitudes ``(T, H, W)``, with the illuminator's bright middle."""
+        """Gray values ``(T, H, W)`` of amplitudes ``(T, H, W)``, with the illuminator's bright middle."""
         H, W = amplitude.shape[1:]
         y, x = np.linspace(-1, 1, H, dtype=np.float32), np.linspace(-1, 1, W, dtype=np.float32)
         beam = (1 / (1 + 0.9 * (x[None] ** 2 + y[:, None] ** 2))).astype(np.float32)
@@ -254,7 +254,7 @@ class ThermalSensor:
         return (self.stripes * rng.standard_normal(width)).astype(np.float32)
 
     def measure(self, celsius: F32, rng: np.random.Generator, pattern: F32) -> U8:
-        """Grey values ``(T, H, W)`` of apparent temperatures ``(T, H, W)``, one gain for the whole clip."""
+        """Gray values ``(T, H, W)`` of apparent temperatures ``(T, H, W)``, one gain for the whole clip."""
         seen = np.stack([cv2.GaussianBlur(frame, (0, 0), self.blur) for frame in celsius])
         seen += rng.standard_normal(seen.shape, np.float32) * np.float32(self.netd)
         seen += pattern

@@ -26,7 +26,7 @@ class Track:
         timestamps: seconds of each frame of the window, where they were recorded; they outrank ``rate``.
         offset_ms: this sensor's clock minus the table's, in milliseconds.
         space: name of the frame of reference; views of one space share geometric augmentation. Empty: its own.
-        affine: 2 x 3 matrix from this track's normalised coordinates (-1..1) to those of ``space``, or None.
+        affine: 2 x 3 matrix from this track's normalized coordinates (-1..1) to those of ``space``, or None.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Track:
 class Row:
     """One event, as every sensor that was there recorded it.
 
-    ``label`` is None for a clip that nobody labelled; a view that is missing from ``tracks`` is a sensor that was
+    ``label`` is None for a clip that nobody labeled; a view that is missing from ``tracks`` is a sensor that was
     absent. ``facts`` holds further columns (illuminance in lux, condition, trial), for reports and selections.
     """
 

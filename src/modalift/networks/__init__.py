@@ -27,13 +27,13 @@ class Card:
         papers: who uses it.
         view: the view that it is shown on.
         clip: channels, frames and pixels of a clip as its paper has it.
-        kind: whether it gives logits (``recogniser``) or pictures (``translator``, which has no classes).
+        kind: whether it gives logits (``recognizer``) or pictures (``translator``, which has no classes).
     """
 
     papers: str
     view: str
     clip: tuple[int, int, int]
-    kind: Literal["recogniser", "translator"] = "recogniser"
+    kind: Literal["recognizer", "translator"] = "recognizer"
 
 
 #: Family name -> its card.
@@ -44,7 +44,7 @@ F = TypeVar("F", bound=Callable[..., Network])
 
 
 def network(name: str, *, papers: str = "", view: str = "rgb", clip: tuple[int, int, int] = (3, 8, 224),
-            kind: Literal["recogniser", "translator"] = "recogniser") -> Callable[[F], F]:
+            kind: Literal["recognizer", "translator"] = "recognizer") -> Callable[[F], F]:
     """Registers a family: a decorator of its function. The arguments make its :class:`Card`."""
     def register(family: F) -> F:
         CARDS[name] = Card(papers, view, clip, kind)
@@ -56,7 +56,7 @@ def network(name: str, *, papers: str = "", view: str = "rgb", clip: tuple[int, 
 
 def has_classes(name: str) -> bool:
     """Whether a family tells classes apart, or gives pictures."""
-    return name not in CARDS or CARDS[name].kind == "recogniser"
+    return name not in CARDS or CARDS[name].kind == "recognizer"
 
 
 #: Options of :func:`build` that every family takes.
@@ -94,7 +94,7 @@ def build(name: str, *, classes: int = 0, view: str = "", modality_name: str = "
         modality_name: the view's modality; by default the view's name where that is a modality, else ``rgb``.
         channels: channels of its clips; by default the modality's.
         frames, size: frames and pixels of its clips (``size`` is 1 for signals).
-        mean, std: normalising constants in the sensor's unit; by default the modality's.
+        mean, std: normalizing constants in the sensor's unit; by default the modality's.
         motion, motion_gain: see :class:`Prepare`.
         neck, neck_reduction: ``converter`` puts a :class:`~modalift.networks.converter.FeatureConverter` between the
             trunk and the classifier.

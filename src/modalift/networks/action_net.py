@@ -111,7 +111,7 @@ class Action(nn.Module):
     Shapes: ``(B*T, C, H, W)`` and T -> ``(B*T, C, H, W)``.
 
     Source: Wang, She, Smolic, "ACTION-Net: Multipath excitation for action recognition", CVPR 2021, section 3; the
-    normalisation of z stands in the public code (V-Sense/ACTION-Net) only.
+    normalization of z stands in the public code (V-Sense/ACTION-Net) only.
 
     Example:
         >>> x = torch.ones(4, 32, 5, 5)
@@ -233,7 +233,7 @@ def action_net(prepare: Prepare, *, classes: int, frames: int, size: int, backbo
             the first 3x3 convolution of every block, as the public code has it; ``resnet8`` for small pictures.
         width: factor on the channels of every layer (64 in the stem at 1).
         dropout: before the classifier.
-        part: one ``part``-th of the channels is moved from either neighbour at the start.
+        part: one ``part``-th of the channels is moved from either neighbor at the start.
 
     Any number of frames works, also one to three, which the public code refuses. At the start every module multiplies
     its input by about 4.5 (:class:`Action`): with weights of ImageNet the statistics of BatchNorm must be trained along,

@@ -211,7 +211,7 @@ def c3d(prepare: Prepare, *, classes: int, frames: int, size: int, variant: Vari
     repository: facebookarchive/C3D; the layer names are those of jfzhang95/pytorch-video-recognition). ``gesrec``:
     ahmetgunduz/Real-time-GesRec, the C3D of the MSD paper's tables; with ``hidden=4096`` it is the C3D of
     okankop/Efficient-3DCNNs. ``pool5`` is the map that MTUT aligns ("MaxPool3d 5"). Deviation: weights start from
-    He's initialisation.
+    He's initialization.
 
     Example:
         >>> import modalift.networks as networks

@@ -285,9 +285,9 @@ class Res3DConvLSTM(Backbone):
         self.mobile = MobileNet(inside, [(scaled(count), stride) for count, stride in MOBILE])
         self.channels = self.mobile.channels
         self.stages["mobile"] = Stage(self.channels, space * 8, time)
-        self.initialise()
+        self.initialize()
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         for m in self.modules():
             if isinstance(m, nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
@@ -338,7 +338,7 @@ def conv_lstm(prepare: Prepare, *, classes: int, frames: int, size: int, cell: C
     "Redundancy and attention in convolutional LSTM for gesture recognition", TNNLS 2019 (reference repositories:
     GuangmingZhu/AttentionConvLSTM and ConvLSTMForGR, TensorFlow 1, whose padding and BatchNorm constants are kept).
     MTCD's AttentionLSTM is ``attention_input`` and its gateconvLSTM ``gated``; the parameters of MSD's attentionLSTM
-    (20.7 M) are those of ``standard`` at 83 classes. Deviation: He's initialisation throughout, with the nine inputs
+    (20.7 M) are those of ``standard`` at 83 classes. Deviation: He's initialization throughout, with the nine inputs
     that a depthwise kernel really has.
 
     Example:

@@ -165,7 +165,7 @@ def cost(net: nn.Module, frames: int = 8, size: int | tuple[int, int] = 224, cha
     Counted are the multiply-accumulates of the layers that hold weight matrices: convolutions
     (:math:`n_{out}\, C_{in} K / g`), transposed convolutions (:math:`n_{in}\, C_{out} K / g`), linear layers
     (:math:`n_{out}\, C_{in}`), recurrent layers and cells (every weight once a step), and the four projections of
-    multi-head attention. Not counted are biases, normalisation, activations, pooling, what gates do beside their
+    multi-head attention. Not counted are biases, normalization, activations, pooling, what gates do beside their
     matrices, and attention's products of queries, keys and values, as is the custom of published figures. A layer
     counts as often as it is called. Weights that are used past their module (``F.conv2d(x, layer.weight)``) are not
     seen.

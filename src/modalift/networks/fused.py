@@ -31,8 +31,8 @@ def saves(*modules: nn.Module) -> bool:
     """Whether the functions here may stand for these convolutions, norms, activations and poolings in a training step.
 
     Not without gradients, where nothing is kept; not while a graph is traced, because a compiler decides itself what to
-    make again; and not where calling a module does more than its type says: hooks, subclasses (synchronised or
-    quantised norms, parametrised weights), norms without weights or running statistics.
+    make again; and not where calling a module does more than its type says: hooks, subclasses (synchronized or
+    quantized norms, parametrized weights), norms without weights or running statistics.
 
     Example:
         >>> saves(nn.BatchNorm2d(4), nn.Conv2d(4, 8, 1)), saves(nn.SyncBatchNorm(4))
@@ -186,7 +186,7 @@ def convolved(conv: Convolution, x: Tensor) -> Tensor:
     return out
 
 
-def _normalised(ctx: Any, norm: Norm, x: Tensor, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _normalized(ctx: Any, norm: Norm, x: Tensor, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``norm(x)``, as a tensor of its own, and what :func:`_again` and :func:`_norm_gradients` need; moves the statistics."""
     ctx.training, ctx.eps, pace = norm.training, norm.eps, norm.momentum
     assert norm.running_mean is not None
@@ -220,7 +220,7 @@ class _NormReluConv(Function):
     @staticmethod
     def forward(ctx: Any, norm: Norm, operator: Operator, x: Tensor, scale: Tensor, offset: Tensor, weight: Tensor,
                 bias: Tensor | None) -> Tensor:
-        y, mean, spread = _normalised(ctx, norm, x, scale, offset)
+        y, mean, spread = _normalized(ctx, norm, x, scale, offset)
         ctx.operator = operator
         ctx.save_for_backward(x, scale, offset, weight, mean, spread)
         return operator.forward(y.relu_(), weight, bias)
@@ -266,7 +266,7 @@ class _NormReluPool(Function):
 
     @staticmethod
     def forward(ctx: Any, norm: nn.BatchNorm2d, how: tuple[Any, ...], x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-        y, mean, spread = _normalised(ctx, norm, x, scale, offset)
+        y, mean, spread = _normalized(ctx, norm, x, scale, offset)
         out, where = _aten.max_pool2d_with_indices(y, *how)
         ctx.how = how
         ctx.save_for_backward(x, scale, out.relu_(), where, mean, spread)

@@ -1,4 +1,4 @@
-"""Batch normalisation over the clips of all processes, on any device."""
+"""Batch normalization over the clips of all processes, on any device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class JointBatchNorm(_BatchNorm):
     .. math:: \mu = \frac{1}{n} \sum_r \sum_i x_{ri}, \qquad \sigma^2 = \frac{1}{n} \sum_r \sum_i (x_{ri} - \mu)^2
 
     with a sum over processes r that carries gradients. Each step then equals that of one process with all the clips,
-    also where processes have unequal numbers of them, or none. (PyTorch's own synchronised layer runs on GPUs only.)
+    also where processes have unequal numbers of them, or none. (PyTorch's own synchronized layer runs on GPUs only.)
 
     Shapes: ``(B, C, ...)`` to the same, any number of further axes.
     """
@@ -31,22 +31,22 @@ class JointBatchNorm(_BatchNorm):
         count = torch.tensor(float(x.numel() // x.shape[1]), dtype=x.dtype, device=x.device)
         dist.all_reduce(count)
         mean = dist.nn.functional.all_reduce(x.sum(axes)) / count
-        centred = x - mean.reshape(shape)
-        variance = dist.nn.functional.all_reduce(centred.square().sum(axes)) / count
+        centered = x - mean.reshape(shape)
+        variance = dist.nn.functional.all_reduce(centered.square().sum(axes)) / count
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)
                 share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
                 self.running_var.lerp_((variance * count / (count - 1).clamp_min(1)).to(self.running_var.dtype), share)
-        y = centred * torch.rsqrt(variance + self.eps).reshape(shape)
+        y = centered * torch.rsqrt(variance + self.eps).reshape(shape)
         if self.affine:
             y = y * self.weight.reshape(shape) + self.bias.reshape(shape)
         return y.to(input.dtype)
 
 
-def synchronise(module: nn.Module) -> None:
-    """Makes every batch normalisation inside a module one over all processes; weights and names stay as they are."""
+def synchronize(module: nn.Module) -> None:
+    """Makes every batch normalization inside a module one over all processes; weights and names stay as they are."""
     for name, child in module.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             joint = JointBatchNorm(child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats)
@@ -56,4 +56,4 @@ def synchronise(module: nn.Module) -> None:
             joint.train(child.training)
             setattr(module, name, joint)
         else:
-            synchronise(child)
+            synchronize(child)

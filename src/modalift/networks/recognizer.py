@@ -76,7 +76,7 @@ class Prepare(nn.Module):
     .. math:: x = (u - \mu) / \sigma, \qquad x = 0 \text{ where } u \text{ is no reading}
 
     With ``motion`` the channels are doubled by :math:`g\,(x_t - \bar x)`, where :math:`\bar x` is the mean over the
-    clip (``clip``) or over the frames up to ``t`` (``running``), and ``motion_gain`` is :math:`g`. Normalising the two
+    clip (``clip``) or over the frames up to ``t`` (``running``), and ``motion_gain`` is :math:`g`. Normalizing the two
     apart speeds learning greatly.
 
     Args:
@@ -108,7 +108,7 @@ class Prepare(nn.Module):
         self.motion_gain = motion_gain
         self.out_channels = channels * (1 if motion == "none" else 2)
 
-    def normalise(self, clip: Tensor) -> Tensor:
+    def normalize(self, clip: Tensor) -> Tensor:
         shape = (1, -1, 1, 1, 1)
         x = (clip.to(self.mean.dtype) - self.mean.reshape(shape)) / self.std.reshape(shape)
         if self.invalid is not None:
@@ -117,7 +117,7 @@ class Prepare(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         if self.motion == "clip":
-            x = self.normalise(clip)
+            x = self.normalize(clip)
             return torch.cat([x, self.motion_gain * (x - x.mean(2, keepdim=True))], 1)
         return self.piece(clip)[0]
 
@@ -134,7 +134,7 @@ class Prepare(nn.Module):
         """
         if self.motion == "clip":
             raise ModaliftError("motion='clip' needs the whole clip - build with motion='running' to stream")
-        x = self.normalise(clip)
+        x = self.normalize(clip)
         if self.motion == "none":
             return x, ()
         count = torch.arange(1, x.shape[2] + 1, device=x.device, dtype=x.dtype)
@@ -235,7 +235,7 @@ class Network(nn.Module):
 class Recognizer(Network):
     """A network of one sensor: ``net(clip) -> logits``, ``net.observe(clip, stages) -> Observation``.
 
-    Clips are in the sensor's unit (8-bit grey values, millimetres, metres) because the network itself normalises:
+    Clips are in the sensor's unit (8-bit gray values, millimeters, meters) because the network itself normalizes:
     nothing changes under a trained file. Its attributes are those of :class:`Network`.
     """
 

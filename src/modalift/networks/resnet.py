@@ -25,7 +25,7 @@ Placement = Literal["none", "residual", "block"]
 
 
 def shift(x: Tensor, frames: int, part: int = 8, causal: bool = False, before: Tensor | None = None) -> Tensor:
-    r"""Temporal shift: some channels of each frame are those of its neighbours, at no multiplication.
+    r"""Temporal shift: some channels of each frame are those of its neighbors, at no multiplication.
 
     .. math:: y_{t,c} = x_{t+1,c}\ (c < f), \qquad y_{t,c} = x_{t-1,c}\ (f \le c < 2f), \qquad y_{t,c} = x_{t,c}
 
@@ -71,7 +71,7 @@ def _moved(x: Tensor, frames: int, f: int, ways: tuple[int, ...], before: Tensor
     return y.permute(0, 3, 1, 2) if axis == 4 else y
 
 
-#: Way -> the frames that have a neighbour there, these neighbours, and the frames that have none.
+#: Way -> the frames that have a neighbor there, these neighbors, and the frames that have none.
 _FRAMES: dict[int, tuple[slice, slice, slice]] = {
     1: (slice(None, -1), slice(1, None), slice(-1, None)),
     -1: (slice(1, None), slice(None, -1), slice(0, 1)),

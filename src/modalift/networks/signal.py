@@ -33,7 +33,7 @@ class Dilated(nn.Module):
 class TemporalConvolutions(Backbone):
     """A trunk over samples: features of the signal, a pointwise stem, then residual blocks of dilation 1, 2, 4, ...
 
-    With ``centre`` the channels are joints, three a joint (x, y, z, x, ...): each is taken relative to the mean of the
+    With ``center`` the channels are joints, three a joint (x, y, z, x, ...): each is taken relative to the mean of the
     joints of its own sample, and that mean relative to its mean over the clip is kept as three channels of its own,
     so that where the person stands does not matter but how they move does. With ``velocity`` the difference of each
     sample from the one before is added. Both are features of the clip; nothing is learned there.
@@ -42,18 +42,18 @@ class TemporalConvolutions(Backbone):
         channels: channels of the prepared signal.
         width: channels of the trunk.
         blocks: number of residual blocks; block ``i`` has dilation ``2**i``.
-        centre, velocity: see above.
+        center, velocity: see above.
         velocity_gain: factor on velocities, which are far smaller than positions.
         dropout: inside the blocks.
 
     Shapes: ``(B, C, T, 1, 1)`` -> ``(B, width, T, 1, 1)``, any T.
     """
 
-    def __init__(self, channels: int, width: int = 128, blocks: int = 3, centre: bool = False, velocity: bool = True,
+    def __init__(self, channels: int, width: int = 128, blocks: int = 3, center: bool = False, velocity: bool = True,
                  velocity_gain: float = 4.0, dropout: float = 0.2) -> None:
         super().__init__()
-        self.centre, self.velocity, self.velocity_gain = centre, velocity, velocity_gain
-        inside = (channels + 3 * centre) * (2 if velocity else 1)
+        self.center, self.velocity, self.velocity_gain = center, velocity, velocity_gain
+        inside = (channels + 3 * center) * (2 if velocity else 1)
         self.bn0 = nn.BatchNorm1d(inside)
         self.stem = nn.Conv1d(inside, width, 1, bias=False)
         self.bn1 = nn.BatchNorm1d(width)
@@ -67,7 +67,7 @@ class TemporalConvolutions(Backbone):
 
     def describe(self, x: Tensor) -> Tensor:
         """The features ``(B, C', T)`` of a signal ``(B, C, T)``."""
-        if self.centre:
+        if self.center:
             joints = x.unflatten(1, (-1, 3))  # (B, J, 3, T)
             middle = joints.mean(1)
             x = torch.cat([(joints - middle.unsqueeze(1)).flatten(1, 2), middle - middle.mean(2, keepdim=True)], 1)
@@ -104,19 +104,19 @@ class MeanAndMax(nn.Module):
 
 @network("signal", papers="Modalift's own", view="pose", clip=(60, 32, 1))
 def signal(prepare: Prepare, *, classes: int, frames: int, size: int, sensor: Modality, width: int = 128,
-           blocks: int = 3, centre: bool | None = None, velocity: bool = True, dropout: float = 0.4) -> Recognizer:
+           blocks: int = 3, center: bool | None = None, velocity: bool = True, dropout: float = 0.4) -> Recognizer:
     """A temporal convolution network for joints and inertial sensors: clips ``(B, C, T, 1, 1)``.
 
     Args:
         width: channels of the trunk.
         blocks: residual blocks; with three, an output sample sees 29 samples of the signal.
-        centre: whether channels are joints, three a joint, to be taken relative to their mean; by default for ``pose``
+        center: whether channels are joints, three a joint, to be taken relative to their mean; by default for ``pose``
             with a multiple of three channels.
         velocity: whether the network also sees the difference of each sample from the one before.
         dropout: before the classifier; half of it inside the blocks.
 
     Raises:
-        ModaliftError: ``centre`` with a number of channels that is no multiple of three.
+        ModaliftError: ``center`` with a number of channels that is no multiple of three.
 
     Source: the trunk is that of Bai, Kolter, Koltun, "An empirical evaluation of generic convolutional and recurrent
     networks for sequence modeling", 2018, section 3, here not causal.
@@ -127,12 +127,12 @@ def signal(prepare: Prepare, *, classes: int, frames: int, size: int, sensor: Mo
         'block3'
     """
     channels = prepare.out_channels
-    if centre is None:
-        centre = sensor.name == "pose" and channels % 3 == 0
-    if centre and channels % 3:
-        raise ModaliftError(f"network 'signal': centre=true needs three channels a joint, not {channels} - "
-                            "set centre=false")
+    if center is None:
+        center = sensor.name == "pose" and channels % 3 == 0
+    if center and channels % 3:
+        raise ModaliftError(f"network 'signal': center=true needs three channels a joint, not {channels} - "
+                            "set center=false")
     if width < 1 or blocks < 1:
         raise ModaliftError(f"network 'signal': width={width}, blocks={blocks} - each must be 1 or more")
-    trunk = TemporalConvolutions(channels, width, blocks, centre, velocity, dropout=dropout / 2)
+    trunk = TemporalConvolutions(channels, width, blocks, center, velocity, dropout=dropout / 2)
     return Recognizer(prepare, trunk, MeanAndMax(width, classes, dropout))

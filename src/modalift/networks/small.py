@@ -68,7 +68,7 @@ def small(prepare: Prepare, *, classes: int, frames: int, size: int, width: int 
         dropout: before the classifier.
         bins: spans of the clip that the head tells apart.
         grid: cells of the picture, along height and along width, that the head tells apart.
-        part: one ``part``-th of the channels is moved from a neighbouring frame.
+        part: one ``part``-th of the channels is moved from a neighboring frame.
         causal: every frame sees the past only, so that :meth:`Recognizer.step` takes one frame at a time; the head then
             looks at the last ``frames`` frames, however long the stream is.
 

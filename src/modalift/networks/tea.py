@@ -43,7 +43,7 @@ class MotionExcitation(nn.Module):
     Shapes: x ``(B*T, C, H, W)`` and T -> g ``(B*T, C, 1, 1)``.
 
     Source: Li et al., "TEA: Temporal excitation and aggregation for action recognition", CVPR 2020, section 3.1; the
-    normalisations and the half as in the public code (Phoenix1327/tea-action-recognition).
+    normalizations and the half as in the public code (Phoenix1327/tea-action-recognition).
 
     Example:
         >>> MotionExcitation(32).eval()(torch.ones(4, 32, 5, 5), frames=4).shape
@@ -77,7 +77,7 @@ class Shift(nn.Module):
 
 
 def _weight_of(shift: nn.Module) -> Tensor:
-    """Of a :class:`Shift`, be it a parameter or not (``torch.func``, parametrisations)."""
+    """Of a :class:`Shift`, be it a parameter or not (``torch.func``, parametrizations)."""
     assert isinstance(shift, Shift)
     return shift.conv.weight
 

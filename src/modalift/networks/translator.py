@@ -18,7 +18,7 @@ Generator = Literal["resnet_9", "resnet_6", "resnet_4"]
 
 
 def convolution(inside: int, outside: int, kernel: int, stride: int = 1, *, mirrored: int = 0) -> list[nn.Module]:
-    """A convolution without bias (the normalisation behind it takes any bias away), normalised over each picture."""
+    """A convolution without bias (the normalization behind it takes any bias away), normalized over each picture."""
     padded: list[nn.Module] = [nn.ReflectionPad2d(mirrored)] if mirrored else []
     return [*padded, nn.Conv2d(inside, outside, kernel, stride, 0 if mirrored else 1, bias=False), nn.InstanceNorm2d(outside)]
 
@@ -59,7 +59,7 @@ class Translator(Network):
     .. math:: y = m + h\,\tanh(g(x) / 2)
 
     where :math:`m \pm h` is the target's range and g the generator; with ``output="linear"`` the tanh (a sigmoid over
-    the range) is left out. Every frame is translated by itself: instance normalisation has no memory, so a clip of any
+    the range) is left out. Every frame is translated by itself: instance normalization has no memory, so a clip of any
     length comes out as its frames would.
 
     Attributes:
@@ -123,7 +123,7 @@ class PatchJudge(nn.Module):
     """A patch discriminator: how real each patch of a picture looks; 70 x 70 pixels with three ``layers``.
 
     Source: Isola et al., *Image-to-image translation with conditional adversarial networks*, CVPR 2017, section 6.1.2,
-    with instance normalisation as in CycleGAN.
+    with instance normalization as in CycleGAN.
 
     Shapes: ``(N, C, H, W)`` on a standard scale, at least 24 pixels with three layers -> ``(N, 1, h, w)``.
     """
@@ -153,7 +153,7 @@ def translator(prepare: Prepare, *, classes: int, frames: int, size: int, target
                high: float | None = None) -> Translator:
     """A residual generator that translates each frame into another sensor's picture. It ships, and gives no logits.
 
-    Two halvings, residual blocks and two doublings, with instance normalisation over each picture and mirrored borders.
+    Two halvings, residual blocks and two doublings, with instance normalization over each picture and mirrored borders.
 
     Args:
         target: the modality that it gives (``thermal``, ``nir``, ``depth``, ...).
@@ -164,7 +164,7 @@ def translator(prepare: Prepare, *, classes: int, frames: int, size: int, target
         low, high: ends of the range that the target's readings mostly keep to; by default the modality's.
 
     Source: Johnson et al. 2016 and Zhu et al., *Unpaired image-to-image translation*, ICCV 2017, section 7.2, as SDA
-    (Ge et al. 2020) and so MTCD take it; with a sigmoid as in SDA's public code. Biases before normalisation, which do
+    (Ge et al. 2020) and so MTCD take it; with a sigmoid as in SDA's public code. Biases before normalization, which do
     nothing, are left out: 11,372,931 parameters instead of 11,378,179 for three channels to three.
     """
     given = modality(target)

@@ -22,7 +22,7 @@ def tsm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str
         dropout: before the classifier.
         placement: ``residual`` (the skip path sees its own frame) or ``block`` (in place). Without any shift
             this is ``tsn``.
-        part: one ``part``-th of the channels is moved from either neighbour.
+        part: one ``part``-th of the channels is moved from either neighbor.
 
     Any number of frames works, also one; the paper uses 8 or 16 of 224 x 224 pixels.
 

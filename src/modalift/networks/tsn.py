@@ -27,7 +27,7 @@ def tsn(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str
     Raises:
         ModaliftError: an unknown backbone, or a width that leaves no channel.
 
-    Source: Wang et al., "Temporal segment networks: Towards good practices for deep action recognition", ECCV 2016, with
+    Source: Wang et al., "Temporal segment networks: Toward good practices for deep action recognition", ECCV 2016, with
     the average as consensus and a ResNet in place of BN-Inception, as in the public code of TSM.
 
     Example:

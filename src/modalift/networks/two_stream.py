@@ -54,7 +54,7 @@ def two_stream(prepare: Prepare, *, classes: int, frames: int, size: int, sensor
     .. math:: z = \frac1N \sum_k \left( W\, \mathrm{drop}(\overline{f(y_k)}) + b \right)
 
     where :math:`y_k` are the N pictures or stacks of a clip, :math:`f` is a ResNet and the bar the mean over height and
-    width. A recogniser reads one sensor, so that the two streams are two networks: train one on ``rgb`` and one on ``flow``
+    width. A recognizer reads one sensor, so that the two streams are two networks: train one on ``rgb`` and one on ``flow``
     (ten frames of horizontal and vertical displacement are one input of 20 channels). They are fused where both are
     evaluated, by the mean of their probabilities; nothing is fused here.
 

@@ -280,7 +280,7 @@ def _change(tensor: Tensor, wanted: Tensor, net: Network) -> tuple[Tensor, str]:
 def _adapt_input(weight: Tensor, net: Network, channels: int) -> tuple[Tensor, str]:
     """The first convolution's weights for another number of channels, and what was done.
 
-    One channel gets the sum over the file's channels (a grey picture then gives what its copy in every channel gave);
+    One channel gets the sum over the file's channels (a gray picture then gives what its copy in every channel gave);
     other numbers, also those of stacked frames, get their mean, repeated. Motion channels begin at zero, so that the
     network computes what the file did until training moves them.
     """

@@ -118,10 +118,10 @@ def _answer(p: Predictions, clip: str, classes: Sequence[str]) -> tuple[str, flo
 
 
 def tone(frames: NDArray[Any], kind: Modality) -> Pictures:
-    """Readings ``(T, H, W, C)`` in the sensor's unit as colours ``(T, H, W, 3)``.
+    """Readings ``(T, H, W, C)`` in the sensor's unit as colors ``(T, H, W, 3)``.
 
-    Colour clips stay as they were recorded. Depth and thermal are stretched over the clip's own range (1st to 99th
-    percentile) and coloured: bright is near, or warm; places without a reading stay dark. Flow shows direction as hue.
+    Color clips stay as they were recorded. Depth and thermal are stretched over the clip's own range (1st to 99th
+    percentile) and colored: bright is near, or warm; places without a reading stay dark. Flow shows direction as hue.
     """
     x = frames.astype(np.float32)
     if kind.name == "flow" and x.shape[-1] == 2:
@@ -129,19 +129,19 @@ def tone(frames: NDArray[Any], kind: Modality) -> Pictures:
     if x.shape[-1] == 3 and kind.dtype == "uint8":
         return frames.astype(np.uint8)
     valid = np.ones(x.shape[:3], bool) if kind.invalid is None else x[..., 0] != kind.invalid
-    grey = x.max(-1) if x.shape[-1] > 1 else x[..., 0]
+    gray = x.max(-1) if x.shape[-1] > 1 else x[..., 0]
     if kind.invalid is not None and 0 < valid.mean() < _CUT_OUT:
         rows, columns = _square(np.asarray(valid.any(0)))
-        grey, valid = grey[:, rows, columns], valid[:, rows, columns]
-    colours = _MAPS.get(kind.name)
-    if colours is None and kind.dtype == "uint8":  # a camera without colour: as it was recorded
-        return np.repeat(grey[..., None].astype(np.uint8), 3, -1)
-    low, high = np.percentile(grey[valid], [1, 99]) if valid.any() else (0.0, 1.0)
-    share = np.clip((grey - low) / max(float(high - low), 1e-6), 0, 1)
+        gray, valid = gray[:, rows, columns], valid[:, rows, columns]
+    colors = _MAPS.get(kind.name)
+    if colors is None and kind.dtype == "uint8":  # a camera without color: as it was recorded
+        return np.repeat(gray[..., None].astype(np.uint8), 3, -1)
+    low, high = np.percentile(gray[valid], [1, 99]) if valid.any() else (0.0, 1.0)
+    share = np.clip((gray - low) / max(float(high - low), 1e-6), 0, 1)
     if kind.name == "depth":
         share = 0.12 + 0.88 * (1 - share)
     level = (255 * share).astype(np.uint8)
-    out = np.stack([cv2.applyColorMap(f, colours if colours is not None else cv2.COLORMAP_CIVIDIS)[..., ::-1]
+    out = np.stack([cv2.applyColorMap(f, colors if colors is not None else cv2.COLORMAP_CIVIDIS)[..., ::-1]
                     for f in level])
     out[~valid] = _SCREEN
     return out.astype(np.uint8)
@@ -185,13 +185,13 @@ def draw_signal(values: NDArray[Any], kind: Modality, frames: int, height: int) 
 def _sticks(joints: NDArray[np.float32], chosen: NDArray[Any], height: int) -> Pictures:
     bones, upwards = skeleton(joints)
     xy = joints[..., :2].astype(np.float64)
-    centre = (xy.min((0, 1)) + xy.max((0, 1))) / 2
+    center = (xy.min((0, 1)) + xy.max((0, 1))) / 2
     if upwards:
-        xy, centre = xy * (1, -1), centre * (1, -1)
+        xy, center = xy * (1, -1), center * (1, -1)
     zoom = 0.86 * height / max(float(np.ptp(xy, axis=(0, 1)).max()), 1e-6)
     out = np.full((len(chosen), height, height, 3), _SCREEN, np.uint8)
     for picture, t in zip(out, chosen, strict=True):
-        at = np.round(((xy[t] - centre) * zoom + height / 2) * 16).astype(int)
+        at = np.round(((xy[t] - center) * zoom + height / 2) * 16).astype(int)
         for a, b in bones:
             cv2.line(picture, at[a].tolist(), at[b].tolist(), (69, 196, 180), 2, cv2.LINE_AA, 4)
         for point in at:
@@ -226,7 +226,7 @@ def skeleton(joints: NDArray[Any]) -> tuple[list[tuple[int, int]], bool]:
 
 def _traces(values: NDArray[np.float32], chosen: NDArray[Any], height: int) -> Pictures:
     wide, lanes = height * 3 // 2 // 16 * 16, min(values.shape[1], 6)
-    colours = [(69, 196, 180), (240, 146, 79), (143, 155, 255), (232, 121, 185), (205, 185, 74), (156, 163, 175)]
+    colors = [(69, 196, 180), (240, 146, 79), (143, 155, 255), (232, 121, 185), (205, 185, 74), (156, 163, 175)]
     low, high = values[:, :lanes].min(0), values[:, :lanes].max(0)
     share = (values[:, :lanes] - low) / np.maximum(high - low, 1e-6)
     lane = height / lanes
@@ -235,9 +235,9 @@ def _traces(values: NDArray[np.float32], chosen: NDArray[Any], height: int) -> P
     for picture, t in zip(out, chosen, strict=True):
         for k in range(lanes):
             points = np.round(np.stack([x, lane * (k + 0.9 - 0.8 * share[:, k])], -1) * 16).astype(np.int32)
-            ahead = tuple(round(0.3 * c) for c in colours[k])
+            ahead = tuple(round(0.3 * c) for c in colors[k])
             cv2.polylines(picture, [points], False, ahead, 1, cv2.LINE_AA, 4)
-            cv2.polylines(picture, [points[: t + 1]], False, colours[k], 1, cv2.LINE_AA, 4)
+            cv2.polylines(picture, [points[: t + 1]], False, colors[k], 1, cv2.LINE_AA, 4)
             cv2.circle(picture, points[t].tolist(), 34, (240, 236, 228), -1, cv2.LINE_AA, 4)
     return out
 
@@ -267,7 +267,7 @@ def clip(sample: Sample) -> str:
     answers = "".join(answer(n, c, p, label) for n, (c, p) in sample.get("answers", {}).items())
     shown = len(sample.get("views", {}))
     across = shown if 2 <= shown <= 4 else 3 if shown in (5, 6) else 4 if shown > 6 else 2
-    title = esc(label) if label is not None else '<span class="soft">not labelled</span>'
+    title = esc(label) if label is not None else '<span class="soft">not labeled</span>'
     return (f'<figure class="card clip"><h3>{title}</h3><figcaption>{esc(said)}</figcaption>'
             f'<div class="views" style="--c:{across}">{views}</div>{answers}</figure>')
 

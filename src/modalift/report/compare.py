@@ -253,7 +253,7 @@ def _forests(found: Mapping[str, Any]) -> str:
         gaps.append(Mark(r["name"], pair["difference"], inner, tone, note, main_interval(pair)[0]))
     return '<div class="wide">' + card("top-1", forest(each), "Bold: 95 % over clips. Faint: over subjects.") + card(
         f"difference to {found['baseline']}, in points", forest(gaps, zero=0.0, difference=True),
-        "Bold: 95 % over clips (or seeds). Faint: over subjects (and seeds); grey where it includes zero.") + "</div>"
+        "Bold: 95 % over clips (or seeds). Faint: over subjects (and seeds); gray where it includes zero.") + "</div>"
 
 
 def _p(p: float) -> str:

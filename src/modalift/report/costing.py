@@ -58,7 +58,7 @@ def read_extents(text: str) -> Extents:
 
 
 def card_of(name: str) -> Card:
-    """The card of a family; that of a plain colour video where its author gave none."""
+    """The card of a family; that of a plain color video where its author gave none."""
     return CARDS.get(name, Card("", "rgb", (3, 8, 224)))
 
 

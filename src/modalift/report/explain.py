@@ -116,7 +116,7 @@ def as_json(experiment: Experiment) -> dict[str, Any]:
         "notes": experiment.scheme.notes,
         "terms": {k: w for k, (w, _) in rehearse(experiment).items()},
         "train_clips": len(experiment.train),
-        "labelled": sum(r.label is not None for r in experiment.train),
+        "labeled": sum(r.label is not None for r in experiment.train),
         "macs_an_epoch": epoch_macs(experiment), "macs_in_all": own_macs(experiment),
     }
 
@@ -138,12 +138,12 @@ def render(experiment: Experiment) -> Group:
         for p in facts["parts"]:
             beside.add_row(p["name"], Text(p["made_of"]), f"{p['parameters']:,}")
         shown.append(beside)
-    lessons = RichTable(title="what is learnt", title_justify="left")
+    lessons = RichTable(title="what is learned", title_justify="left")
     for name in ("term", "weight", "who teaches whom"):
         lessons.add_column(name)
     for name, weight in facts["terms"].items():
         lessons.add_row(Text(name), f"{weight:g}" if weight else "logged only", who(name))
-    text = Text(f"{facts['train_clips']} training clips, {facts['labelled']} of them with a label; "
+    text = Text(f"{facts['train_clips']} training clips, {facts['labeled']} of them with a label; "
                 f"{recipe.optim.epochs} epochs cost {facts['macs_in_all'] / 1e12:.3g} tera multiply-accumulates"
                 " (a backward pass counted as two forward ones)")
     return Group(*shown, lessons, *(Text(f"note: {note}") for note in facts["notes"]), text)
@@ -157,7 +157,7 @@ def who(term: str) -> str:
         'teacher teaches student'
         >>> who("imitate/teacher+assistant>student")
         'teacher and assistant teach student'
-        >>> who("recognise/student")
+        >>> who("ce/student")
         'labels teach student'
     """
     _, _, roles = term.partition("/")

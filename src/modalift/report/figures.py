@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines, bars with whiskers, forests, heat maps, reliability. Colours come from the page."""
+"""Charts as inline SVG: lines, bars with whiskers, forests, heat maps, reliability. Colors come from the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_POINTS = 300
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its name, points, colour (1..6) and whether it is thin (raw readings) or dashed."""
+    """One curve: its name, points, color (1..6) and whether it is thin (raw readings) or dashed."""
 
     name: str
     x: Sequence[float]
@@ -26,7 +26,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """One estimate: what it is of, its value and interval, its colour, and a word beside it."""
+    """One estimate: what it is of, its value and interval, its color, and a word beside it."""
 
     name: str
     value: float | None

@@ -40,7 +40,7 @@ def look(clips: ClipSet, indices: Sequence[int], out: Path, *, epoch: int = 0, c
          prepare: Prepared | None = None) -> Path:
     """Draws clips as their networks receive them: a row for each view, a column for each of some frames.
 
-    Depth is coloured by distance with its holes hatched, 8-bit views are as they are, flow is coloured by direction,
+    Depth is colored by distance with its holes hatched, 8-bit views are as they are, flow is colored by direction,
     joints are figures and other signals are curves. The margin tells shapes, ranges and units.
 
     Args:
@@ -49,7 +49,7 @@ def look(clips: ClipSet, indices: Sequence[int], out: Path, *, epoch: int = 0, c
         out: the ``.png`` to write.
         epoch: whose random changes are shown.
         columns: at most so many frames of a clip, evenly spread.
-        prepare: also draw what this makes of each video (a network's normalisation), each channel in its own row.
+        prepare: also draw what this makes of each video (a network's normalization), each channel in its own row.
 
     Returns:
         ``out``.
@@ -153,18 +153,18 @@ def _cells(clip: Floats, valid: NDArray[np.bool_] | None, kind: Modality, chosen
 
 
 def _eight_bit(frame: Floats) -> Picture:
-    """``(C, H, W)`` grey levels: colour where there are three channels, else the first as grey."""
+    """``(C, H, W)`` gray levels: color where there are three channels, else the first as gray."""
     planes = frame[::-1] if len(frame) == 3 else np.repeat(frame[:1], 3, 0)
     return np.ascontiguousarray(planes.transpose(1, 2, 0)).astype(np.uint8)
 
 
 def _depth(frame: Floats, valid: NDArray[np.bool_], low: float, high: float) -> Picture:
-    """Distance in colours, near is bright; holes are hatched."""
+    """Distance in colors, near is bright; holes are hatched."""
     share = 1 - np.clip((frame - low) / max(high - low, 1e-6), 0, 1)
-    coloured = _enlarged(cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_VIRIDIS))
-    height, width = coloured.shape[:2]
+    colored = _enlarged(cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_VIRIDIS))
+    height, width = colored.shape[:2]
     solid = cv2.resize(valid.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
-    return np.where(solid[..., None], coloured, _hatched(height, width))
+    return np.where(solid[..., None], colored, _hatched(height, width))
 
 
 def _hatched(height: int, width: int) -> Picture:
@@ -182,7 +182,7 @@ def _vectors(frame: Floats, top: float) -> Picture:
 
 
 def _signed(frame: Floats, clip: Floats) -> Picture:
-    """Normalised values: blue below zero, red above, dark at zero, in units of the clip's 99th percentile."""
+    """Normalized values: blue below zero, red above, dark at zero, in units of the clip's 99th percentile."""
     top = max(float(np.percentile(np.abs(clip), 99)), 1e-6)
     share = np.clip(frame / top, -1, 1)
     up, down = np.clip(share, 0, 1), np.clip(-share, 0, 1)
@@ -199,11 +199,11 @@ def _figures(joints: Floats, chosen: NDArray[Any]) -> list[Picture]:
     """Joints ``(T, J, 3)`` seen from the front, with the paths that they came along since the last figure."""
     bones, upwards = skeleton(joints)
     flat = joints[..., :2].astype(np.float64)
-    centre = (flat.min((0, 1)) + flat.max((0, 1))) / 2
+    center = (flat.min((0, 1)) + flat.max((0, 1))) / 2
     if upwards:  # in the world, down in a picture
-        flat, centre = flat * (1, -1), centre * (1, -1)
+        flat, center = flat * (1, -1), center * (1, -1)
     zoom = 0.9 * _CELL / max(float(np.ptp(flat, axis=(0, 1)).max()), 1e-6)
-    at = np.round(((flat - centre) * zoom + _CELL / 2) * 16).astype(np.int32)
+    at = np.round(((flat - center) * zoom + _CELL / 2) * 16).astype(np.int32)
     cells, before = [], 0
     for t in chosen.tolist():
         cell = np.full((_CELL, _CELL, 3), _PAPER, np.uint8)
@@ -230,10 +230,10 @@ def _curves(values: Floats, width: int) -> Picture:
         y = lane * (k + 0.88 - 0.76 * (values[:, k] - low) / max(high - low, 1e-6))
         points = np.round(np.stack([x, y], -1) * 16).astype(np.int32)
         cv2.line(picture, (0, round(lane * (k + 1)) - 1), (width, round(lane * (k + 1)) - 1), _LINE, 1)
-        colour = _CURVES[k % len(_CURVES)]
-        cv2.polylines(picture, [points], False, colour, 1, cv2.LINE_AA, 4)
+        color = _CURVES[k % len(_CURVES)]
+        cv2.polylines(picture, [points], False, color, 1, cv2.LINE_AA, 4)
         for point in points:
-            cv2.circle(picture, point.tolist(), 24, colour, -1, cv2.LINE_AA, 4)
+            cv2.circle(picture, point.tolist(), 24, color, -1, cv2.LINE_AA, 4)
     return picture
 
 
@@ -255,8 +255,8 @@ def _compose(strips: Sequence[str | tuple[Words, list[Picture]]], head: str) -> 
             cv2.line(sheet, (0, y + 6), (width, y + 6), _LINE, 1)
             _write(sheet, strip, (12, y + 31), _INK, 0.54)
         else:
-            for k, (line, colour) in enumerate(strip[0]):
-                _write(sheet, line, (12, y + 16 + k * _LINE_HEIGHT), colour, 0.46 if colour == _INK else 0.38)
+            for k, (line, color) in enumerate(strip[0]):
+                _write(sheet, line, (12, y + 16 + k * _LINE_HEIGHT), color, 0.46 if color == _INK else 0.38)
             x = _GUTTER
             for cell in strip[1]:
                 sheet[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
@@ -265,7 +265,7 @@ def _compose(strips: Sequence[str | tuple[Words, list[Picture]]], head: str) -> 
     return sheet
 
 
-def _write(sheet: Picture, text: str, at: tuple[int, int], colour: tuple[int, int, int], size: float) -> None:
+def _write(sheet: Picture, text: str, at: tuple[int, int], color: tuple[int, int, int], size: float) -> None:
     """Text in the built-in font, which knows ASCII only."""
     plain = text.replace("°", "deg ").replace("µ", "u").encode("ascii", "replace").decode()
-    cv2.putText(sheet, plain, at, _FONT, size, colour, 1, cv2.LINE_AA)
+    cv2.putText(sheet, plain, at, _FONT, size, color, 1, cv2.LINE_AA)

@@ -152,8 +152,8 @@ def _results(record: Record, top: tuple[str, str] | None) -> str:
             over = m.get("intervals", {}).get("top1", {})
             rows.append((role, split, m["n"], pct(m["top1"]), span(over.get("clips")), span(over.get("subjects")),
                          pct(m.get("top5")), pct(m.get("mean_class")), pct(m.get("ece")), figure_of(m.get("nll"))))
-    unlabelled = sum(m.get("unlabelled", 0) for s in record.results.values() for m in s.values())
-    left = f" {unlabelled} clips without a label were left out." if unlabelled else ""
+    unlabeled = sum(m.get("unlabeled", 0) for s in record.results.values() for m in s.values())
+    left = f" {unlabeled} clips without a label were left out." if unlabeled else ""
     few = ("" if record.results[top[0]][top[1]]["intervals"]["top1"]["subjects"] else
            " All clips are of one subject, so nothing can be said about other people.")
     return html.table(("network", "split", "clips", "top-1", "over clips", "over subjects", "top-5", "mean class",
@@ -222,7 +222,7 @@ def _terms(record: Record) -> tuple[dict[str, float], dict[str, list[float]]]:
 
 
 def _roles(term: str) -> tuple[str, str]:
-    """Who teaches and who learns, from a term's name: ``graph/teacher>student``, ``recognise/student``."""
+    """Who teaches and who learns, from a term's name: ``graph/teacher>student``, ``ce/student``."""
     teacher, arrow, learner = term.partition("/")[2].partition(">")
     return (teacher.replace("+", " and "), learner) if arrow else ("labels", teacher or term)
 
@@ -237,12 +237,12 @@ def _recipe(record: Record) -> str:
         ("scheme", f"{scheme.get('name', '?')}{f' ({settings})' if settings else ''}"),
         ("data", f"{data.get('dataset', '?')}: {data.get('root', '?')}"),
         ("clip", f"{data.get('frames', '?')} frames of {data.get('size', '?')} px, {data.get('sampler', '?')}"),
-        ("optimiser", f"{optim.get('name', '?')}, rate {figure_of(optim.get('lr'))}, {optim.get('schedule', '?')}, batch"
+        ("optimizer", f"{optim.get('name', '?')}, rate {figure_of(optim.get('lr'))}, {optim.get('schedule', '?')}, batch"
                       f" {optim.get('batch', '?')}, {optim.get('epochs', '?')} epochs"),
         ("evaluation", f"views in time: {protocol.get('time_views', 1)}, crops: {protocol.get('crops', 1)}; the"
                        f" {protocol.get('select', 'last')} checkpoint ships"),
     ]
-    if (share := data.get("labelled", 1)) != 1:
+    if (share := data.get("labeled", 1)) != 1:
         entries.insert(2, ("labels", f"of {pct(share)} of the training clips"))
     if paper.get("title"):
         aim = f", which reports {figure_of(paper['value'])}" if paper.get("value") is not None else ""

@@ -35,7 +35,7 @@ class CRD(Scheme):
     .. math:: L = \mathrm{CE}(z^s, y) + w\, \big(L_{nce}(v^s; M^t) + L_{nce}(v^t; M^s)\big) + w_a\, L_{soft}
 
     where :math:`v = \mathrm{norm}(W \bar F)` embeds the mean of each network's deepest map in ``dim`` numbers, M are
-    memories of one embedding a clip and network, each moved towards the newest by (1 - ``momentum``), and
+    memories of one embedding a clip and network, each moved toward the newest by (1 - ``momentum``), and
     :func:`~modalift.losses.contrastive_representation` tells a clip's own pair from ``negatives`` others drawn from the
     memory. Labels are not used by it: clips without one teach as much.
 
@@ -50,7 +50,7 @@ class CRD(Scheme):
         momentum: how much of a memory stays.
 
     Source: Tian, Krishnan, Isola, *Contrastive representation distillation*, ICLR 2020, equations 10 to 19 and its public
-    code. The normalising constants are set by the first batch, as there; they are part of a checkpoint. The clips of a
+    code. The normalizing constants are set by the first batch, as there; they are part of a checkpoint. The clips of a
     step share the random offsets from which their negatives follow, so that a resumed run draws the same ones.
     """
 
@@ -93,7 +93,7 @@ class CRD(Scheme):
         self.fresh = [(rows, v_s.detach(), v_t.detach())] if self.training else []
         there = self.contrast(v_s, self.memory_t, rows, 0, progress.step)
         back = self.contrast(v_t, self.memory_s, rows, 1, progress.step)
-        terms = {"recognise/student": (1.0, label_loss(seen, batch)),
+        terms = {"ce/student": (1.0, label_loss(seen, batch)),
                  "contrast/teacher>student": (self.weight, average(there + back)),
                  "clips/teacher>student": (0.0, joint_count(rows))}
         if self.answers:

@@ -51,7 +51,7 @@ class Distill(Scheme):
 
     .. math:: L = \mathrm{CE}(z^s, y) + w\, L_{kd}(\text{student}, \text{teacher})
 
-    where the teacher reads its own sensor of the same event. Labels count for labelled clips, the teacher for every clip
+    where the teacher reads its own sensor of the same event. Labels count for labeled clips, the teacher for every clip
     that both sensors saw. :math:`L_{kd}` is one of
 
     - ``soft_target``: :math:`T^2\,\mathrm{KL}(p^t \| p^s)`, :func:`~modalift.losses.soft_target`;
@@ -117,19 +117,19 @@ class Distill(Scheme):
         taught = self.taught(own, shown, batch)
         if self.batch_relational:
             taught["clips"] = (0.0, joint_count(own.logits))
-        return {"recognise/student": (1.0, label_loss(seen, batch))} | {
+        return {"ce/student": (1.0, label_loss(seen, batch))} | {
             f"{what}/teacher>student": (self.weight * share, raw) for what, (share, raw) in taught.items()}
 
     def taught(self, own: Observation, shown: Observation, batch: Batch) -> Terms:
         """What the chosen loss compares, on the clips that both networks saw."""
         maps = [(own.maps[s], shown.maps[t]) for s, t in self.pairs]
-        labels, labelled = labels_of(own, batch)
+        labels, labeled = labels_of(own, batch)
         match self.loss:
             case "soft_target":
                 each = losses.soft_target(own.logits, shown.logits, self.temperature, per_sample=True)
                 return {"answers": (1.0, average(each))}
             case "decoupled":
-                known = torch.where(labelled, labels, shown.logits.argmax(1))
+                known = torch.where(labeled, labels, shown.logits.argmax(1))
                 each = losses.decoupled(own.logits, shown.logits, known, self.target, self.others, self.temperature,
                                         per_sample=True)
                 return {"answers": (1.0, average(each))}
@@ -149,7 +149,7 @@ class Distill(Scheme):
         distances = torch.stack([between(losses.relational_distance, *pair) for pair in maps]).sum()
         angles = torch.stack([between(losses.relational_angle, *pair) for pair in maps]).sum()
         plain = losses.soft_target(own.logits, shown.logits, 1.0, per_sample=True)
-        trusted = torch.where(labelled, losses.selective_weight(shown.logits, labels), torch.ones_like(plain))
+        trusted = torch.where(labeled, losses.selective_weight(shown.logits, labels), torch.ones_like(plain))
         return {"channels": (1.0, average(each)), "distances": (1.0, distances), "angles": (2.0, angles),
                 "answers": (1 / 60, average(plain)), "selected": (1 / 60, average(trusted * plain))}
 

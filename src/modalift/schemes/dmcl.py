@@ -36,7 +36,7 @@ class DMCL(Scheme):
     Source: Garcia, Bargal, Ablavsky, Morerio, Murino, Sclaroff, *Distillation multiple choice learning for multimodal action
     recognition*, WACV 2021; weights and temperature are the defaults of the authors' code (github.com/ncgarcia/DMCL). It
     has the cross-entropy with soft answers, whose gradient is that of the divergence. Deviations: where a clip has no label
-    its losses are unknown, and who wins is told by the batch's mean losses of labelled clips (the authors label every clip);
+    its losses are unknown, and who wins is told by the batch's mean losses of labeled clips (the authors label every clip);
     terms average over the clips that winner and loser both saw.
     """
 
@@ -58,10 +58,10 @@ class DMCL(Scheme):
         lowest = torch.stack([self.placed(losses[k], o, batch) for k, o in seen.items()]).amin(0)  # (B,) of the winners
         terms: Terms = {}
         for m, o in seen.items():
-            labels, labelled = labels_of(o, batch)
+            labels, labeled = labels_of(o, batch)
             each = F.cross_entropy(o.logits.float(), labels.clamp_min(0), reduction="none")
             won = losses[m] <= lowest[self.rows(o)]
-            terms[f"recognise/{m}"] = (1.0, average(torch.where(won, each, self.losers * each), labelled))
+            terms[f"ce/{m}"] = (1.0, average(torch.where(won, each, self.losers * each), labeled))
             terms[f"wins/{m}"] = (0.0, average(won.float()))
         for m in seen:
             for n in seen:
@@ -76,9 +76,9 @@ class DMCL(Scheme):
 
     def losses(self, seen: Observation, batch: Batch) -> Tensor:
         """How badly a network does on each clip that it saw, ``(N,)``, without gradient."""
-        labels, labelled = labels_of(seen, batch)
+        labels, labeled = labels_of(seen, batch)
         each = F.cross_entropy(seen.logits.detach().float(), labels.clamp_min(0), reduction="none")
-        return torch.where(labelled, each, joint_mean(each, labelled))
+        return torch.where(labeled, each, joint_mean(each, labeled))
 
     @staticmethod
     def rows(seen: Observation) -> Tensor:

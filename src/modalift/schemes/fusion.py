@@ -40,7 +40,7 @@ class Fused(Scheme):
     weights themselves.
     """
 
-    uses_unlabelled = False
+    uses_unlabeled = False
 
     def __init__(self, learners: Mapping[str, Recognizer], *, mode: Mode = "late", drop: float = 0.0, own: float = 1.0,
                  width: int = 256, bins: int = 4, dropout: float = 0.0) -> None:
@@ -73,9 +73,9 @@ class Fused(Scheme):
         features = [self.placed(self.head.pooled(o.maps[self.roles[k].last_stage]), o, batch) for k, o in seen.items()]
         answer = self.head(logits, features, self.kept(here))
         each = F.cross_entropy(answer.float(), batch.labels.clamp_min(0), reduction="none")
-        joined = average(each, batch.labelled & here.any(0))
+        joined = average(each, batch.labeled & here.any(0))
         return {f"fuse/{'+'.join(seen)}": (1.0, joined)} | {
-            f"recognise/{k}": (self.own, label_loss(o, batch)) for k, o in seen.items()}
+            f"ce/{k}": (self.own, label_loss(o, batch)) for k, o in seen.items()}
 
     def placed(self, values: Tensor, seen: Observation, batch: Batch) -> Tensor:
         """Values of the clips that a network saw, as rows of the whole batch; zeros for the others."""

@@ -18,7 +18,7 @@ from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, la
 
 @scheme("hallucination")
 class Hallucination(Scheme):
-    r"""Modality hallucination by generalised distillation: step 3 of the published four.
+    r"""Modality hallucination by generalized distillation: step 3 of the published four.
 
     .. math::
         L = (1 - \alpha) \big[(1 - \lambda)\, \mathrm{CE}(z^h, y) + \lambda\, \mathrm{KL}(p^t \| p^h)\big]
@@ -71,7 +71,7 @@ class Hallucination(Scheme):
         own, shown = common(seen, look(self.teacher, batch, [self.teacher.last_stage]))
         answers = soft_target(own.logits, shown.logits, self.temperature, per_sample=True) / self.temperature**2
         imagined, true = own.maps[self.student.last_stage], shown.maps[self.teacher.last_stage]
-        return {"recognise/student": (1.0, label_loss(seen, batch)),
+        return {"ce/student": (1.0, label_loss(seen, batch)),
                 "answers/teacher>student": (self.imitate, average(answers)),
                 "imagine/teacher>student": (self.near, average(self.distance(self.project(imagined), true)))}
 

@@ -31,7 +31,7 @@ class IdentityEncoder(Scheme):
     how many these were is logged.
     """
 
-    uses_unlabelled = False
+    uses_unlabeled = False
     batch_relational = "compares all pictures of a batch"
 
     def __init__(self, student: Recognizer, *, weight: float = 1.0, margin: float | None = 0.3, smoothing: float = 0.1) -> None:
@@ -47,11 +47,11 @@ class IdentityEncoder(Scheme):
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = watch(self.student, batch, [self.student.last_stage])
-        labels, labelled = labels_of(seen, batch)
-        feature = seen.maps[self.student.last_stage].flatten(2).mean(2)[labelled]
-        features, people = joint(feature), joint(labels[labelled])
+        labels, labeled = labels_of(seen, batch)
+        feature = seen.maps[self.student.last_stage].flatten(2).mean(2)[labeled]
+        features, people = joint(feature), joint(labels[labeled])
         term = average(seen.logits.sum(1) * 0.0)  # where nobody is known: zero, with a gradient of zero
         if len(people):
             term = term + batch_hard_triplet(features, people, self.margin)
-        return {"recognise/student": (1.0, label_loss(seen, batch, self.smoothing)),
+        return {"ce/student": (1.0, label_loss(seen, batch, self.smoothing)),
                 "triplet/student": (self.weight, term), "clips/student": (0.0, joint_count(feature))}

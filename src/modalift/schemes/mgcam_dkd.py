@@ -97,10 +97,10 @@ class GraphTaughtStudent(Scheme):
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = watch(self.student, batch, self.own if self.beta else ())
         own, shown = common(seen, look(self.teacher, batch, self.shown if self.beta else ()))
-        labels, labelled = labels_of(own, batch)
-        known = torch.where(labelled, labels, shown.logits.argmax(1))
+        labels, labeled = labels_of(own, batch)
+        known = torch.where(labeled, labels, shown.logits.argmax(1))
         answers = decoupled(own.logits, shown.logits, known, self.target, self.others, self.softness, per_sample=True)  # (7)
-        terms: Terms = {"recognise/student": (1.0, label_loss(seen, batch)),
+        terms: Terms = {"ce/student": (1.0, label_loss(seen, batch)),
                         "answers/teacher>student": (self.alpha, average(answers))}
         if not self.beta:
             return terms

@@ -1,4 +1,4 @@
-"""MSD: depth is a picture that the colour network must be able to draw."""
+"""MSD: depth is a picture that the color network must be able to draw."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Decoder(nn.Module):
 
 @scheme("msd")
 class MSD(Scheme):
-    r"""Multi-scale decoders: recognise, and draw the depth picture from a shallow and from the deepest map.
+    r"""Multi-scale decoders: recognize, and draw the depth picture from a shallow and from the deepest map.
 
     .. math:: L = w_c\, \mathrm{CE}(z, y) + w_l\, \overline{(\hat D_l - D)^2} + w_g\, \overline{(\hat D_g - D\!\downarrow)^2}
 
@@ -50,10 +50,10 @@ class MSD(Scheme):
     asked. The decoders stay at home; drawing needs no labels.
 
     Args:
-        student: the network that learns and ships (the paper: colour; TSN, TSM, TEA or ACTION-Net on ResNet-50).
+        student: the network that learns and ships (the paper: color; TSN, TSM, TEA or ACTION-Net on ResNet-50).
         target: the view to draw.
         classify, shallow, deep: :math:`w_c, w_l, w_g`.
-        near, far: the target's readings that become 0 and 1, in its own unit (millimetres of depth; 0 and 255 for a grey
+        near, far: the target's readings that become 0 and 1, in its own unit (millimeters of depth; 0 and 255 for a gray
             picture); what lies outside is clipped.
         nearer: draw the silhouette of what is nearer than this instead (the ablation of Table VIII); 0: do not. Nearer is
             below where ``near`` is below ``far``, and above where near is bright.
@@ -96,7 +96,7 @@ class MSD(Scheme):
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = watch(self.student, batch, self.stages)
         classify, shallow, deep = self.weights
-        terms = {"recognise/student": (classify, label_loss(seen, batch))}  # equation 6
+        terms = {"ce/student": (classify, label_loss(seen, batch))}  # equation 6
         for name, stage, decoder, weight in (("local", self.stages[0], self.local, shallow),  # equation 4
                                              ("global", self.stages[1], self.wide, deep)):  # equation 5
             terms[f"{name}/{self.target}>student"] = (weight, self.drawn(seen, stage, decoder, batch))

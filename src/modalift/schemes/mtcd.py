@@ -1,4 +1,4 @@
-"""MTCD: infrared teaches dark colour, through an assistant that sees colour translated to infrared."""
+"""MTCD: infrared teaches dark color, through an assistant that sees color translated to infrared."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class MTCD(Scheme):
     :math:`F_{fusion} = (F_T + F_A)/2`. Targets are detached, so each term moves one network. Teaching needs no labels.
 
     Args:
-        student: reads colour; ships, with its converter.
+        student: reads color; ships, with its converter.
         teacher: reads infrared; trained by its labels, with its own converter, then frozen.
-        assistant: reads the pseudo-infrared view that the translator made of the colour view. Without one the teacher
+        assistant: reads the pseudo-infrared view that the translator made of the color view. Without one the teacher
             alone teaches (the second row of Table 4; the first is ``single``).
         alpha, beta: :math:`\alpha, \beta`.
         pull: weight of the teacher's term for the assistant; the paper prints none.
@@ -82,14 +82,14 @@ class MTCD(Scheme):
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen, shown = self.seen("student", batch, watch), self.seen("teacher", batch, look)
-        terms = {"recognise/student": (1.0, label_loss(seen, batch)),
+        terms = {"ce/student": (1.0, label_loss(seen, batch)),
                  "imitate/teacher>student": (self.beta, self.distance(seen, shown))}  # equation 5
         if self.assistant is None:
             return terms
         learns = "assistant" not in self.frozen_roles
         helped = self.seen("assistant", batch, watch if learns else look)
         if learns:
-            terms["recognise/assistant"] = (1.0, label_loss(helped, batch))
+            terms["ce/assistant"] = (1.0, label_loss(helped, batch))
             terms["imitate/teacher>assistant"] = (self.pull, self.distance(helped, shown))  # 6
         if self.guide == "assistant":
             terms["imitate/assistant>student"] = (self.alpha, self.distance(seen, helped))

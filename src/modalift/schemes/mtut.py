@@ -42,7 +42,7 @@ class MTUT(Scheme):
             never that of :math:`\ell^n`.
 
     Source: Abavisani, Joze, Patel, CVPR 2019, equations 1-4. Where a clip has no label its losses are unknown; its
-    focal weight is then that of the batch: from the mean losses of the labelled clips that both networks saw.
+    focal weight is then that of the batch: from the mean losses of the labeled clips that both networks saw.
     """
 
     def __init__(self, learners: Mapping[str, Recognizer], *, weight: float = 0.05, focus: float = 2.0,
@@ -68,7 +68,7 @@ class MTUT(Scheme):
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = {k: watch(net, batch, [self.stages[k]]) for k, net in self.roles.items()}
-        terms: Terms = {f"recognise/{k}": (1.0, label_loss(o, batch)) for k, o in seen.items()}
+        terms: Terms = {f"ce/{k}": (1.0, label_loss(o, batch)) for k, o in seen.items()}
         begins = min(self.alone * progress.epochs, progress.epochs - (self.alone < 1))  # the last epoch at the latest
         weight = self.weight if progress.epoch >= begins else 0.0
         for m in seen:
@@ -89,8 +89,8 @@ class MTUT(Scheme):
         """Equation 3 for each clip ``(B,)``; see the class for clips without a label."""
         if not self.focal:
             return torch.ones(len(own), device=own.logits.device)
-        labels, labelled = labels_of(own, batch)
+        labels, labeled = labels_of(own, batch)
         mine, theirs = (F.cross_entropy(o.logits.float(), labels.clamp_min(0), reduction="none") for o in (own, other))
         each = focal_weight(mine, theirs, self.focus, limit=self.limit, rho_grad=self.rho_grad)
-        joint = focal_weight(joint_mean(mine, labelled), joint_mean(theirs, labelled), self.focus, limit=self.limit)
-        return torch.where(labelled, each, joint)
+        joint = focal_weight(joint_mean(mine, labeled), joint_mean(theirs, labeled), self.focus, limit=self.limit)
+        return torch.where(labeled, each, joint)

@@ -13,7 +13,7 @@ from modalift.networks.joint_norm import JointBatchNorm
 
 
 class Projection(nn.Module):
-    """A pointwise convolution and a batch normalisation, ``(B, C, T, H, W)`` to ``(B, C', T, H, W)``.
+    """A pointwise convolution and a batch normalization, ``(B, C, T, H, W)`` to ``(B, C', T, H, W)``.
 
     It stands on the side that learns: a transform that learns on the other side could make both maps zero. It is trained
     with the student and stays at home. No clip at all passes through as no clip.
@@ -27,7 +27,7 @@ class Projection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x.transpose(1, 2).flatten(0, 1))  # frames: twice as quick as the same convolution of clips
-        # A single number a channel has no deviation; without a clip there is nothing to normalise at all.
+        # A single number a channel has no deviation; without a clip there is nothing to normalize at all.
         if isinstance(self.bn, JointBatchNorm) or y.numel() > y.shape[1]:
             y = self.bn(y)
         else:

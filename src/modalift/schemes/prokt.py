@@ -42,7 +42,7 @@ class ProKT(Scheme):
         labels: weight of the student's own labels; the paper's student sees none.
         temperature: of both divergences; the paper's is 1.
         blank: whether the teacher's classifier begins at zero, without an opinion; None: that of a teacher which is new does,
-            one that comes trained keeps what it knows. (New: none of its normalisations has counted a batch, and it was not
+            one that comes trained keeps what it knows. (New: none of its normalizations has counted a batch, and it was not
             read from a run.) ``modalift explain`` says which.
 
     Each side is an update of its own (``optim.updates.teacher``, ``optim.updates.student``).
@@ -87,18 +87,18 @@ class ProKT(Scheme):
         if progress.update in ("teacher", "all"):
             path = watch(self.teacher, batch)
             mine, theirs = common(path, look(self.student, batch))
-            terms["recognise/teacher"] = (1 - self.near, label_loss(path, batch))
+            terms["ce/teacher"] = (1 - self.near, label_loss(path, batch))
             terms["near/student>teacher"] = (self.near, average(soft_target(mine.logits, theirs.logits, self.temperature,
                                                                             per_sample=True)))
         if progress.update in ("student", "all"):
             seen = watch(self.student, batch)
             own, shown = common(seen, look(self.teacher, batch))
-            terms["recognise/student"] = (self.labels, label_loss(seen, batch))
+            terms["ce/student"] = (self.labels, label_loss(seen, batch))
             terms["follow/teacher>student"] = (1.0, average(soft_target(own.logits, shown.logits, self.temperature,
                                                                         per_sample=True)))
         return terms
 
 
 def new(net: Recognizer) -> bool:
-    """Whether a network is as it was built: what a run wrote comes in evaluation mode, and normalisations count batches."""
+    """Whether a network is as it was built: what a run wrote comes in evaluation mode, and normalizations count batches."""
     return net.training and not any(bool(b) for k, b in net.named_buffers() if k.endswith("num_batches_tracked"))

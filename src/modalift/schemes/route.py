@@ -16,7 +16,7 @@ from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, la
 
 @scheme("route")
 class Route(Scheme):
-    r"""Route-constrained optimisation.
+    r"""Route-constrained optimization.
 
     .. math:: L_{student} = \mathrm{CE}(z^s, y) + w\, T^2\, \mathrm{KL}\big(p^{t(k)} \| p^s\big), \qquad
               L_{teacher} = \mathrm{CE}(z^t, y)
@@ -63,5 +63,5 @@ class Route(Scheme):
         seen, path = watch(self.student, batch), watch(self.teacher, batch)
         own, shown = common(seen, look(self.anchor, batch))
         each = soft_target(own.logits, shown.logits, self.temperature, per_sample=True)
-        return {"recognise/student": (1.0, label_loss(seen, batch)), "recognise/teacher": (1.0, label_loss(path, batch)),
+        return {"ce/student": (1.0, label_loss(seen, batch)), "ce/teacher": (1.0, label_loss(path, batch)),
                 "follow/anchor>student": (self.weight, average(each) * (self.reached > 0))}

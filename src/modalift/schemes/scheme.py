@@ -23,7 +23,7 @@ from modalift.networks.joint_norm import JointBatchNorm
 from modalift.registry import Registry
 
 #: Term name -> (weight, raw scalar). ``sum(weight * raw)`` is the loss, the raw values are the log. A name says what
-#: is compared and who teaches whom: ``graph/teacher>student``, ``imitate/teacher+assistant>student``; ``recognise/student``
+#: is compared and who teaches whom: ``graph/teacher>student``, ``imitate/teacher+assistant>student``; ``ce/student``
 #: for a term of labels.
 Terms = dict[str, tuple[float, Tensor]]
 
@@ -41,7 +41,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Update:
-    """One optimiser's share of a step.
+    """One optimizer's share of a step.
 
     Attributes:
         name: what a recipe's ``optim.updates`` calls it, and ``Progress.update`` while it runs.
@@ -62,7 +62,7 @@ class Scheme(nn.Module):
     #: Roles whose networks must come trained (their ``init`` names a run) and never move.
     frozen_roles: tuple[str, ...] = ()
     #: Whether clips without a label teach anything here; where not, they are left out of training.
-    uses_unlabelled: bool = True
+    uses_unlabeled: bool = True
     #: Whether labels teach each student as they do in `single`; where not (ProKT's sees none), a scheme says so.
     labels_teach: bool = True
     #: Whether parameters rest in some phases: without a gradient, so that neither decay nor momentum moves them.
@@ -132,7 +132,7 @@ class Scheme(nn.Module):
         """Called once before training, with the training table (memory banks, class counts)."""
 
     def after_step(self, batch: Batch) -> None:
-        """Called after each optimiser step (momentum, banks)."""
+        """Called after each optimizer step (momentum, banks)."""
 
     def train(self, mode: bool = True) -> Scheme:
         super().train(mode)
@@ -195,7 +195,7 @@ def look(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observati
 
 @contextmanager
 def still(net: nn.Module) -> Iterator[None]:
-    """While it lasts a network normalises as ever, but moves copies of its running statistics.
+    """While it lasts a network normalizes as ever, but moves copies of its running statistics.
 
     Copies, because a graph that is still to be walked back may hold the statistics themselves.
     """
@@ -222,10 +222,10 @@ def common(one: Observation, other: Observation) -> tuple[Observation, Observati
 
 
 def labels_of(seen: Observation, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Labels and the labelled mask of the clips that an observation holds."""
+    """Labels and the labeled mask of the clips that an observation holds."""
     if seen.rows is None:
-        return batch.labels, batch.labelled
-    return batch.labels[seen.rows], batch.labelled[seen.rows]
+        return batch.labels, batch.labeled
+    return batch.labels[seen.rows], batch.labeled[seen.rows]
 
 
 def average(values: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -290,10 +290,10 @@ def joint_mean(values: Tensor, keep: Tensor) -> Tensor:
 
 
 def label_loss(seen: Observation, batch: Batch, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of the labelled clips that the network saw, averaged over them."""
-    labels, labelled = labels_of(seen, batch)
+    """Cross-entropy of the labeled clips that the network saw, averaged over them."""
+    labels, labeled = labels_of(seen, batch)
     each = F.cross_entropy(seen.logits.float(), labels.clamp_min(0), reduction="none", label_smoothing=smoothing)
-    return average(each, labelled)
+    return average(each, labeled)
 
 
 def total(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:

@@ -15,7 +15,7 @@ from modalift.schemes.scheme import Progress, Terms, label_loss, scheme, watch
 
 @scheme("segmentation_lstm")
 class SegmentationLSTM(MSD):
-    r"""An encoder that has learnt to draw the binarised depth feeds a recurrent network.
+    r"""An encoder that has learned to draw the binarized depth feeds a recurrent network.
 
     .. math::
         L = \overline{(\hat D - [D < d_0])^2} \ \text{at first}, \qquad L = \mathrm{CE}(z, y) \ \text{after that}
@@ -72,6 +72,6 @@ class SegmentationLSTM(MSD):
             seen.logits = self.student.head(seen.maps[self.student.last_stage].detach())
             self.student.backbone.train(self.training)
         with torch.set_grad_enabled(not drawing and torch.is_grad_enabled()):
-            recognised = label_loss(seen, batch)
-        return {"recognise/student": (0.0 if drawing else 1.0, recognised),
+            recognized = label_loss(seen, batch)
+        return {"ce/student": (0.0 if drawing else 1.0, recognized),
                 f"draw/{self.target}>student": (1.0 if drawing else 0.0, drawn)}

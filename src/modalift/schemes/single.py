@@ -19,7 +19,7 @@ class Single(Scheme):
         smoothing: label smoothing in [0, 1): the cheapest control that a teacher has to beat.
     """
 
-    uses_unlabelled = False
+    uses_unlabeled = False
 
     def __init__(self, student: Recognizer, *, smoothing: float = 0.0) -> None:
         super().__init__()
@@ -30,4 +30,4 @@ class Single(Scheme):
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = watch(self.student, batch)
-        return {"recognise/student": (1.0, label_loss(seen, batch, self.smoothing))}
+        return {"ce/student": (1.0, label_loss(seen, batch, self.smoothing))}

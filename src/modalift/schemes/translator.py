@@ -52,7 +52,7 @@ class Translation(Scheme):
 
     Source: MTCD, section 4.1; Ge et al., *Structured domain adaptation*, 2020, with the weights of its public code; Zhu et
     al., ICCV 2017; Isola et al., CVPR 2017. Deviations: the paired mode, which MTCD's "paired supervision" may mean; the
-    least-squares judge where pix2pix has cross-entropy; instance instead of batch normalisation and a residual generator
+    least-squares judge where pix2pix has cross-entropy; instance instead of batch normalization and a residual generator
     there too; weights on the person; pictures for the judge are made anew after the generators' step.
     """
 
@@ -199,7 +199,7 @@ class Translation(Scheme):
         return terms
 
     def relation(self, made: Tensor | None, a: Tensor, identities: Tensor) -> tuple[Tensor, int]:
-        """:math:`L_{rc}` over the labelled clips of all processes, zero where there are none; and how many these were."""
+        """:math:`L_{rc}` over the labeled clips of all processes, zero where there are none; and how many these were."""
         before, after = self.source_encoder, self.target_encoder
         assert before is not None
         assert after is not None
@@ -227,5 +227,5 @@ def seen(batch: Batch, *views: str) -> Tensor:
 
 
 def embed(net: Recognizer, clip: Tensor) -> Tensor:
-    """What a recogniser's deepest map says of each clip on average, ``(B, C)``."""
+    """What a recognizer's deepest map says of each clip on average, ``(B, C)``."""
     return net.observe(clip, [net.last_stage]).maps[net.last_stage].flatten(2).mean(2)
