@@ -18,7 +18,7 @@ import torch
 
 from modalift import networks
 from modalift.engine.logs import add
-from modalift.engine.optim import Plateau, factor, optimizer, set_rate
+from modalift.engine.optim import Plateau, build_optimizer, factor, set_rate
 from modalift.engine.run import environment
 from modalift.engine.state import State
 from modalift.modalities import Batch
@@ -32,7 +32,7 @@ def checkpoint(name: str, **options: object) -> tuple[float, float]:
     """Median seconds and megabytes of a checkpoint of a network and its AdamW."""
     net = networks.build(name, classes=27, view="depth", **options)  # type: ignore[arg-type]
     scheme, section = build("single", {"student": net}), OptimSection()
-    optimizer = optimizer(section, scheme, scheme.updates()[0])
+    optimizer = build_optimizer(section, scheme, scheme.updates()[0])
     for p in net.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()
@@ -50,7 +50,7 @@ def steps(rounds: int = 30) -> tuple[float, float]:
     """Median CPU seconds of the loop's step and of the plainest one, alternating, on a tiny network."""
     net = networks.build("small", classes=4, view="depth", frames=4, size=16, width=8)
     scheme, section = build("single", {"student": net}), OptimSection()
-    optimizer = optimizer(section, scheme, scheme.updates()[0])
+    optimizer = build_optimizer(section, scheme, scheme.updates()[0])
     yes = torch.ones(4, dtype=torch.bool)
     batch = Batch({"depth": torch.rand(4, 1, 4, 16, 16) * 3000}, {}, {"depth": yes}, torch.arange(4), yes, torch.arange(4))
     sums: dict[str, float] = {}

@@ -322,7 +322,7 @@ def test_signal_noise_is_in_shares_of_each_channel():
 
 
 @pytest.mark.parametrize(("field", "value"), [
-    ("crop", "center"), ("scale", (1.0,)), ("scale", (1.2, 0.8)), ("scale", (0.0, 1.0)), ("scale", 1.0),
+    ("crop", "centre"), ("scale", (1.0,)), ("scale", (1.2, 0.8)), ("scale", (0.0, 1.0)), ("scale", 1.0),
     ("scales", (1, "x")), ("rotate", -5), ("flip", 1.5), ("speed", (0, 1)), ("warp", 1.0), ("noise", -1),
     ("hue", "0.1"), ("vertical", 3), ("aspect", (0.1, 1))])
 def test_a_wrong_range_is_named_in_one_line(field, value):

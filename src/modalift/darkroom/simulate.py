@@ -36,7 +36,9 @@ VERSION = 1
 #: Views that can be written, and the modality of each.
 VIEWS = {"rgb": "rgb", "rgb_day": "rgb", "depth": "depth", "nir": "nir", "thermal": "thermal", "pose": "pose"}
 #: Views of one space see the same pixels: color by night and by day; depth and near-infrared.
-SPACES = {"rgb": "color", "rgb_day": "color", "depth": "depth", "nir": "depth", "thermal": "thermal", "pose": ""}
+# The name of a space seeds its draws of augmentation: another spelling would train other networks from the same seed.
+_COLOR = "colour"
+SPACES = {"rgb": _COLOR, "rgb_day": _COLOR, "depth": "depth", "nir": "depth", "thermal": "thermal", "pose": ""}
 #: Seconds of an exposure.
 EXPOSURE = 1 / 30
 #: Illuminance of the daylight clips in lux: a lit room, an overcast day.
@@ -179,7 +181,7 @@ def render(settings: Settings, planned: Plan) -> Clip:
     noise = {v: np.random.default_rng([settings.seed, 2, planned.index, i]) for i, v in enumerate(VIEWS)}
     videos: dict[str, NDArray[Any]] = {}
     for name, camera in cameras.items():
-        if not [v for v in views if SPACES[v] == {"rgb": "color"}.get(name, name)]:
+        if not [v for v in views if SPACES[v] == {"rgb": _COLOR}.get(name, name)]:
             continue
         scene = backdrop(camera, place)
         hits = rasterize(camera, camera.into(cast.start), camera.into(cast.end), cast.radius, scene.depth)

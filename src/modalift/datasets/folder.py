@@ -22,7 +22,8 @@ from modalift.loading import reading
 from modalift.modalities import Row, Table, Track, build_table
 
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
-UNLABELED = "unlabeled"
+#: Class folders of clips without a label, in either spelling.
+UNLABELED = ("unlabeled", "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _table(root: Path, found: list[_Found], modalities: Mapping[str, str], space
             raise ModaliftError(f"{root}: there is no view '{view}' - {nearest(view, views)}")
     kinds = {view: view_modality(view, modalities.get(view)) for view in views}
     space_of = {view: "+".join(group) for group in spaces for view in group}
-    order = list(classes) if classes else sorted({f.label for f in found} - {UNLABELED}, key=reading.natural)
+    order = list(classes) if classes else sorted({f.label for f in found} - {*UNLABELED}, key=reading.natural)
     clips: dict[tuple[str, str, str], dict[str, Track]] = {}
     for f in found:
         tracks = clips.setdefault((f.split, f.label, f.clip), {})
@@ -106,9 +107,9 @@ def _table(root: Path, found: list[_Found], modalities: Mapping[str, str], space
         tracks[f.view] = Track(f.path, rate=rate, space=space_of.get(f.view, ""))
     rows = []
     for (split, label, clip), tracks in clips.items():
-        if label != UNLABELED and label not in order:
+        if label not in UNLABELED and label not in order:
             raise ModaliftError(f"{root}: class folder '{label}' is not among `classes` - {nearest(label, order)}")
-        rows.append(Row("/".join(p for p in (split, label, clip) if p), None if label == UNLABELED
+        rows.append(Row("/".join(p for p in (split, label, clip) if p), None if label in UNLABELED
                         else order.index(label), subject_of(clip), split_of(split or "train", clip), tracks))
     rows = assign_subjects(str(root), rows, test_subjects, val_subjects)
     kinds = {v: with_channels(v, kind, (r.tracks[v] for r in rows if v in r.tracks)) for v, kind in kinds.items()}

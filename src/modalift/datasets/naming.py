@@ -12,7 +12,7 @@ from modalift.modalities import MODALITIES, Modality, Row, Track
 
 _SPLITS = {"train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val",
            "dev": "val", "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
-_ALIASES = {"color": "rgb", "color": "rgb", "gray": "gray", "ir": "nir", "infrared": "nir", "skeleton": "pose",
+_ALIASES = {"color": "rgb", "colour": "rgb", "gray": "gray", "grey": "gray", "ir": "nir", "infrared": "nir", "skeleton": "pose",
             "joints": "pose", "inertial": "imu", "optical_flow": "flow"}
 _SUBJECT = re.compile(r"^(?:s|subj|subject|p|person)[-]?\d+$", re.IGNORECASE)
 

@@ -17,11 +17,11 @@ from modalift.engine.logs import Logs, add, means, progress_bar, say
 from modalift.engine.optim import (
     MovingAverage,
     Plateau,
+    build_optimizer,
     check_updates,
     clip_each,
     factor,
     only,
-    optimizer,
     section_of,
     set_rate,
 )
@@ -59,7 +59,7 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     updates = {u.name: u for u in scheme.updates()}
     check_updates(optim, updates)
     own = {name: section_of(optim, name) for name in updates}
-    optimizers = {name: optimizer(own[name], scheme, u) for name, u in updates.items()}
+    optimizers = {name: build_optimizer(own[name], scheme, u) for name, u in updates.items()}
     students = scheme.students
     state = State(scheme, optimizers, Plateau(optim), MovingAverage(students, optim.ema) if optim.ema else None,
                   torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16"),

@@ -26,7 +26,7 @@ def check_updates(section: OptimSection, updates: Iterable[str]) -> None:
             raise ModaliftError(f"unknown key 'optim.updates.{name}' - {nearest(name, updates)}")
 
 
-def optimizer(section: OptimSection, scheme: Scheme, update: Update) -> torch.optim.Optimizer:
+def build_optimizer(section: OptimSection, scheme: Scheme, update: Update) -> torch.optim.Optimizer:
     """The optimizer of one update: one parameter group a member, so that each network is clipped by itself.
 
     Biases and normalization are decayed like everything else: that is what the four papers' SGD did.
