@@ -18,6 +18,7 @@ import av
 import cv2
 import numpy as np
 
+from modalift.engine.processor import hardware
 from modalift.loading import reading
 from modalift.loading.cache import build_cache
 from modalift.modalities import Row, Table, Track, build_table, modality
@@ -92,8 +93,8 @@ def main() -> None:
                              f" | {spent:.2f} |")
             print("\n".join(lines[-1 - len(codecs):]), flush=True)
     text = (f"# The frame cache\n\n{options.clips} clips of {FRAMES} frames: H.264 456x256, and FFV1 depth 320x240. CPU"
-            f" milliseconds, median of {options.rounds} rounds; `python benchmarks/cache.py`.\n\n" + "\n".join(lines)
-            + "\n")
+            f" milliseconds, median of {options.rounds} rounds; `python benchmarks/cache.py`.\n\n{hardware()}\n\n"
+            + "\n".join(lines) + "\n")
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(text, encoding="utf-8")
     print(f"written to {RESULT}")

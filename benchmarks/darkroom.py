@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from modalift.darkroom import VIEWS, simulate
+from modalift.engine.processor import hardware
 
 RESULT = Path(__file__).parent / "results" / "darkroom.md"
 CASES: dict[str, tuple[int, int, tuple[str, ...]]] = {
@@ -30,17 +31,6 @@ CASES: dict[str, tuple[int, int, tuple[str, ...]]] = {
     "all sensors, 112 px": (112, 16, tuple(VIEWS)),
     "all sensors, 64 px, 32 frames": (64, 32, tuple(VIEWS)),
 }
-
-
-def processor() -> str:
-    """The CPU's name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def measure(clips: int, size: int, frames: int, views: tuple[str, ...], seed: int) -> tuple[float, float, int]:
@@ -77,7 +67,7 @@ Command: `{" ".join(["python benchmarks/darkroom.py", *sys.argv[1:]])}`
 {asked.repeats} repeats of {asked.clips} clips of 16 frames (32 where stated) with one process; rendering, sensor noise and
 encoding to files are all counted. The goal was 15 clips a second and core with all sensors at 64 pixels.
 
-Hardware: one core of {processor()} ({platform.machine()}), other work on the machine at the same time.
+{hardware()} One process; other work on the machine at the same time.
 Software: Python {platform.python_version()}, NumPy {np.__version__}, OpenCV {cv2.__version__}, PyAV {av.__version__}.
 """, encoding="utf-8")
 

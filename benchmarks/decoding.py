@@ -21,6 +21,7 @@ import av
 import cv2
 import numpy as np
 
+from modalift.engine.processor import hardware
 from modalift.loading import reading, video
 from modalift.modalities import Track, modality
 
@@ -126,6 +127,7 @@ def main() -> None:
                 print(lines[-1], flush=True)
     text = (f"# Reading {WANTED} random frames of {FRAMES}\n\nCPU milliseconds, one thread, median of {options.rounds}"
             f" rounds; `python benchmarks/decoding.py`. OpenCV has no 16-bit depth: its frames are 8-bit there.\n\n"
+            f"{hardware()}\n\n"
             + "\n".join(lines) + "\n")
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(text, encoding="utf-8")

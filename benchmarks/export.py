@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -23,6 +22,7 @@ import torch
 from modalift import networks
 from modalift.deploy.bundle import Bundle
 from modalift.deploy.export import export_onnx, probes
+from modalift.engine.processor import hardware
 from modalift.loading.framing import Framing
 
 #: Name -> options of networks.build: the network of the CPU, and the published one at a small and at its own size.
@@ -76,11 +76,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = {name: measure(options, asked.rounds, asked.threads, Path(folder)) for name, options in CASES.items()}
     if asked.json:
-        facts = {"torch": torch.__version__, "threads": asked.threads, "rounds": asked.rounds}
+        facts = {"hardware": hardware("fp32"), "rounds": asked.rounds}
         print(json.dumps({**facts, "cases": found}))
         return
-    print(f"torch {torch.__version__}, {platform.machine()}, {asked.threads} thread(s),"
-          f" medians of {asked.rounds} rounds\n")
+    print(f"{hardware('fp32')} Medians of {asked.rounds} rounds.\n")
     print("| network, one clip | eager, CPU ms | ONNX Runtime, CPU ms | times faster | difference of largest logit |")
     print("|---|---|---|---|---|")
     for name, f in found.items():

@@ -19,7 +19,7 @@ import torch
 from modalift import networks
 from modalift.engine.logs import add
 from modalift.engine.optim import Plateau, build_optimizer, factor, set_rate
-from modalift.engine.run import environment
+from modalift.engine.processor import hardware
 from modalift.engine.state import State
 from modalift.modalities import Batch
 from modalift.recipe import OptimSection
@@ -36,7 +36,7 @@ def checkpoint(name: str, **options: object) -> tuple[float, float]:
     for p in net.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()
-    state = State(scheme, {"all": optimizer}, Plateau(section), None, torch.amp.GradScaler("cpu", enabled=False), "x")
+    state = State(scheme, {"all": optimizer}, Plateau(section), None, torch.amp.GradScaler("cpu", enabled=False), "x", "fp32")
     with tempfile.TemporaryDirectory() as folder:
         path, times = Path(folder) / "last.pt", []
         for _ in range(7):
@@ -83,9 +83,8 @@ def steps(rounds: int = 30) -> tuple[float, float]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    machine = environment()
     lines = ["# What the loop costs", "", "Made by `python benchmarks/loop.py`.",
-             f"Hardware: {machine['processor']}; PyTorch {machine['torch']}; one thread, medians of 7 and 30 repeats.", "",
+             f"{hardware('fp32')} Medians of 7 and 30 repeats.", "",
              "| checkpoint of | MB | ms | share of 30 s |", "|---|---|---|---|"]
     for title, name, options in (("small", "small", {"frames": 16, "size": 48}),
                                  ("tsm ResNet-18", "tsm", {"backbone": "resnet18"}),

@@ -21,7 +21,8 @@ from modalift import datasets
 from modalift.derive import derive
 from modalift.engine import pictures
 from modalift.engine.evaluate import evaluate
-from modalift.engine.run import Run, environment
+from modalift.engine.processor import hardware
+from modalift.engine.run import Run
 from modalift.engine.ship import ship
 from modalift.engine.train import train
 from modalift.loading.cache import build_cache, open_cache
@@ -91,7 +92,6 @@ def contact_sheet(table: Table, to: Path, clips: int = 6, frames: int = 5, cell:
 
 def write(runs: dict[str, Run], folder: Path, found: dict[str, float], plain: dict[str, tuple[float, float, float]],
           epochs: int) -> None:
-    machine = environment()
     seconds = Run(folder / "translator").compute()["seconds"]
     lines = ["# MTCD with a translated view, on real recordings", "",
              "Made by `python benchmarks/mtcd_translated.py`: UTD-MHAD, official cross-subject split. Depth ships, the joints'"
@@ -104,7 +104,7 @@ def write(runs: dict[str, Run], folder: Path, found: dict[str, float], plain: di
              "| the joints' picture of the test clips, drawn from depth | PSNR, dB | SSIM | edges |", "|---|---|---|---|",
              *(f"| {name} | {a:.1f} | {b:.3f} | {c:.3f} |" for name, (a, b, c) in plain.items()),
              f"| the translator | {found['psnr']:.1f} | {found['ssim']:.3f} | {found['edges']:.3f} |", "",
-             f"Hardware: {machine['processor']}; PyTorch {machine['torch']}, bf16, one thread. Cost: multiply-accumulates of"
+             f"{hardware(runs=sorted(folder.rglob('environment.json')))} Cost: multiply-accumulates of"
              " the training, the teacher's included, the translator's not; seconds on a machine that did other work.", "",
              "| row of Table 4 | top-1 % | tera MACs | s |", "|---|---|---|---|"]
     for name in sorted(ROWS, key=lambda n: (n != "mtcd_teacher", n)):

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalift import networks
-from modalift.engine.run import environment
+from modalift.engine.processor import hardware
 from modalift.report import costing
 
 HERE = Path(__file__).resolve().parent
@@ -365,9 +365,8 @@ SECTIONS: dict[str, tuple[str, str, list[str], Callable[[str, int], list[list[st
 }
 
 
-def hardware(gpu: bool) -> str:
-    machine = environment()
-    return f"Hardware: {(gpu and machine['gpu']) or machine['processor']}; PyTorch {machine['torch']}."
+#: Section -> what its networks compute in.
+PRECISION = {"reference": "fp32", "families": "float32 and bf16", "compiled": "fp32", "gpu": "bf16"}
 
 
 def write_rows(section: str, rows: list[list[str]], to: Path) -> None:
@@ -377,7 +376,7 @@ def write_rows(section: str, rows: list[list[str]], to: Path) -> None:
     for part in (to.read_text() if to.is_file() else "").split("\n## ")[1:]:
         name, _, text = part.partition("\n")
         old[name] = text.strip()
-    machine = hardware(section == "gpu")
+    machine = hardware(PRECISION[section], on_gpu=section == "gpu")
     lines = old.get(title, "").splitlines() if machine in old.get(title, "") else []
     table = {line.split("|")[1].strip(): line for line in lines if line.startswith("|")}
     table = {k: v for k, v in table.items() if k not in (header[0], "---")}

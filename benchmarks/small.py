@@ -25,7 +25,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from modalift import darkroom, datasets, networks
-from modalift.engine.run import Run, environment
+from modalift.engine.processor import hardware
+from modalift.engine.run import Run
 from modalift.engine.study import Cell, run_cells, summary
 from modalift.errors import ModaliftError
 from modalift.loading.cache import build_cache
@@ -373,10 +374,9 @@ def earlier() -> str:
 
 def write(runs: Path, data: Path) -> Path:
     measured: dict[str, dict[str, float]] = json.loads((runs / "cost.json").read_text())
-    machine = environment()
     text = [
         "# Which `small`?", "", "Made by `python benchmarks/small.py`.", "",
-        f"Hardware: two x86 cores, busy with other work beside; one thread; PyTorch {machine['torch']}, bf16 in training.",
+        f"{hardware('bf16 in training, float32 in answers')} Other work on the machine at the same time.",
         "Milliseconds are CPU time a clip (1 x 16 x 48 x 48), medians, designs in alternation: of a training step of eight"
         " clips without the optimizer, and of one answer in float32.", "",
         "## Designs, on people held out of the training split", "",

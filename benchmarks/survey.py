@@ -19,7 +19,7 @@ from rich.console import Console
 
 from modalift import datasets
 from modalift.derive import derive
-from modalift.engine.run import environment
+from modalift.engine.processor import hardware
 from modalift.engine.statistics import Predictions
 from modalift.engine.study import Cell, run_cells
 from modalift.errors import ModaliftError
@@ -123,7 +123,6 @@ def figure(row: Row, share: str, folder: Path, data: Path, epochs: int) -> tuple
 
 
 def write(folder: Path, data: Path, epochs: int, clips: int) -> None:
-    machine = environment()
     figures = {row.title: [x for share in SHARES for x in figure(row, share, folder, data, epochs)] for row in (*HOME, *ROWS)}
     lacking = any("-" in cells for cells in figures.values())
     lines = ["# A survey of ways to teach", "",
@@ -132,7 +131,7 @@ def write(folder: Path, data: Path, epochs: int, clips: int) -> None:
              " clips, so two cells that differ by less than about four points do not differ. Methods run at their own"
              " published or usual weights; nothing was chosen here, except on a training subject the"
              " weight of soft targets and the phases of segmentation + LSTM. No claim follows from one seed.", "",
-             f"Hardware: {machine['processor']}; PyTorch {machine['torch']}, bf16, one thread. Cost: multiply-accumulates of"
+             f"{hardware(runs=sorted(folder.rglob('environment.json')))} Cost: multiply-accumulates of"
              " the training, its teachers' included; seconds on a machine that did other work beside.", "",
              *(["Unfinished: a dash is a cell not trained yet; the command goes on where it stopped.", ""] if lacking else []),
              "| method | all labels: top-1 % | tera MACs | s | a tenth: top-1 % | tera MACs | s |",

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from modalift import networks, schemes
 from modalift.engine.distribution import place
-from modalift.engine.run import environment
+from modalift.engine.processor import hardware
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
 from modalift.schemes import Progress, total
@@ -133,7 +133,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     lines = ["# What teaching costs beside the networks", "", "Made by `python benchmarks/teaching.py`.",
-             f"Hardware: {environment()['processor']}; PyTorch {torch.__version__}; one thread, CPU seconds, medians of"
+             f"{hardware('fp32')} CPU seconds, medians of"
              f" {given.rounds} rounds; batch {BATCH}, {FRAMES} x {SIZE} x {SIZE}, ResNet-50 teaches ResNet-18.", "",
              "| scheme | networks, s | its own terms, s | share of the step |", "|---|---|---|---|"]
     for row, (name, _) in ROWS.items():

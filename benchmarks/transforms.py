@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from modalift.engine.processor import hardware
 from modalift.loading.clips import Augment, ClipSet, Memory, collate
 from modalift.loading.framing import Framing
 from modalift.modalities import Modality, Row, Table, Track, build_table, modality
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     cv2.setNumThreads(0)
-    print(f"OpenCV {cv2.__version__}, NumPy {np.__version__}")
+    print(f"{hardware()} OpenCV {cv2.__version__}, NumPy {np.__version__}")
     for name, data, batch in (("depth 16 x 48 px, region valid, strong", small_depth(options.clips), 16),
                               ("rgb + depth + nir + flow, 16 x 224 px", four_sensors(max(1, options.clips // 12)), 2)):
         print(f"{name:40s} {milliseconds(data, options.rounds, batch):7.2f} ms a clip")

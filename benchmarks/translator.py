@@ -23,6 +23,7 @@ import torch
 
 from modalift.engine import pictures
 from modalift.engine.experiment import assemble
+from modalift.engine.processor import hardware
 from modalift.engine.run import Run
 from modalift.engine.train import train
 from modalift.loading.clips import ClipSet, loader
@@ -134,7 +135,8 @@ def main() -> None:
         if split == "test" and args.sheet:
             order = [*np.flatnonzero(night)[::3][:4], *np.flatnonzero(~night)[::8][:6]]
             contact_sheet(args.sheet, {"visible": rgb, "thermal": real, **made}, [int(i) for i in order])
-    print("\nCPU seconds:", {NAMES[k]: round(v) for k, v in spent.items()})
+    print(f"\n{hardware(runs=[run.environment for run in runs.values()])}")
+    print("CPU seconds:", {NAMES[k]: round(v) for k, v in spent.items()})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modalift.engine.run import environment
+from modalift.engine.processor import hardware
 from modalift.engine.statistics import Predictions, paired_seeds
 from modalift.engine.study import Cell, run_cells
 from modalift.report.terminal import percent, span
@@ -36,10 +36,9 @@ def main() -> None:
     def answers(name: str, role: str) -> list[Predictions]:
         return [Predictions.load(cells[name, s].run(given.runs).predictions(role, "test")) for s in range(given.seeds)]
 
-    machine = environment()
     lines = ["# UCL RGB-D gestures: labels only against MTUT and MSD", "",
              "Made by `python benchmarks/ucl_rgbd_gesture.py`: recipes in `recipes/ucl_rgbd_gesture`, scene split, 60 epochs.",
-             f"Hardware: {machine['processor']}, one thread a training; PyTorch {machine['torch']}, bf16.", "",
+             hardware(runs=[c.run(given.runs).environment for c in cells.values()]), "",
              "| what ships | labels only | each seed | taught | each seed | difference | 95 % over seeds"
              " | 95 % over subjects and seeds |", "|---|---|---|---|---|---|---|---|"]
     for title, single, recipe, role in ROWS:

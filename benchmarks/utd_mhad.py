@@ -21,7 +21,8 @@ from rich.console import Console
 from modalift import datasets
 from modalift.deploy.bundle import load
 from modalift.deploy.export import export_onnx
-from modalift.engine.run import Run, environment
+from modalift.engine.processor import hardware
+from modalift.engine.run import Run
 from modalift.engine.ship import ship
 from modalift.engine.statistics import Predictions, paired, paired_seeds
 from modalift.engine.study import Cell, run_cells
@@ -198,12 +199,11 @@ def shipped(runs: Path, data: Path) -> str:
 
 
 def write(runs: Path, data: Path, parts: Sequence[Part]) -> Path:
-    machine = environment()
     text = [
         "# UTD-MHAD: a pose network teaches a depth network", "",
         "Made by `python benchmarks/utd_mhad.py`; every cell is one `modalift train` of a recipe in `recipes/utd_mhad`, then"
         " one `modalift eval` on the test split.", "",
-        f"Hardware: {machine['processor']}, one thread a training, two trainings at a time; PyTorch {machine['torch']}, bf16."
+        f"{hardware(runs=sorted(runs.rglob('environment.json')))} Two trainings at a time."
         " Seconds are wall time on a machine that did other work beside; compare multiply-accumulates (MACs) instead.", "",
         "- `single_depth`: labels only. `matched_depth`: labels only for as many epochs as spend the multiply-accumulates of"
         " `distill_pose`, its teacher's training included. `distill_pose`: labels and the soft answers of a frozen pose network"

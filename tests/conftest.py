@@ -39,7 +39,7 @@ def recipe_file(tiny: Path, tmp_path: Path) -> Callable[..., Path]:
             "networks": networks or TINY_NETWORKS[scheme],
             "scheme": {"name": scheme},
             "optim": {"epochs": 2, "batch": 4, "lr": 3e-3},
-            "run": {"dir": str(tmp_path / "run"), "device": "cpu", "threads": 1},
+            "run": {"dir": str(tmp_path / "run"), "device": "cpu", "threads": 1, "precision": "fp32"},
         }
         for key, section in sections.items():
             tree[key] = {**tree.get(key, {}), **section}
@@ -61,6 +61,6 @@ def teacher(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"dataset": "csv", "root": str(tiny), "frames": 5, "size": 16},
         "networks": {"student": {"name": "signal", "view": "pose", "width": 8, "blocks": 1}},
         "scheme": {"name": "single"}, "optim": {"epochs": 2, "batch": 4, "lr": 3e-3},
-        "run": {"dir": str(folder), "device": "cpu"},
+        "run": {"dir": str(folder), "device": "cpu", "precision": "fp32"},
     }))
     return folder

@@ -12,6 +12,8 @@ import torch
 from modalift import datasets, networks, schemes
 from modalift.darkroom import simulate
 from modalift.deploy.bundle import load, save_bundle
+from modalift.engine.distribution import World
+from modalift.engine.precision import share_of_time
 from modalift.loading.clips import ClipSet, loader
 from modalift.loading.framing import Framing
 from modalift.modalities import Batch
@@ -328,6 +330,27 @@ def test_in_half_precision_it_teaches_nearly_the_same(case):
     near = torch.cat([g.flatten() for g in gradients(half).values()])
     far = torch.cat([theirs[k].flatten() for k in gradients(half)])
     assert torch.cosine_similarity(near, far, 0) > 0.93
+
+
+@every
+def test_measuring_a_step_leaves_no_trace(case):
+    """Weights, statistics, banks, pools and random state are as they were: the next step is that of a scheme not measured."""
+    measured, twin = scheme(case), scheme(case)
+    random = torch.get_rng_state()
+    assert 0 < share_of_time("bf16", measured, batch(), World(0, 1, torch.device("cpu"))) < 1000
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not gradients(measured)
+    assert [p.requires_grad for p in measured.parameters()] == [p.requires_grad for p in twin.parameters()]
+    for step in range(2):  # what a scheme remembers of one step shows in the next
+        for update in twin.updates():
+            terms, wanted = {}, {}
+            for made, found in ((measured, terms), (twin, wanted)):
+                torch.manual_seed(step)
+                found |= made(batch(seed=step), Progress(step=step, update=update.name))
+                total(found).backward()
+            assert {k: r.item() for k, (_, r) in terms.items()} == {k: r.item() for k, (_, r) in wanted.items()}
+    own = twin.state_dict()
+    assert all(torch.equal(v, own[k]) for k, v in measured.state_dict().items())
 
 
 @every

@@ -167,7 +167,7 @@ def run(tmp_path: Path) -> Path:
     recipe = parse_recipe({
         "data": {"dataset": "csv", "root": str(write_data(tmp_path / "data")), "frames": 4, "size": 12},
         "networks": {"student": {"name": "small", "view": "nir", "width": 4}},
-        "optim": {"epochs": 1, "batch": 6}, "run": {"dir": str(tmp_path / "run"), "device": "cpu"}})
+        "optim": {"epochs": 1, "batch": 6}, "run": {"dir": str(tmp_path / "run"), "device": "cpu", "precision": "fp32"}})
     return train(recipe).folder
 
 

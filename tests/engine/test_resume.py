@@ -70,7 +70,7 @@ def test_killed_in_the_middle_it_ends_as_if_nothing_had_happened(recipe_file, tm
 
 def _places(run: Path) -> list[tuple]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [(e["kind"], e["epoch"], e["step"], e["loss"]) for e in lines]
+    return [(e["kind"], e["epoch"], e["step"], e.get("loss")) for e in lines]
 
 
 def test_a_run_folder_of_another_recipe_is_refused(recipe_file, tmp_path):

@@ -60,7 +60,7 @@ def recipe(root: Path, folder: Path, scheme: str, networks: dict[str, Any], sett
                  "augment": {"shift": 0.1}},
         "networks": networks, "scheme": {"name": scheme, **settings},
         "optim": {"epochs": 3, "batch": 5, "lr": 3e-3, "ema": 0.9, "clip": 1.0, "schedule": "cosine", **optim},
-        "run": {"dir": str(folder), "device": "cpu", "threads": 1, "save_s": 1e-6},
+        "run": {"dir": str(folder), "device": "cpu", "threads": 1, "precision": "fp32", "save_s": 1e-6},
     })
 
 

@@ -254,7 +254,8 @@ def recipe(pairs: Path, tmp_path: Path, **scheme: object) -> Path:
                                        "ngf": 4}},
             "scheme": {"name": "translator", "ndf": 4, "layers": 2, **scheme},
             "optim": {"epochs": 2, "batch": 2, "lr": 2e-3, "betas": [0.5, 0.999], "schedule": "linear"},
-            "protocol": {"select": "best"}, "run": {"dir": str(tmp_path / "run"), "device": "cpu", "threads": 1}}
+            "protocol": {"select": "best"},
+            "run": {"dir": str(tmp_path / "run"), "device": "cpu", "threads": 1, "precision": "fp32"}}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path

@@ -71,10 +71,14 @@ class Experiment:
                                 " - lower one of them")
         return max(1, clips // per_step), per_step
 
-    def fingerprint(self) -> str:
-        """What must not change between a run and its resumption: everything but where and how it is computed."""
+    def fingerprint(self, precision: str) -> str:
+        """What must not change between a run and its resumption: everything but where and how it is computed.
+
+        Args:
+            precision: what it is computed in, which a recipe may leave to the machine.
+        """
         tree = self.recipe.model_dump(mode="json")
-        tree["run"] = {"seed": tree["run"]["seed"], "precision": tree["run"]["precision"]}
+        tree["run"] = {"seed": tree["run"]["seed"], "precision": precision}
         tree.pop("paper")
         for key in ("cache", "root"):
             tree["data"].pop(key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from modalift.engine.optim import (
     section_of,
     set_rate,
 )
+from modalift.engine.precision import computing, settle
 from modalift.engine.run import Run
 from modalift.engine.state import Saver, State
 from modalift.errors import ModaliftError
@@ -32,16 +32,14 @@ from modalift.loading.clips import loader
 from modalift.networks.joint_norm import synchronize
 from modalift.schemes import Progress, Terms, total
 
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def fit(experiment: Experiment, run: Run, console: Console | None = None) -> State:
     """Trains a scheme; goes on from the run's last checkpoint where there is one.
 
     On the CPU a run that was killed at any moment ends with the same weights, bit for bit, as one that was not:
     augmentation depends on (seed, epoch, clip) alone, the order of clips on (seed, epoch), the learning rate on the
-    place in training, and everything else is in the checkpoint. With another number of threads the last bits differ,
-    with another number of processes the order of samples alone is kept.
+    place in training, and everything else is in the checkpoint. It goes on in the precision that it began with. With
+    another number of threads the last bits differ, with another number of processes the order of samples alone is kept.
     """
     recipe, console = experiment.recipe, console or Console(stderr=True)
     optim, settings = recipe.optim, recipe.run
@@ -56,17 +54,20 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     clips = experiment.clips(train, scheme.needs(), augment=True)
     torch.manual_seed(settings.seed + 7919 * world.rank)  # dropout
     scheme.setup(train)
+    choice = settle(experiment, run, clips, world, console)
     updates = {u.name: u for u in scheme.updates()}
     check_updates(optim, updates)
     own = {name: section_of(optim, name) for name in updates}
     optimizers = {name: build_optimizer(own[name], scheme, u) for name, u in updates.items()}
     students = scheme.students
     state = State(scheme, optimizers, Plateau(optim), MovingAverage(students, optim.ema) if optim.ema else None,
-                  torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16"),
-                  experiment.fingerprint())
+                  torch.amp.GradScaler(world.device.type, enabled=choice.precision == "fp16"),
+                  experiment.fingerprint(choice.precision), choice.precision)
     if run.last.is_file():
         state.load(run.last)
     logs = Logs(run.folder, state.marks, tensorboard=settings.tensorboard, writes=world.chief)
+    if not state.step:
+        logs.write(choice.entry(world.device))
     idle = scheme.rests or len(updates) > 1
     model, (steps, per_step) = spread(scheme.train(), world, idle), experiment.steps(world.size)
     saver = Saver(run, state, logs, world, settings.save_s)
@@ -80,9 +81,8 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     def step(batch: Any, name: str, last: bool) -> Terms:
         """One update's forward and backward; ``last`` closes the accumulation."""
         where = Progress(state.epoch, optim.epochs, state.step, steps * optim.epochs, name)
-        half = HALF.get(settings.precision)
         with only(scheme, updates[name]):
-            with torch.autocast(world.device.type, half) if half else nullcontext():
+            with computing(choice.precision, world.device):
                 terms: Terms = model(batch, where)
             loss = total(terms)
             check(loss, terms, state, run)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +13,6 @@ import safetensors
 import safetensors.torch
 import torch
 
-import modalift
 from modalift import networks
 from modalift.errors import ModaliftError, nearest
 from modalift.files import read_json, write_beside
@@ -58,6 +55,11 @@ class Run:
     @property
     def results(self) -> Path:
         return self.folder / "results.json"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, hardware and precision with which it began; written before the first step, and then left."""
+        return self.folder / "environment.json"
 
     def network_file(self, role: str) -> Path:
         return self.folder / "networks" / f"{role}.safetensors"
@@ -166,23 +168,3 @@ def read_network(path: Path) -> Trained:
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModaliftError(f"{path}: its weights and its description do not fit ({str(error).splitlines()[0][:80]})"
                             " - remove it and train again") from None
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware, for whoever wants to reproduce a run."""
-    import numpy
-
-    return {
-        "modalift": modalift.__version__, "python": sys.version.split()[0], "torch": torch.__version__,
-        "numpy": numpy.__version__, "system": platform.platform(), "processor": _processor(),
-        "cores": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -25,7 +25,7 @@ def ship(run: Run, role: str, to: Path) -> dict[str, Any]:
     trained, recipe = run.trained(role), load_recipe(run.folder)
     measured = run.measured().get(role, {})
     advice = f"`modalift train {run.folder}` writes it"
-    environment = read_json(run.folder / "environment.json", dict, advice)
+    environment = read_json(run.environment, dict, advice)
     provenance = {
         "run": run.folder.name, "role": role, "scheme": recipe.scheme.name, "dataset": recipe.data.dataset,
         "recipe": _public(recipe), "training_macs": run.compute().get("training_macs"),

@@ -24,6 +24,7 @@ class State:
     """Weights, optimizers, averages, random states and the place in the data.
 
     Attributes:
+        precision: what is computed in.
         epoch, sample: how far training has come: whole epochs, and samples of the next one already used.
         step: optimizer steps so far.
         sums: running sums of this epoch's terms, for its log line.
@@ -32,9 +33,9 @@ class State:
     """
 
     def __init__(self, scheme: Scheme, optimizers: dict[str, torch.optim.Optimizer], plateau: Plateau,
-                 average: MovingAverage | None, scaler: torch.amp.GradScaler, fingerprint: str) -> None:
+                 average: MovingAverage | None, scaler: torch.amp.GradScaler, fingerprint: str, precision: str) -> None:
         self.scheme, self.optimizers, self.plateau = scheme, optimizers, plateau
-        self.average, self.scaler, self.fingerprint = average, scaler, fingerprint
+        self.average, self.scaler, self.fingerprint, self.precision = average, scaler, fingerprint, precision
         self.epoch = self.sample = self.step = 0
         self.seconds = 0.0
         self.sums: dict[str, float] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,16 @@ def study(recipes: Sequence[Path], folder: Path, *, seeds: int = 3, folds: int =
     return summary(cells, folder)
 
 
-def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, console: Console | None = None) -> None:
+def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, console: Console | None = None,
+              watch: Callable[[], None] | None = None) -> None:
     """Trains and evaluates cells in order, ``jobs`` at a time, each in a process of its own; skips finished ones.
+
+    Args:
+        cells: what to train; each one's run is a folder below ``folder``.
+        folder: where the runs are.
+        jobs: processes at a time.
+        console: gets a line for each cell that ends.
+        watch: called several times a second while cells are trained, to show how far their logs are.
 
     Raises:
         ModaliftError: a cell that failed, with its message; what was finished stays.
@@ -88,6 +96,8 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, console: Co
                 last = said[-1].removeprefix("error ") if said else "no message"
                 raise ModaliftError(f"study: {cell.run(folder).folder} failed: {last}")
             console.print(Text(f"{cell.run(folder).folder}: {time.perf_counter() - started:.0f} s, {len(waiting)} wait"))
+        if watch is not None:
+            watch()
         time.sleep(0.1)
 
 

@@ -14,7 +14,7 @@ from modalift.engine import joint
 from modalift.engine.distribution import join
 from modalift.engine.experiment import Experiment, assemble, origin
 from modalift.engine.fit import fit
-from modalift.engine.run import Run, environment, write_network
+from modalift.engine.run import Run, write_network
 from modalift.engine.state import State, read_checkpoint
 from modalift.errors import ModaliftError
 from modalift.files import write_text
@@ -41,7 +41,8 @@ def train(recipe: Recipe, console: Console | None = None) -> Run:
         return run
     experiment = assemble(recipe)
     if run.finished:
-        if run.compute()["fingerprint"] != experiment.fingerprint():
+        held, asked = run.compute(), recipe.run.precision
+        if held["fingerprint"] != experiment.fingerprint(held["precision"] if asked == "auto" else asked):
             raise ModaliftError(f"{run.folder}: holds the finished run of another recipe - give run.dir another folder")
         console.print(Text(f"{run.folder} is finished already"), soft_wrap=True)
         return run
@@ -54,7 +55,6 @@ def train(recipe: Recipe, console: Console | None = None) -> Run:
     chief = join(recipe.run.device).chief
     if chief:
         write_text(run.recipe, recipe.to_yaml())
-        write_text(run.folder / "environment.json", json.dumps(environment(), indent=1))
     state = fit(experiment, run, console)
     if chief:
         finish(experiment, run, state)
@@ -88,7 +88,7 @@ def finish(experiment: Experiment, run: Run, state: State) -> None:
     used = training_macs(experiment)
     content = {"training_macs": used, "own_macs": own_macs(experiment), "seconds": round(state.seconds, 2),
                "clips": len(experiment.train), "epochs": recipe.optim.epochs, "left_out": experiment.skip,
-               "fingerprint": experiment.fingerprint(), "trained_on": trained_on(experiment)}
+               "fingerprint": state.fingerprint, "precision": state.precision, "trained_on": trained_on(experiment)}
     for role, net in scheme.students.items():
         weights = state.average.of(role) if state.average else None
         write_network(run.network_file(role), net, experiment.framings[net.view], experiment.table.classes, weights, text)
