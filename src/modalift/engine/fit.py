@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 from torch import Tensor
 
 from modalift.engine.distribution import agree, join, leave, place, spread
@@ -24,8 +25,9 @@ from modalift.engine.optim import (
     section_of,
     set_rate,
 )
-from modalift.engine.precision import computing, settle
+from modalift.engine.precision import HALF, computing, settle
 from modalift.engine.run import Run
+from modalift.engine.selftest import safeguard
 from modalift.engine.state import Saver, State
 from modalift.errors import ModaliftError
 from modalift.loading.clips import loader
@@ -55,6 +57,10 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     torch.manual_seed(settings.seed + 7919 * world.rank)  # dropout
     scheme.setup(train)
     choice = settle(experiment, run, clips, world, console)
+    guarded = safeguard(scheme, world.device, HALF.get(choice.precision, torch.float32))
+    if guarded and world.chief:
+        console.print(Text(f"{len(guarded)} convolutions run in contiguous memory, since PyTorch computes them incorrectly on"
+                           f" this processor in channels-last memory: {', '.join(guarded)}"), soft_wrap=True)
     updates = {u.name: u for u in scheme.updates()}
     check_updates(optim, updates)
     own = {name: section_of(optim, name) for name in updates}

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from modalift.errors import ModaliftError, nearest
 from modalift.networks.fused import Operator, convolved, norm_relu_conv, norm_relu_pool, saves
 from modalift.networks.recognizer import Backbone, Stage
+from modalift.networks.skip import skip_convolution
 
 #: Where frames are mixed: nowhere (TSN), in front of each block's first convolution with the skip path left alone, or
 #: in front of the whole block, skip path included (the "in-place" shift of the paper, which loses spatial detail).
@@ -168,7 +169,7 @@ class Block(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Sequential | None = None
         if stride != 1 or channels_in != out:
-            self.downsample = nn.Sequential(nn.Conv2d(channels_in, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            self.downsample = nn.Sequential(skip_convolution(channels_in, out, stride), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor, frames: int, before: Tensor | None = None) -> Tensor:
         """Frames ``(B*T, C, H, W)`` to frames; ``before`` as in :func:`shift`."""

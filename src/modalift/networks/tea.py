@@ -16,6 +16,7 @@ from modalift.networks.fused import Operator, convolved, saves
 from modalift.networks.heads import MeanLogits
 from modalift.networks.recognizer import Prepare, Recognizer, wide
 from modalift.networks.resnet import Layout, Placement, ResNet
+from modalift.networks.skip import skip_convolution
 from modalift.networks.temporal import TemporalConv, change, pointwise, temporal_conv
 
 #: Groups of channels in a block.
@@ -152,7 +153,7 @@ class TeaBlock(nn.Module):
         self.downsample: nn.Sequential | None = None
         self.pool: nn.AvgPool2d | None = None
         if stride != 1 or channels_in != out:
-            self.downsample = nn.Sequential(nn.Conv2d(channels_in, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            self.downsample = nn.Sequential(skip_convolution(channels_in, out, stride), nn.BatchNorm2d(out))
             self.pool = nn.AvgPool2d(3, stride, 1)
 
     def forward(self, x: Tensor, frames: int, before: Tensor | None = None) -> Tensor:
