@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from modalift.networks import NETWORKS, Translator, options_of
+from modalift.networks import FAMILIES, NETWORKS, Translator, options_of
 from modalift.networks.cost import macs
 from modalift.networks.weights import formats_for
 from modalift.report import costing
@@ -95,7 +95,7 @@ def facts(name: str) -> str:
     """A family's clip, stages, options and files, as its code has them."""
     if name not in NETWORKS:
         return ""
-    card, clip = costing.card_of(name), costing.clip_of(name)
+    info, clip = FAMILIES[name], costing.clip_of(name)
     net = costing.make(name, 27, clip)
     stages = ", ".join(f"`{k}` {' x '.join(map(str, s.shape(clip.frames, clip.height, clip.width)))}"
                        for k, s in net.stages.items())
@@ -104,7 +104,7 @@ def facts(name: str) -> str:
     told = "" if isinstance(net, Translator) else " with 27 classes"
     least = f"{frames} x {pixels} x {pixels}" if pixels > 1 or frames > 1 else "one frame of one pixel"
     files = ", ".join(f for f in formats_for(name) if f != "modalift") or "none but its own"
-    return "\n".join([f"- Papers: {card.papers or 'none of the four'}. Clip: {clip}, "
+    return "\n".join([f"- Papers: {info.papers or 'none of the four'}. Clip: {clip}, "
                       f"{sum(p.numel() for p in net.parameters()):,} parameters and "
                       f"{macs(net, clip.frames, (clip.height, clip.width)):,} MACs{told}. Smallest clip: {least}.",
                       *([f"- Stages there (C x T x H x W): {stages}."] if stages else []), f"- Options: {options}.",

@@ -57,14 +57,14 @@ Step = Callable[[], object]
 
 def built(name: str, frames: int, size: int, **options: Any) -> nn.Module:
     """A family's network for a clip of these extents, or of its least ones; a signal's keeps its own clip."""
-    card = costing.card_of(name)
-    signal = card.clip[2] == 1
-    frames, size = (card.clip[1], 1) if signal else (frames, size)
-    net = networks.build(name, classes=CLASSES, view=card.view, channels=card.clip[0], frames=frames, size=size, **options)
+    info = networks.FAMILIES[name]
+    signal = info.clip[2] == 1
+    frames, size = (info.clip[1], 1) if signal else (frames, size)
+    net = networks.build(name, classes=CLASSES, view=info.view, channels=info.clip[0], frames=frames, size=size, **options)
     least = net.backbone.smallest
     if frames < least[0] or size < least[1]:
         frames, size = max(frames, least[0]), max(size, least[1])
-        net = networks.build(name, classes=CLASSES, view=card.view, channels=card.clip[0], frames=frames, size=size, **options)
+        net = networks.build(name, classes=CLASSES, view=info.view, channels=info.clip[0], frames=frames, size=size, **options)
     return net
 
 
@@ -293,7 +293,7 @@ def why_not_compiled() -> str | None:
 
 
 def on_gpu(name: str, rounds: int) -> list[list[str]]:
-    """Clips a second and peak memory at the card's clip: bf16, channels-last, compiled and eager."""
+    """Clips a second and peak memory at its paper's clip: bf16, channels-last, compiled and eager."""
     torch.backends.cudnn.benchmark = True
     clip_of, batch = costing.clip_of(name), 8
     cells = [name, str(clip_of).replace("x", " x ")]

@@ -30,7 +30,7 @@ from modalift.engine.run import Run
 from modalift.engine.study import Cell, run_cells, summary
 from modalift.errors import ModaliftError
 from modalift.loading.cache import build_cache
-from modalift.networks import Prepare, Recognizer, Stage, network
+from modalift.networks import NetworkSpec, Recognizer, Stage, network
 from modalift.networks.heads import spans
 from modalift.networks.resnet import Layout, ResNet, shift
 from modalift.report.terminal import percent, span
@@ -164,10 +164,9 @@ class TriedHead(nn.Module):
 
 
 @network("small_candidate", papers="Modalift's own", clip=(3, 16, 56))
-def small_candidate(prepare: Prepare, *, classes: int, frames: int, size: int, width: int = 16, blocks: int = 1,
-                    dropout: float = 0.3, bins: int = 4, part: int = 8, mixing: str = "shift", kind: str = "basic",
-                    squeeze: bool = False, pool: str = "mean", depth: int = 1, widths: str = "", strides: str = "1-2-2",
-                    stem: int = 2) -> Recognizer:
+def small_candidate(spec: NetworkSpec, *, width: int = 16, blocks: int = 1, dropout: float = 0.3, bins: int = 4, part: int = 8,
+                    mixing: str = "shift", kind: str = "basic", squeeze: bool = False, pool: str = "mean", depth: int = 1,
+                    widths: str = "", strides: str = "1-2-2", stem: int = 2) -> Recognizer:
     """`small` (to the same random weights) and the designs beside it.
 
     Args:
@@ -176,9 +175,9 @@ def small_candidate(prepare: Prepare, *, classes: int, frames: int, size: int, w
         widths, strides: channels and stride of each block, as ``64-128``; by default the usual doubling.
         stem: its stride, 2, or 4 with a kernel of 7; only with ``widths``.
     """
-    trunk = ResNet(prepare.out_channels, Layout((blocks,) * 3, small_stem=True), width, "residual", part)
+    trunk = ResNet(spec.prepared_channels, Layout((blocks,) * 3, small_stem=True), width, "residual", part)
     if widths:
-        _rebuild(trunk, prepare.out_channels, [int(w) for w in widths.split("-")], [int(s) for s in strides.split("-")], stem,
+        _rebuild(trunk, spec.prepared_channels, [int(w) for w in widths.split("-")], [int(s) for s in strides.split("-")], stem,
                  mixing, kind, squeeze, part)
     elif (mixing, kind, squeeze) != ("shift", "basic", False):
         inside = width
@@ -189,7 +188,7 @@ def small_candidate(prepare: Prepare, *, classes: int, frames: int, size: int, w
                 inside = width * 2**i
             setattr(trunk, f"layer{i + 1}", nn.Sequential(*stage))
         _begin(trunk)
-    return Recognizer(prepare, trunk, TriedHead(trunk.channels, classes, bins, dropout, pool, depth))
+    return Recognizer(spec, trunk, TriedHead(trunk.channels, spec.classes, bins, dropout, pool, depth))
 
 
 def _rebuild(trunk: ResNet, channels: int, widths: list[int], strides: list[int], stem: int, *make: Any) -> None:

@@ -65,9 +65,7 @@ class Held(Recognizer):
     """A network that hands out what another one made: maps and logits as leaves that take gradients."""
 
     def __init__(self, net: Recognizer, clip: Tensor, grad: bool) -> None:
-        super().__init__(net.prepare, net.backbone, net.head, net.neck)
-        self.view, self.modality, self.classes = net.view, net.modality, net.classes
-        self.channels, self.frames, self.size, self.config = net.channels, net.frames, net.size, net.config
+        super().__init__(net.spec, net.backbone, net.head)
         with torch.no_grad():
             self.held = net.observe(clip, list(net.stages))
         self.held.logits.requires_grad_(grad)
@@ -75,7 +73,7 @@ class Held(Recognizer):
             feature_map.requires_grad_(grad)
 
     def observe(self, clip: Tensor, stages: Collection[str] = ()) -> Observation:
-        return Observation(self.held.logits, {s: self.held.maps[s] for s in stages})
+        return Observation(self.held.logits, {s: self.held.maps[s] for s in stages}, self.held.indices)
 
 
 def clips() -> Batch:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -50,3 +53,12 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def discover(package: str) -> None:
+    """Imports every module of a package, in the order of their names, so that each registers what it adds.
+
+    A package calls it at the end of its ``__init__`` with its own name; a file that is put beside the others is found.
+    """
+    for name in sorted(module.name for module in pkgutil.iter_modules(sys.modules[package].__path__)):
+        importlib.import_module(f"{package}.{name}")

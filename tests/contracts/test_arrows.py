@@ -28,8 +28,12 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 
 def imports(path: Path) -> set[str]:
+    return named_in(ast.parse(path.read_text()))
+
+
+def named_in(tree: ast.Module) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -56,6 +60,26 @@ def test_imports_run_one_way(path):
             continue
         assert other != "cli", f"{path.name} imports the command line"
         assert allowed is None or other in allowed, f"{own} must not import {other} ({name})"
+
+
+def module_of(path: Path) -> str:
+    return ".".join(("modalift", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def test_no_circle():
+    """Imports at the top of files: none leads back to where it began, a package's ``__init__`` included."""
+    modules = {module_of(path): path for path in FILES}
+    leads: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        top = ast.Module([n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)], [])
+        leads[name] = {f if f in modules else f.rpartition(".")[0] for f in named_in(top)} & modules.keys() - {name}
+    while ends := {name for name, found in leads.items() if not found}:
+        leads = {name: found - ends for name, found in leads.items() if name not in ends}
+    assert not leads, "these import each other, or one that does"
+
+
+def test_no_import_stands_below_other_code():
+    assert not [p.name for p in FILES if "E402" in p.read_text()]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))

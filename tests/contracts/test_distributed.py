@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_schemes import CASES, END, batch, scheme
+from casting import CASES, END, batch, scheme
 
 from modalift.networks.joint_norm import synchronize
 from modalift.schemes import total
@@ -40,9 +35,8 @@ def lonely():
     return given
 
 
-#: Schemes that gather whole maps or vectors of all processes.
-GATHERING = [i for i, (name, settings) in enumerate(CASES)
-             if name in ("mgcam_dkd", "crd") or settings.get("loss") in ("similarity_preserving", "relational")]
+#: Cases that gather maps or vectors of all processes, of clips that joints take part in.
+GATHERING = [i for i, case in enumerate(CASES) if (made := scheme(case)).relates_batch and "pose" in made.needs()]
 
 
 def gradients_of(case, rows, together: bool, given=uneven):
@@ -79,7 +73,7 @@ def of_two(tmp_path_factory):
     return torch.load(out)
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{n}-{s}" for n, s in CASES])
+@pytest.mark.parametrize("number", range(len(CASES)), ids=map(str, CASES))
 def test_gradients_of_two_processes_are_those_of_the_joint_batch(of_two, number):
     same(of_two[number], gradients_of(CASES[number], torch.arange(WHOLE), together=False))
 
@@ -91,5 +85,9 @@ def test_a_process_whose_clips_the_teacher_did_not_see_takes_part(of_two, number
 
 def same(found, alone):
     assert found.keys() == alone.keys()
+    largest: dict[str, float] = {}
     for key, grad in alone.items():
-        torch.testing.assert_close(found[key], grad, rtol=2e-3, atol=2e-5 * max(1.0, float(grad.abs().max())), msg=key)
+        member = key.split(".")[0]
+        largest[member] = max(1.0, largest.get(member, 0.0), float(grad.abs().max()))
+    for key, grad in alone.items():  # what cancels out (a bias in front of a BatchNorm) is rounding of what is large
+        torch.testing.assert_close(found[key], grad, rtol=2e-3, atol=2e-5 * largest[key.split(".")[0]], msg=key)

@@ -9,6 +9,7 @@ import torch
 
 import modalift.networks as networks
 from modalift.errors import ModaliftError
+from modalift.modalities import modality
 from modalift.networks import Recognizer
 
 #: Small variants of every family; a family that is not named here is built with its defaults.
@@ -36,7 +37,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 #: Families whose logits do not depend on the order of the frames.
 TIMELESS = {"tsn", "two_stream", "vgg16"}
 #: Families that read signals (B, C, T, 1, 1) and not video.
-SIGNALS = {name for name, card in networks.CARDS.items() if card.view == "pose"}
+SIGNALS = {name for name in networks.FAMILIES if modality(networks.FAMILIES[name].view).kind == "signal"}
 CASES = [(name, options) for name in networks.NETWORKS if networks.has_classes(name) for options in VARIANTS.get(name, [{}])]
 every = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{n}-{i}" for i, (n, _) in enumerate(CASES)])
 

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import get_args
 
 import pytest
 import torch
+from casting import (
+    CASES,
+    CLASSES,
+    END,
+    FRAMES,
+    SIZE,
+    VIEWS,
+    batch,
+    is_signal,
+    moments,
+    network,
+    other_choices,
+    scheme,
+)
 
 from modalift import datasets, networks, schemes
 from modalift.darkroom import simulate
@@ -17,72 +30,22 @@ from modalift.engine.precision import share_of_time
 from modalift.loading.clips import ClipSet, loader
 from modalift.loading.framing import Framing
 from modalift.modalities import Batch
-from modalift.schemes import SCHEMES, Progress, Scheme, optional_roles_of, roles_of, total
-from modalift.schemes.distill import Loss
-
-CLASSES, FRAMES, SIZE = 4, 8, 32
-END = Progress(epoch=9, epochs=10)
-
-
-#: Settings under which a scheme is looked at; one without an entry, under its defaults.
-VARIANTS: dict[str, list[dict]] = {
-    "distill": [{"loss": name} for name in get_args(Loss)],
-    "mgcam_dkd": [{}, {"beta": 0.0}, {"projected": False}, {"temperature": 0.1, "sigma": 0.3, "residual": True}],
-    "mtcd": [{}, {"guide": "assistant"}],
-    "msd": [{"target": "thermal", "near": 0.0, "far": 40.0}],
-    "identity_encoder": [{"smoothing": 0.0}],
-    "translator": [{"layers": 2, "ndf": 8, "person": 2.0}, {"mode": "unpaired", "layers": 2, "ndf": 8, "pool": 0}],
-    "fusion": [{"mode": "late"}, {"mode": "mid"}],
-    "segmentation_lstm": [{"target": "thermal", "nearer": 25.0}],
-    "mtut": [{}, {"focal": False, "reduction": "mean"}],
-}
-CASES = [(name, settings) for name in SCHEMES for settings in VARIANTS.get(name, [{}])]
-
-
-def network(role: str, seed: int = 0) -> networks.Network:
-    """Depth learns, joints teach, thermal is translated to; dropout off, so that equal weights answer alike."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed + len(role))
-        if role in ("generator", "back"):
-            view, target = ("depth", "thermal") if role == "generator" else ("thermal", "depth")
-            return networks.build("translator", view=view, target=target, frames=FRAMES, size=SIZE, backbone="resnet_4", ngf=4)
-        if role in ("teacher", "pose"):
-            return networks.build("signal", classes=CLASSES, view="pose", channels=9, frames=FRAMES, dropout=0.0)
-        view = "thermal" if role in ("assistant", "target_encoder") else "depth"
-        return networks.build("small", classes=CLASSES, view=view, frames=FRAMES, size=SIZE, width=8, dropout=0.0)
-
-
-def scheme(case: tuple[str, dict], seed: int = 0) -> Scheme:
-    name, settings = case
-    named, more = roles_of(name)
-    optional = () if name == "translator" and "mode" not in settings else optional_roles_of(name)
-    roles = (*named, *optional, *(("depth", "pose") if more else ()))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return schemes.build(name, {r: network(r, seed) for r in roles}, settings).train()
-
-
-def batch(n: int = 6, seed: int = 0) -> Batch:
-    g = torch.Generator().manual_seed(seed)
-    depth = 2000 + 500 * torch.rand(n, 1, FRAMES, SIZE, SIZE, generator=g)
-    pose = torch.rand(n, 9, FRAMES, 1, 1, generator=g)
-    thermal = 20 + 10 * torch.rand(n, 1, FRAMES, SIZE, SIZE, generator=g)
-    yes = torch.ones(n, dtype=torch.bool)
-    clips = {"depth": depth, "pose": pose, "thermal": thermal}
-    return Batch(clips, {"depth": depth > 0}, {view: yes.clone() for view in clips}, torch.arange(n) % CLASSES, yes.clone(),
-                 torch.arange(n))
-
-
-def moments(made: Scheme) -> list[Progress]:
-    """When to look at a scheme: near the end of its training; where parameters rest in phases, in each of them."""
-    return [Progress(epoch=e, epochs=10) for e in (0, 5, 9)] if made.rests else [END]
+from modalift.schemes import SCHEMES, Progress, Scheme, settings_of, total
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {k: p.grad.clone() for k, p in module.named_parameters() if p.grad is not None}
 
 
-every = pytest.mark.parametrize("case", CASES, ids=[f"{n}-{'-'.join(map(str, s.values())) or 'plain'}" for n, s in CASES])
+every = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@pytest.mark.parametrize("name", list(SCHEMES))
+def test_every_scheme_is_tried_under_every_choice_of_its_settings(name):
+    mine = [case for case in CASES if case.name == name]
+    assert mine, f"{name} takes none of the casts"
+    for key, word in other_choices(name):
+        assert any(case.settings.get(key) == word for case in mine), f"no case has {key}={word}"
 
 
 @every
@@ -155,12 +118,14 @@ def test_reads_only_the_views_that_it_names(case):
 def test_without_teaching_a_student_learns_as_single_does(case):
     made = scheme(case)
     if not made.labels_teach:
-        pytest.skip(f"{case[0]} does not teach its student by labels alone")
+        pytest.skip(f"{case.name} does not teach its student by labels alone")
+    shared = settings_of("single").keys() & settings_of(case.name).keys()  # label smoothing, where a scheme has it
+    own = {key: case.settings.get(key, settings_of(case.name)[key]) for key in shared}
     terms = made(batch(), END)
     labels = {k: (w, r) for k, (w, r) in terms.items() if k.startswith("ce/")}
     total({k: (0.0 if k not in labels else w, r) for k, (w, r) in terms.items()}).backward()
     for role, student in made.students.items():
-        alone = schemes.build("single", {"student": copy.deepcopy(network(role))}).train()
+        alone = schemes.build("single", {"student": network(role, student.view)}, own).train()
         total(alone(batch(), END)).backward()
         mine, theirs = gradients(student), gradients(alone.roles["student"])
         assert mine.keys() == theirs.keys()
@@ -199,7 +164,7 @@ def test_a_sensor_that_some_clips_lack_still_teaches_the_others(case):
     """What sensors teach each other on a batch is what they teach on its clips that have them."""
     made, given = scheme(case), batch(8)
     for view in made.needs():  # as many of either, but not the same ones
-        lacking = torch.tensor([1, 5] if view == "depth" else [0, 4])
+        lacking = torch.tensor([1, 5] if view == min(made.needs()) else [0, 4])
         given.present[view][lacking], given.clips[view][lacking] = False, float("nan")
     taught = 0
     for moment in moments(made):
@@ -214,7 +179,7 @@ def test_a_sensor_that_some_clips_lack_still_teaches_the_others(case):
                 assert any(g.any() for g in gradients(names[learner]).values()), f"{key} teaches {learner} nothing"
             taught += 1
     assert taught or not any(">" in key for key in terms), "nothing is taught"
-    if case[1].get("mode") == "unpaired":
+    if not getattr(made, "paired", True):
         return  # each sensor's pictures count whether or not the other was there
     made.eval()  # otherwise statistics of the batch differ as clips do
     for moment in moments(made):
@@ -262,19 +227,17 @@ def test_saved_and_loaded_it_has_the_same_loss(case, tmp_path):
 
 @every
 def test_what_ships_has_the_same_weights_and_cost_under_every_scheme(case):
-    alone = network("student")
     for role, student in scheme(case).students.items():
-        if student.view != "depth" or not isinstance(student, networks.Recognizer):
-            continue
+        alone, size = network(role, *case.cast[role]), 1 if is_signal(student.view) else SIZE
         assert student.state_dict().keys() == alone.state_dict().keys(), role
-        assert networks.cost(student, FRAMES, SIZE) == networks.cost(alone, FRAMES, SIZE)
+        assert networks.cost(student, FRAMES, size) == networks.cost(alone, FRAMES, size)
 
 
 @every
 def test_what_ships_reads_one_sensor_and_answers_the_same_after_shipping(case, tmp_path):
     given = batch(2)
     for role, student in scheme(case).students.items():
-        framing = Framing(FRAMES, SIZE if student.view == "depth" else 1)
+        framing = Framing(FRAMES, 1 if is_signal(student.view) else SIZE)
         path = save_bundle(tmp_path / f"{role}.modalift", student.eval(), framing=framing,
                            classes=list("abcd")[: student.classes])
         home = load(path).net
@@ -286,20 +249,22 @@ def test_what_ships_reads_one_sensor_and_answers_the_same_after_shipping(case, t
 def simulated(tmp_path_factory) -> list[Batch]:
     """Simulated people who make one of four gestures: two batches of eight clips, with three of each person's joints."""
     folder = simulate(tmp_path_factory.mktemp("dark") / "clips", clips=40, size=SIZE, frames=FRAMES, train_subjects=4,
-                      test_share=0.0, modalities=("rgb", "depth", "thermal", "pose"))
+                      test_share=0.0, modalities=("rgb", "depth", "thermal", "nir", "pose"))
     table = datasets.open("darkroom", folder).where(lambda r: r.label < CLASSES)
-    framings = {"depth": Framing(FRAMES, SIZE), "thermal": Framing(FRAMES, SIZE), "pose": Framing(FRAMES, 1)}
+    framings = {view: Framing(FRAMES, SIZE) for view in ("depth", "thermal", "nir")} | {"pose": Framing(FRAMES, 1)}
     clips = ClipSet(table, framings, augment=None, seed=0)
     found = list(loader(clips, batch=8, shuffle=True, seed=0, epoch=0))
     for given in found:
-        given.clips["pose"] = given.clips["pose"][:, :9]
+        for view in ("pose", "imu"):
+            given.clips[view] = given.clips["pose"][:, : VIEWS[view]]
+            given.present[view] = given.present["pose"]
     return found
 
 
 @every
 def test_twenty_steps_lower_the_loss(case, simulated):
     made = scheme(case)
-    few = torch.arange(3 if case[0] == "translator" else 8)  # every frame is a picture
+    few = torch.arange(3 if any(gives for _, gives in case.cast.values()) else 8)  # to a translator every frame is a picture
     optimizer = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], lr=1e-3)
     losses = []
     for step in range(20):

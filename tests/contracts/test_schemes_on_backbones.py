@@ -5,33 +5,24 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from casting import CASES, END, Case, declared, moments, named_views
+from test_networks import SIGNALS, VARIANTS
 
 from modalift import networks, schemes
 from modalift.errors import ModaliftError
 from modalift.modalities import Batch
-from modalift.networks import CARDS, Recognizer, has_classes
-from modalift.schemes import Scheme, optional_roles_of, roles_of, total
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_networks import SIGNALS, VARIANTS
-from test_schemes import CASES, END, moments
+from modalift.networks import FAMILIES as KNOWN
+from modalift.networks import Recognizer, has_classes
+from modalift.schemes import Scheme, total
 
 CLASSES, CLIPS, FRAMES, SIZE = 4, 6, 4, 32
-FAMILIES = [name for name in CARDS if has_classes(name)]
-#: What stands at each side: view of a picture, view of a signal (with its channels).
-STUDENT, TEACHER, ASSISTANT = ("depth", "pose"), ("thermal", "pose"), ("nir", "imu")
+FAMILIES = [name for name in KNOWN if has_classes(name)]
+#: What the first, second and third network read: a camera, or a signal (with its channels) where the family reads signals.
+CAMERAS, SIGNAL_VIEWS = ("depth", "thermal", "nir"), ("pose", "pose", "imu")
 CHANNELS = {"pose": 9, "imu": 6}
-#: (scheme, who, family): what its error says.
-UNDEFINED = {
-    # The translator's encoders read the pictures that it makes, and joints are none.
-    ("translator", "student", "signal"): "networks.source_encoder reads 'pose'",
-    ("translator", "teacher", "signal"): "networks.target_encoder reads 'pose'",
-}
 
 
 #: Narrower than what is looked at alone: every scheme runs on it.
@@ -51,9 +42,9 @@ def built(family: str, view: str, frames: int, size: int) -> tuple[Recognizer, d
     return net, copy.deepcopy(net.state_dict())
 
 
-def recognizer(family: str, side: tuple[str, str], smallest: bool) -> Recognizer:
+def recognizer(family: str, camera: str, signal: str, smallest: bool) -> Recognizer:
     """A network as it was built: putting its weights back takes a tenth of the time of a copy."""
-    view = side[family in SIGNALS]
+    view = signal if family in SIGNALS else camera
     frames, size = built(family, view, FRAMES, SIZE)[0].backbone.smallest if smallest else (FRAMES, SIZE)
     net, begun = built(family, view, frames, size)
     with torch.no_grad():
@@ -73,30 +64,31 @@ def teacher_of(case: int, family: str) -> str:
 
 
 def assembled(number: int, family: str, smallest: bool = False) -> Scheme:
-    """The case over a student of this family, a teacher of another one and another sensor, an assistant of the student's."""
-    name, settings = CASES[number]
-    other = teacher_of(number, family)
-    named, more = roles_of(name)
-    cast = {}
-    for role in (*named, *optional_roles_of(name), *(("one", "other") if more else ())):
-        if role == "generator":
-            cast[role] = translator("depth", "thermal", SIZE)
-        elif role == "back":
-            cast[role] = translator("thermal", "depth", SIZE)
-        elif role == "assistant":
-            cast[role] = recognizer(family, ASSISTANT, smallest)
-        elif name == "translator":  # its judges set how small a picture may be
-            cast[role] = recognizer(*((family, STUDENT) if role == "source_encoder" else (other, TEACHER)), smallest=False)
-        else:
-            learns = role in ("student", "one")
-            cast[role] = recognizer(family if learns else other, STUDENT if learns else TEACHER, smallest)
+    """The case over a network of this family (its student), a teacher of another one and another sensor, and a third network
+    of the first one's. Beside translators the first reads what is translated, the second what comes out."""
+    case, other, cast = SHOWN[number], teacher_of(number, family), {}
+    cameras = [view for view in CAMERAS if view not in named_views(case.name, case.settings, CAMERAS)]
+    recognizers = [role for role, (_, gives) in case.cast.items() if not gives]
+    for role, (reads, gives) in case.cast.items():
+        if gives:
+            cast[role] = translator(reads, gives, SIZE)
+            continue
+        place = recognizers.index(role)
+        camera = reads if has_translator(case) else cameras[place % len(cameras)]
+        cast[role] = recognizer(other if place % 2 else family, camera, SIGNAL_VIEWS[place % 3],
+                                smallest and not has_translator(case))  # judges set how small a picture may be
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return schemes.build(name, cast, settings).train()
+        return schemes.build(case.name, cast, case.settings).train()
 
 
-#: Cases in which a recognizer takes part: all but the paired translator, whose networks are of another kind.
-TAUGHT = [i for i, (name, settings) in enumerate(CASES) if name != "translator" or settings.get("mode") == "unpaired"]
+def has_translator(case: Case) -> bool:
+    return any(gives for _, gives in case.cast.values())
+
+
+#: Cases that a scheme declares, and in which a recognizer takes part.
+SHOWN = [case for case in CASES
+         if case.settings in declared(case.name) and not all(gives for _, gives in case.cast.values())]
 
 
 def clips(made: Scheme) -> Batch:
@@ -107,8 +99,8 @@ def clips(made: Scheme) -> Batch:
     found, yes = {}, torch.ones(CLIPS, dtype=torch.bool)
     readers = {n.view: n for n in made.roles.values()}
     for view in sorted(made.needs()):
-        net, (low, span) = readers.get(view), ranges[view]
-        shape = (net.channels, net.frames, net.size, net.size) if net else (1, made.roles["student"].frames, SIZE, SIZE)
+        net, (low, span), student = readers.get(view), ranges[view], next(iter(made.roles.values()))
+        shape = (net.channels, net.frames, net.size, net.size) if net else (1, student.frames, SIZE, SIZE)
         found[view] = low + span * torch.rand(CLIPS, *shape, generator=g)
     valid = {"depth": found["depth"] > 0} if "depth" in found else {}
     return Batch(found, valid, {v: yes.clone() for v in found}, torch.arange(CLIPS) % CLASSES, yes.clone(), torch.arange(CLIPS))
@@ -157,15 +149,16 @@ def check(made: Scheme, terms: schemes.Terms) -> set[str]:
 
 
 every = pytest.mark.parametrize("family", FAMILIES)
-cases = pytest.mark.parametrize("number", TAUGHT, ids=[f"{n}-{'-'.join(map(str, s.values())) or 'plain'}"
-                                                       for n, s in map(CASES.__getitem__, TAUGHT)])
+cases = pytest.mark.parametrize("number", range(len(SHOWN)), ids=map(str, SHOWN))
 
 
 def refused(number: int, family: str) -> str:
-    """Why this case is not defined with this student, as its error says; empty where it is."""
-    name = CASES[number][0]
-    found = UNDEFINED.get((name, "student", family)), UNDEFINED.get((name, "teacher", teacher_of(number, family)))
-    return found[0] or found[1] or ""
+    """What the error says where a case is not defined with this family: joints are no picture that a translator makes."""
+    if not has_translator(SHOWN[number]):
+        return ""
+    roles = [role for role, (_, gives) in SHOWN[number].cast.items() if not gives]
+    sides = zip(roles, (family, teacher_of(number, family)), strict=False)
+    return next((f"networks.{role} reads 'pose'" for role, member in sides if member in SIGNALS), "")
 
 
 @cases

@@ -7,9 +7,8 @@ import tarfile
 import zlib
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+import sample_sysu_mm01
 
 from modalift import datasets
 from modalift.datasets.sysu_mm01 import matlab_numbers
@@ -19,26 +18,10 @@ from modalift.loading import reading
 LISTS = Path(__file__).resolve().parents[3] / "shared" / "lists" / "real-lists.tar.xz"
 
 
-def picture(path: Path, color: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).integers(0, 255, (24, 10, 3), dtype=np.uint8)
-    cv2.imwrite(str(path), noise if color else np.repeat(noise[..., :1], 3, 2))
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Persons 1, 2 train, 4 val, 6 test, 9 in no list; camera 6 never saw person 2."""
-    exp = tmp_path / "exp"
-    exp.mkdir()
-    (exp / "train_id.txt").write_bytes(b"1,2")
-    (exp / "val_id.txt").write_bytes(b"4")
-    (exp / "test_id.txt").write_bytes(b"6")
-    for camera in range(1, 7):
-        for person in (1, 2, 4, 6, 9):
-            for k in (1, 2):
-                if (camera, person) != (6, 2):
-                    picture(tmp_path / f"cam{camera}" / f"{person:04d}" / f"{k:04d}.jpg", camera not in (3, 6))
-    return tmp_path
+    sample_sysu_mm01.write(tmp_path / "data")
+    return tmp_path / "data"
 
 
 def test_a_picture_is_a_clip_of_its_cameras_sensor(root):

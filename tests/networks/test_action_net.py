@@ -203,7 +203,7 @@ def test_frozen_statistics_are_warned_of_once() -> None:
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"backbone": "resnet81"}, "did you mean 'resnet8'"), ({"width": 0.0}, "width=0"), ({"part": 1}, "part=1"),
+    ({"backbone": "resnet81"}, "did you mean 'resnet8'"), ({"width": 0.0}, "width = 0"), ({"part": 1}, "part = 1"),
 ])
 def test_it_refuses_what_makes_no_sense(options: dict, part: str) -> None:
     with pytest.raises(ModaliftError, match=part):

@@ -154,5 +154,5 @@ def test_width_and_bad_options() -> None:
         networks.build("c3d", classes=5, variant="gesrek")
     with pytest.raises(ModaliftError, match="did you mean 'gesrec'"):
         C3D(3, "gesrek")
-    with pytest.raises(ModaliftError, match="width must be above 0"):
+    with pytest.raises(ModaliftError, match="width = 0: must be above 0"):
         networks.build("c3d", classes=5, width=0)

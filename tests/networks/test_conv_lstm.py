@@ -170,5 +170,5 @@ def test_bad_options() -> None:
         networks.build("conv_lstm", classes=5, cell="gatd")
     with pytest.raises(ModaliftError, match="did you mean 'gated'"):
         Res3DConvLSTM(3, "gatd")
-    with pytest.raises(ModaliftError, match="'conv_lstm': width=0"):
+    with pytest.raises(ModaliftError, match="width = 0: must be above 0"):
         networks.build("conv_lstm", classes=5, width=0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import modalift.networks as networks
 from modalift.errors import ModaliftError
-from modalift.networks import Backbone, Prepare, Recognizer, Stage
+from modalift.networks import Backbone, NetworkSpec, Recognizer, Stage
 from modalift.networks.cost import LARGEST, cost, legacy_flops, macs
 from modalift.networks.heads import MeanLogits
 
@@ -33,7 +33,7 @@ class Odd(Backbone):
 
 
 def test_counts_by_hand() -> None:
-    net = Recognizer(Prepare(2), Odd(), MeanLogits(4, 5))
+    net = Recognizer(NetworkSpec(2), Odd(), MeanLogits(4, 5))
     found = cost(net, frames=3, size=8)
     conv = 3 * (4 * 4 * 4) * (1 * 9)  # 3 frames, output 4 x 4 x 4, one channel of input a group
     up = 3 * (4 * 4 * 4) * (3 * 16)  # every input number meets 3 channels of output a group and 4 x 4 taps
@@ -43,7 +43,7 @@ def test_counts_by_hand() -> None:
 
 
 def test_legacy_count_by_hand() -> None:
-    net = Recognizer(Prepare(2), Odd(), MeanLogits(4, 5))
+    net = Recognizer(NetworkSpec(2), Odd(), MeanLogits(4, 5))
     conv = 3 * (2 * 2) * 4 * (9 + 1)  # the output's 4 x 4 is divided by the stride once more; the bias counts
     relu = 3 * 4 * 4 * 4
     last = 3 * 8 * 8 * 4 * 18

@@ -136,5 +136,5 @@ def test_wrong_options_are_told() -> None:
         networks.build("i3d_resnet50", classes=3, channels=3, strides="mmaction")
     with pytest.raises(ModaliftError, match=r"'slow'.*slowonly"):
         networks.build("i3d_resnet50", classes=3, channels=3, pattern="slow")
-    with pytest.raises(ModaliftError, match=r"network 'i3d_resnet50': width=0.0 - must be above 0"):
+    with pytest.raises(ModaliftError, match=r"network\.width = 0\.0: must be above 0"):
         networks.build("i3d_resnet50", classes=3, channels=3, width=0.0)

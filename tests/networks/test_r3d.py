@@ -146,7 +146,7 @@ def test_compiles_with_recomputing_too() -> None:
 def test_wrong_options_are_told() -> None:
     with pytest.raises(ModaliftError, match=r"unknown backbone 'resnet19' of network 'r3d'.*did you mean 'resnet18'"):
         networks.build("r3d", classes=3, channels=3, backbone="resnet19")
-    with pytest.raises(ModaliftError, match=r"network 'r3d': width=0.0 - must be above 0"):
+    with pytest.raises(ModaliftError, match=r"network\.width = 0\.0: must be above 0"):
         networks.build("r3d", classes=3, channels=3, width=0.0)
 
 

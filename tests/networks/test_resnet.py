@@ -125,8 +125,8 @@ def test_small_is_small() -> None:
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"causal": True, "motion": "clip"}, "motion='running'"), ({"width": 0}, "width=0"), ({"bins": 0}, "bins=0"),
-    ({"part": 1}, "part=1"),
+    ({"causal": True, "motion": "clip"}, "motion='running'"), ({"width": 0}, "width = 0"), ({"bins": 0}, "bins = 0"),
+    ({"part": 1}, "part = 1"),
 ])
 def test_small_refuses_what_makes_no_sense(options: dict, part: str) -> None:
     with pytest.raises(ModaliftError, match=part):
@@ -136,7 +136,7 @@ def test_small_refuses_what_makes_no_sense(options: dict, part: str) -> None:
 @pytest.mark.parametrize(("options", "part"), [
     ({"backbone": "resnet81"}, "did you mean 'resnet8'"),
     ({"placement": "residul"}, "Input should be 'residual' or 'block'"),
-    ({"width": 0.0}, "width=0"),
+    ({"width": 0.0}, "width = 0"),
 ])
 def test_tsm_refuses_what_makes_no_sense(options: dict, part: str) -> None:
     with pytest.raises(ModaliftError, match=part):
@@ -144,7 +144,7 @@ def test_tsm_refuses_what_makes_no_sense(options: dict, part: str) -> None:
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"backbone": "resnet35"}, "did you mean 'resnet"), ({"width": -1.0}, "width=-1"),
+    ({"backbone": "resnet35"}, "did you mean 'resnet"), ({"width": -1.0}, "width = -1"),
 ])
 def test_tsn_refuses_what_makes_no_sense(options: dict, part: str) -> None:
     with pytest.raises(ModaliftError, match=part):

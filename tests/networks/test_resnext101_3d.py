@@ -65,7 +65,7 @@ def test_a_narrow_one_keeps_a_channel_in_every_group() -> None:
 
 
 def test_wrong_options_are_told() -> None:
-    with pytest.raises(ModaliftError, match=r"network 'resnext101_3d': groups=0 - must be 1 or more"):
+    with pytest.raises(ModaliftError, match=r"network\.groups = 0: must be 1 or more"):
         networks.build("resnext101_3d", classes=3, channels=3, groups=0)
-    with pytest.raises(ModaliftError, match=r"network 'resnext101_3d': width=-1.0 - must be above 0"):
+    with pytest.raises(ModaliftError, match=r"network\.width = -1\.0: must be above 0"):
         networks.build("resnext101_3d", classes=3, channels=3, width=-1.0)

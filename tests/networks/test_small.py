@@ -163,7 +163,7 @@ def test_a_grid_survives_export(tmp_path: Path) -> None:
 
 
 def test_a_grid_of_nothing_is_refused() -> None:
-    with pytest.raises(ModaliftError, match="grid=0 - must be 1 or more"):
+    with pytest.raises(ModaliftError, match="grid = 0: must be 1 or more"):
         networks.build("small", classes=3, view="depth", grid=0)
 
 

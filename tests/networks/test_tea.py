@@ -165,7 +165,7 @@ def test_a_compiled_step_is_the_same() -> None:
         torch.testing.assert_close(a, b, msg=lambda text, key=key: f"{key}: {text}")
 
 
-@pytest.mark.parametrize(("options", "part"), [({"width": 0.0}, "width=0"), ({"backbone": "resnet50"}, "mean 'res2net50'")])
+@pytest.mark.parametrize(("options", "part"), [({"width": 0.0}, "width = 0"), ({"backbone": "resnet50"}, "mean 'res2net50'")])
 def test_it_refuses_what_makes_no_sense(options: dict, part: str) -> None:
     with pytest.raises(ModaliftError, match=part):
         networks.build("tea", classes=3, view="rgb", **options)

@@ -84,7 +84,7 @@ def test_names_and_shapes_are_the_public_ones() -> None:
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"stack": 0}, "stack=0"), ({"width": 0.0}, "width=0"), ({"motion": "clip"}, "motion='clip' with stack=10"),
+    ({"stack": 0}, "stack = 0"), ({"width": 0.0}, "width = 0"), ({"motion": "clip"}, "motion='clip' with stack=10"),
     ({"backbone": "resnet102"}, "did you mean 'resnet101'"),
 ])
 def test_what_makes_no_sense_is_refused(options: dict, part: str) -> None:

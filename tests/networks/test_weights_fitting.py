@@ -13,7 +13,7 @@ from torch import Tensor
 
 import modalift.networks as networks
 from modalift.errors import ModaliftError
-from modalift.networks import NETWORKS, Prepare, Recognizer, load_weights
+from modalift.networks import NETWORKS, NetworkSpec, Recognizer, load_weights
 from modalift.networks.heads import MeanLogits
 from modalift.networks.layouts import FORMATS
 from modalift.networks.resnet import ResNet
@@ -245,10 +245,10 @@ def test_a_neck_neither_asks_for_weights_nor_forbids_them(tmp_path: Path) -> Non
 
 def test_stacked_frames_of_flow_get_the_mean_of_a_pictures_colors(tmp_path: Path) -> None:
     state = image()
-    net = Recognizer(Prepare(2), ResNet(20, "resnet18", 8, "none"), MeanLogits(64, 5))  # ten frames of two channels at once
+    net = Recognizer(NetworkSpec(2), ResNet(20, "resnet18", 8, "none"), MeanLogits(64, 5))  # ten frames of two channels at once
     told = load_weights(net, saved(state, tmp_path))
     assert told.adapted == {"backbone.conv1.weight": "mean of 3 channels, repeated 20 times"}
     assert all(torch.equal(net.state_dict()["backbone.conv1.weight"][:, c], state["conv1.weight"].mean(1)) for c in range(20))
     torch.save(to_torchvision(net), tmp_path / "flow.pth")
-    net = Recognizer(Prepare(2), ResNet(20, "resnet18", 8, "none"), MeanLogits(64, 5))
+    net = Recognizer(NetworkSpec(2), ResNet(20, "resnet18", 8, "none"), MeanLogits(64, 5))
     assert not load_weights(net, tmp_path / "flow.pth").adapted

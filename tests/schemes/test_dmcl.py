@@ -90,7 +90,7 @@ def test_without_a_label_the_better_network_of_the_batch_teaches():
     assert not any(raw.item() for key, (_, raw) in made(given, END).items() if key.startswith("answers/")), "nobody knows who"
 
 
-@pytest.mark.parametrize(("change", "told"), [({"temperature": 0.0}, "temperature=0.0"), ({"losers": -1.0}, "losers=-1")])
+@pytest.mark.parametrize(("change", "told"), [({"temperature": 0.0}, "temperature = 0.0"), ({"losers": -1.0}, "losers = -1")])
 def test_settings_that_make_no_sense_are_told(change, told):
     with pytest.raises(ModaliftError, match=told):
         cast(**change)

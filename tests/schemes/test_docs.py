@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import casting
 import pytest
 import yaml
 
@@ -32,15 +33,15 @@ def loaded(path: Path) -> ModuleType:
     return module
 
 
-contracts = loaded(ROOT / "tests" / "contracts" / "test_schemes.py")
 tables = loaded(ROOT / "benchmarks" / "scheme_tables.py")
 every = pytest.mark.parametrize("name", list(SCHEMES))
 
 
 def emitted(name: str) -> set[str]:
     """Every term that a scheme has on a small batch, under any of the settings that are looked at."""
-    cases = [s for n, s in contracts.CASES if n == name] + MORE.get(name, [])
-    return {term for s in cases for term in contracts.scheme((name, s))(contracts.batch(), contracts.END)}
+    cases = [case for case in casting.CASES if case.name == name]
+    cases += [case for settings in MORE.get(name, []) for case in casting.cases_of(name, settings)]
+    return {term for case in cases for term in casting.scheme(case)(casting.batch(), casting.END)}
 
 
 def fixed(name: str) -> set[str]:
@@ -135,6 +136,6 @@ def test_fragments_of_recipes_are_understood(name: str) -> None:
 def test_the_index_knows_which_schemes_compare_clips_of_a_batch(name: str) -> None:
     (row,) = [line for line in TEXTS["README"].splitlines() if line.startswith(f"| [`{name}`]")]
     told = row.split("|")[7].strip()
-    cases = [contracts.scheme(c) for c in contracts.CASES if c[0] == name]
-    related = {bool(s.batch_relational) for s in cases}
+    cases = [casting.scheme(c) for c in casting.CASES if c.name == name]
+    related = {bool(s.relates_batch) for s in cases}
     assert told.split()[0] == ("yes" if related == {True} else "no" if related == {False} else "some"), row

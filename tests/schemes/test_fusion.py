@@ -120,7 +120,7 @@ def test_a_file_that_is_no_fusion_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    ({"mode": "early"}, "mode"), ({"drop": 1.0}, "drop=1.0"), ({"own": -1.0}, "own=-1"), ({"width": 0}, "width=0")])
+    ({"mode": "early"}, "mode"), ({"drop": 1.0}, "drop = 1.0"), ({"own": -1.0}, "own = -1"), ({"width": 0}, "width = 0")])
 def test_settings_that_make_no_sense_are_told(change, told):
     with pytest.raises(ModaliftError, match=told):
         cast(**change)

@@ -60,7 +60,7 @@ def test_the_mean_is_the_sum_over_a_maps_numbers():
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    ({"near": 1.0}, "near=1.0"), ({"imitate": -0.1}, "imitate=-0.1"), ({"temperature": 0.0}, "temperature=0.0"),
+    ({"near": 1.0}, "near = 1.0"), ({"imitate": -0.1}, "imitate = -0.1"), ({"temperature": 0.0}, "temperature = 0.0"),
     ({"reduction": "max"}, "reduction")])
 def test_settings_that_make_no_sense_are_told(change, told):
     with pytest.raises(ModaliftError, match=told):

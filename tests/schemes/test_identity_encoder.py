@@ -34,7 +34,7 @@ def test_labels_and_triplets():
 
 def test_bad_settings_are_told():
     net = networks.build("small", classes=3, view="rgb", frames=1, size=32, width=4)
-    with pytest.raises(ModaliftError, match="smoothing lies in"):
+    with pytest.raises(ModaliftError, match=r"smoothing = 1\.0: must lie in"):
         schemes.build("identity_encoder", {"student": net}, {"smoothing": 1.0})
 
 

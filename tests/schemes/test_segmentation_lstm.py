@@ -30,7 +30,7 @@ def batch(n: int = 4, frames: int = 4) -> Batch:
 
 def moved(scheme, epoch: int) -> set[str]:
     """Which of encoder, head and decoder a step with decay and momentum moves in an epoch of ten."""
-    parts = {"encoder": scheme.student.backbone, "head": scheme.student.head, "decoder": scheme.wide}
+    parts = {"encoder": scheme.student.backbone, "head": scheme.student.head, "decoder": scheme.decoder}
     scheme.zero_grad(set_to_none=True)
     before = {k: copy.deepcopy(m.state_dict()) for k, m in parts.items()}
     optimizer = torch.optim.SGD(scheme.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
@@ -97,7 +97,7 @@ def test_where_near_is_bright_the_silhouette_is_the_other_part():
     shares = []
     for bright in (False, True):
         scheme = made(bright=bright)
-        for p in scheme.wide.parameters():
+        for p in scheme.decoder.parameters():
             torch.nn.init.zeros_(p)  # draws nothing, so the error is the silhouette's share
         shares.append(scheme(given, Progress(epoch=0, epochs=10))["draw/depth>student"][1].item())
     assert shares == [0.25, 0.75]

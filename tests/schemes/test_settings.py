@@ -6,12 +6,15 @@ import re
 import sys
 
 import pytest
+from annotated_types import Ge, Gt, Le, Lt
 
 from modalift import cli, networks, schemes
 from modalift.errors import ModaliftError
 from modalift.recipe import load_recipe
 from modalift.schemes import SCHEMES, check_settings
-from modalift.signatures import choices, parameters
+from modalift.schemes.crd import CRD
+from modalift.schemes.mtcd import MTCD
+from modalift.signatures import bounds, choices, parameters
 
 MAPS = ("attention_transfer", "channel_correlation", "similarity_preserving", "correlation_congruence", "relational")
 
@@ -80,8 +83,34 @@ def test_two_stages_for_a_loss_of_one_are_told():
                                            ("mtcd", "beta"), ("crd", "weight"), ("route", "weight"), ("prokt", "labels")])
 def test_a_weight_that_teaches_the_opposite_is_told(name, key):
     more = {"loss": "decoupled"} if key == "target" else {}
-    with pytest.raises(ModaliftError, match=rf"scheme\.{key} = -1.0 - it must not be below 0"):
+    with pytest.raises(ModaliftError, match=rf"scheme\.{key} = -1\.0: must be 0 or more"):
         build(name, **more, **{key: -1.0})
+
+
+def outside(hint) -> list[float]:
+    """Numbers just outside the range of an annotation."""
+    out = {Ge: lambda b: b.ge - 1, Gt: lambda b: b.gt, Le: lambda b: b.le + 1, Lt: lambda b: b.lt}
+    return [out[type(bound)](bound) for bound in bounds(hint)]
+
+
+@pytest.mark.parametrize("name", list(SCHEMES))
+def test_a_number_outside_its_range_is_told_by_recipes_and_by_the_constructor(name):
+    hints = {key: hint for key, (hint, _) in parameters(SCHEMES[name].__init__).items()}
+    for key, hint in hints.items():
+        for value in outside(hint):
+            for refused in (lambda: check_settings(name, {key: value}), lambda: SCHEMES[name](**{key: value})):  # noqa: B023
+                with pytest.raises(ModaliftError, match=rf"^scheme\.{key} = {value}: must (lie in|be) ") as told:
+                    refused()
+                assert "\n" not in str(told.value)
+
+
+def test_a_scheme_that_is_made_in_python_checks_its_settings_too():
+    with pytest.raises(ModaliftError, match=r"^scheme\.alpha = -1: must be 0 or more$"):
+        MTCD(net("rgb"), net("nir"), alpha=-1)
+    with pytest.raises(ModaliftError, match=r"^scheme\.guide = 'fusoin': .*did you mean 'fusion'\?$"):
+        MTCD(net("rgb"), net("nir"), net("thermal"), guide="fusoin")
+    with pytest.raises(ModaliftError, match=r"^scheme\.momentum = 1: must lie in \[0, 1\)$"):
+        CRD(net("rgb"), net("nir"), momentum=1)
 
 
 @pytest.mark.parametrize("name", list(SCHEMES))
@@ -107,9 +136,9 @@ def test_neither_may_one_of_another_section_be(recipe_file):
 def test_without_its_graph_mgcam_makes_no_projection_and_compares_no_clips():
     whole, alone = build("mgcam_dkd"), build("mgcam_dkd", beta=0.0, sigma=0.3)
     assert whole.parts
-    assert whole.batch_relational
+    assert whole.relates_batch
     assert not alone.parts
-    assert not alone.batch_relational
+    assert not alone.relates_batch
     with pytest.raises(ModaliftError, match=r"scheme\.student_stages: "):
         build("mgcam_dkd", beta=0.0, student_stages=["layer9"])
 

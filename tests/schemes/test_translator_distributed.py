@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from casting import END, batch, cases_of, scheme
 from test_distributed import WHOLE, same, shares
-from test_schemes import END, batch, scheme
 
 from modalift.engine.distribution import World, spread
 from modalift.schemes import total
@@ -37,7 +33,7 @@ def given(lacking: str):
 
 def gradients(setting: str, lacking: str, rows: torch.Tensor, world: World | None = None):
     """Gradients of each update, and the terms that count clips."""
-    made = scheme(("translator", SETTINGS[setting])).train()
+    made = scheme(cases_of("translator", SETTINGS[setting])[0]).train()
     updates = made.updates()
     outer = spread(made, world, len(updates) > 1) if world else made
     found, counted = {}, {}

@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from modalift.datasets import dataset
 from modalift.datasets.manifest import read_manifest
+from modalift.datasets.registry import dataset
 from modalift.errors import ModaliftError
 from modalift.modalities import Table
 
 
-@dataset("darkroom")
+def is_darkroom(root: Path) -> bool:
+    """Whether a folder holds what the simulator writes."""
+    about = root / "dataset.json"
+    return about.is_file() and b'"modalift-darkroom/' in about.read_bytes()[:200]
+
+
+@dataset("darkroom", recognize=is_darkroom)
 def read_darkroom(root: Path, *, test_subjects: Sequence[str] | None = None,
                   val_subjects: Sequence[str] | None = None) -> Table:
     """Simulated clips, with the views, spaces and mirror map that ``dataset.json`` states.

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modalift.datasets import dataset
 from modalift.datasets.naming import (
     assign_subjects,
     is_split,
@@ -17,6 +16,7 @@ from modalift.datasets.naming import (
     view_modality,
     with_channels,
 )
+from modalift.datasets.registry import dataset
 from modalift.errors import ModaliftError, nearest
 from modalift.loading import reading
 from modalift.modalities import Row, Table, Track, build_table
@@ -35,7 +35,7 @@ class _Found:
     path: Path
 
 
-@dataset("folder")
+@dataset("folder", recognize=Path.is_dir)
 def read_folder(root: Path, *, modalities: Mapping[str, str] | None = None,
                 spaces: Sequence[Sequence[str]] = (), mirrored: Mapping[str, str] | None = None,
                 classes: Sequence[str] | None = None, rate: float | None = None,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modalift.datasets import dataset
 from modalift.datasets.naming import (
     assign_subjects,
     mirror_map,
@@ -21,6 +20,7 @@ from modalift.datasets.naming import (
     view_modality,
     with_channels,
 )
+from modalift.datasets.registry import dataset
 from modalift.errors import ModaliftError, nearest
 from modalift.loading import reading
 from modalift.modalities import Modality, Row, Table, Track, build_table
@@ -39,7 +39,7 @@ FORMAT = "modalift-manifest/1"
 STORED = ("views", "facts", "mirrored", "classes", "first_label", "name")
 
 
-@dataset("csv")
+@dataset("csv", recognize=lambda root: root.is_file() or (root / "manifest.csv").is_file())
 def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None = None, label: str | None = None,
                   label_name: str | None = None, subject: str | None = None, split: str | None = None,
                   views: Mapping[str, Any] | None = None, facts: Sequence[str] | None = None,

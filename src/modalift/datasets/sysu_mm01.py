@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modalift.datasets import dataset
+from modalift.datasets.registry import dataset
 from modalift.errors import ModaliftError
 from modalift.loading import reading
 from modalift.modalities import Row, Table, Track, build_table, modality
@@ -20,7 +20,7 @@ COLOR, INFRARED = (1, 2, 4, 5), (3, 6)
 SPLITS = ("train", "val", "test")
 
 
-@dataset("sysu_mm01")
+@dataset("sysu_mm01", recognize=lambda root: (root / "exp").is_dir() and (root / "cam1").is_dir())
 def read_sysu_mm01(root: Path, *, cameras: Sequence[int] = (1, 2, 3, 4, 5, 6), train_on_val: bool = True,
                    together: bool = False) -> Table:
     """Every picture is a clip of one frame; its person is its class, and its camera's sensor its only view.

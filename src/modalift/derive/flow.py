@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from modalift.derive import derived
+from modalift.derive.registry import derived
 from modalift.derive.writing import source_view, write_view
 from modalift.errors import ModaliftError, nearest
 from modalift.loading import reading

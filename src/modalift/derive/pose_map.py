@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modalift.derive import derived
+from modalift.derive.registry import derived
 from modalift.derive.writing import source_view, write_view
 from modalift.errors import ModaliftError
 from modalift.loading import reading

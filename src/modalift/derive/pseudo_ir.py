@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from modalift.deploy.bundle import Bundle, load
-from modalift.derive import derived
 from modalift.derive.pose_map import write_lossless
+from modalift.derive.registry import derived
 from modalift.derive.writing import source_view, write_view
 from modalift.errors import ModaliftError
 from modalift.loading import reading

@@ -50,8 +50,8 @@ def fit(experiment: Experiment, run: Run, console: Console | None = None) -> Sta
     place(scheme, world.device)
     if world.size > 1 and settings.joint_norm:
         synchronize(scheme)
-    if scheme.batch_relational and optim.accumulate > 1:
-        raise ModaliftError(f"optim.accumulate={optim.accumulate}: scheme '{recipe.scheme.name}' {scheme.batch_relational}"
+    if scheme.relates_batch and optim.accumulate > 1:
+        raise ModaliftError(f"optim.accumulate={optim.accumulate}: scheme '{recipe.scheme.name}' {scheme.batch_relation}"
                             " - use accumulate=1 and a larger batch")
     clips = experiment.clips(train, scheme.needs(), augment=True)
     torch.manual_seed(settings.seed + 7919 * world.rank)  # dropout

@@ -62,30 +62,3 @@ def modality(name: str, channels: int | None = None) -> Modality:
     """The registered modality of that name, with its channels fixed where they are given."""
     found = MODALITIES[name]
     return found if channels is None else found.with_channels(channels)
-
-
-# Mean and deviation of ImageNet's photographs, in gray levels: what pretrained RGB weights expect.
-_IMAGENET_MEAN = (123.675, 116.28, 103.53)
-_IMAGENET_STD = (58.395, 57.12, 57.375)
-_INFRARED = {"kind": "video", "channels": 1, "unit": "gray level", "low": 0.0, "high": 255.0, "dtype": "uint8",
-             "mean": (100.0,), "std": (50.0,), "photometric": ("brightness", "contrast", "noise")}
-
-for _m in (
-    Modality("rgb", "video", 3, "gray level", 0.0, 255.0, "uint8", mean=_IMAGENET_MEAN, std=_IMAGENET_STD,
-             photometric=("brightness", "contrast", "saturation", "noise")),
-    Modality("gray", **_INFRARED),  # type: ignore[arg-type]
-    Modality("depth", "video", 1, "mm", 1.0, 10000.0, "uint16", invalid=0.0, mean=(2500.0,), std=(800.0,),
-             photometric=("range",)),
-    # Depth as a gray picture of 8 bits, as public gesture sets ship it: no millimeters, and 0 is a gray like any other.
-    Modality("depth_gray", "video", 1, "gray level", 0.0, 255.0, "uint8", mean=(128.0,), std=(64.0,)),
-    Modality("nir", **_INFRARED),  # type: ignore[arg-type]
-    Modality("thermal", **_INFRARED),  # type: ignore[arg-type]
-    Modality("pseudo_ir", **_INFRARED, derived_from="rgb"),  # type: ignore[arg-type]
-    Modality("flow", "video", 2, "pixel/frame", -64.0, 64.0, "float32", std=(4.0,), mirror="negate_x",
-             derived_from="rgb"),
-    Modality("pose", "signal", 0, "m", -20.0, 20.0, "float32", mirror="never"),
-    Modality("pose_map", "video", 0, "gray level", 0.0, 255.0, "uint8", mean=(8.0,), std=(32.0,), mirror="never",
-             derived_from="pose"),
-    Modality("imu", "signal", 0, "g and °/s", -4000.0, 4000.0, "float32", mirror="never"),
-):
-    MODALITIES.add(_m.name, _m)

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from modalift.networks import network
 from modalift.networks.fused import Operator, saves
 from modalift.networks.heads import MeanLogits
-from modalift.networks.recognizer import Prepare, Recognizer, wide
-from modalift.networks.resnet import Block, Placement, ResNet
+from modalift.networks.recognizer import Recognizer, wide
+from modalift.networks.registry import network
+from modalift.networks.resnet import Block, Part, Placement, ResNet
+from modalift.networks.spec import NetworkSpec
 from modalift.networks.temporal import TemporalConv, change, pointwise, temporal_conv, temporal_conv_gradients
+from modalift.signatures import Positive
 
 
 def _pieces(x: Tensor) -> Iterator[slice]:
@@ -224,8 +226,8 @@ class ActionResNet(ResNet):
 
 
 @network("action_net", papers="MSD")
-def action_net(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str = "resnet50",
-               width: float = 1.0, dropout: float = 0.5, part: int = 8) -> Recognizer:
+def action_net(spec: NetworkSpec, *, backbone: str = "resnet50", width: Positive = 1.0, dropout: float = 0.5,
+               part: Part = 8) -> Recognizer:
     """ACTION-Net: a temporal-shift ResNet with spatio-temporal, channel and motion excitation in every block.
 
     Args:
@@ -251,5 +253,5 @@ def action_net(prepare: Prepare, *, classes: int, frames: int, size: int, backbo
         >>> net.stages["layer4"].channels
         512
     """
-    trunk = ActionResNet(prepare.out_channels, backbone, wide(64, width, "action_net"), part)
-    return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))
+    trunk = ActionResNet(spec.prepared_channels, backbone, wide(64, width), part)
+    return Recognizer(spec, trunk, MeanLogits(trunk.channels, spec.classes, dropout))

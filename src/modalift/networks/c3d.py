@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modalift.errors import ModaliftError, nearest
-from modalift.networks import network
 from modalift.networks.r3d import convolve
-from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage
+from modalift.networks.recognizer import Backbone, Recognizer, Stage
+from modalift.networks.registry import network
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Count, Positive
 
 #: The published net, or the one with BatchNorm that gesture recognition knows by the tables of real-time papers.
 Variant = Literal["standard", "gesrec"]
@@ -188,8 +190,8 @@ class FullyConnected(nn.Module):
 
 
 @network("c3d", papers="MTUT, MSD, MTCD", clip=(3, 16, 112))
-def c3d(prepare: Prepare, *, classes: int, frames: int, size: int, variant: Variant = "standard", width: float = 1.0,
-        hidden: int | None = None, dropout: float = 0.5, recompute: bool = False) -> Recognizer:
+def c3d(spec: NetworkSpec, *, variant: Variant = "standard", width: Positive = 1.0, hidden: Count | None = None,
+        dropout: float = 0.5, recompute: bool = False) -> Recognizer:
     """C3D: 3 x 3 x 3 convolutions throughout, and fully connected layers on the whole last map.
 
     Args:
@@ -219,10 +221,8 @@ def c3d(prepare: Prepare, *, classes: int, frames: int, size: int, variant: Vari
         >>> net.stages["pool5"].shape(16, 112, 112)
         (64, 1, 4, 4)
     """
-    if width <= 0 or (hidden is not None and hidden < 1):
-        raise ModaliftError(f"network 'c3d': width={width}, hidden={hidden} - width must be above 0 and hidden 1 or more")
-    trunk = C3D(prepare.out_channels, variant, width)
+    trunk = C3D(spec.prepared_channels, variant, width)
     trunk.recompute = recompute
     hidden = hidden or max(1, round((2048 if variant == "gesrec" else 4096) * width))
-    shape = trunk.stages["pool5"].shape(frames, size, size)
-    return Recognizer(prepare, trunk, FullyConnected(shape, classes, hidden, dropout, variant))
+    shape = trunk.stages["pool5"].shape(spec.frames, spec.size, spec.size)
+    return Recognizer(spec, trunk, FullyConnected(shape, spec.classes, hidden, dropout, variant))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from modalift.errors import ModaliftError
-from modalift.networks import network
 from modalift.networks.heads import cells
-from modalift.networks.recognizer import Prepare, Recognizer
+from modalift.networks.recognizer import Recognizer, wide
+from modalift.networks.registry import network
 from modalift.networks.resnet import ResNet
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Count, Positive
 
 
 class LastState(nn.Module):
@@ -40,8 +41,8 @@ class LastState(nn.Module):
 
 
 @network("cnn_lstm", papers="MSD (compared, as Segmentation+LSTM)")
-def cnn_lstm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str = "resnet18", width: float = 1.0,
-             hidden: int = 256, dropout: float = 0.5, grid: int = 1) -> Recognizer:
+def cnn_lstm(spec: NetworkSpec, *, backbone: str = "resnet18", width: Positive = 1.0, hidden: Count = 256,
+             dropout: float = 0.5, grid: Count = 1) -> Recognizer:
     """A recurrent layer over the features of single frames: the network of ``segmentation_lstm``.
 
     Args:
@@ -64,8 +65,5 @@ def cnn_lstm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone
         >>> networks.build("cnn_lstm", classes=25, channels=3, size=64, width=0.25).last_stage
         'layer4'
     """
-    if width <= 0 or hidden < 1 or grid < 1:
-        raise ModaliftError(f"network 'cnn_lstm': width={width}, hidden={hidden}, grid={grid} - width must be above 0,"
-                            " the others 1 or more")
-    trunk = ResNet(prepare.out_channels, backbone, max(1, round(64 * width)), "none")
-    return Recognizer(prepare, trunk, LastState(trunk.channels, classes, hidden, dropout, grid))
+    trunk = ResNet(spec.prepared_channels, backbone, wide(64, width), "none")
+    return Recognizer(spec, trunk, LastState(trunk.channels, spec.classes, hidden, dropout, grid))

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modalift.errors import ModaliftError, nearest
-from modalift.networks import network
 from modalift.networks.i3d import same as borders
 from modalift.networks.r3d import PooledLogits, convolve
-from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage, wide
+from modalift.networks.recognizer import Backbone, Recognizer, Stage, wide
+from modalift.networks.registry import network
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Positive
 
 #: The cells of the two recurrent layers: gated twice, attention then gated, standard twice.
 Cell = Literal["gated", "attention_input", "standard"]
@@ -265,7 +267,7 @@ class Res3DConvLSTM(Backbone):
         super().__init__()
         if cell not in CELLS:
             raise ModaliftError(f"unknown cell '{cell}' of conv_lstm - {nearest(cell, CELLS)}")
-        scaled = partial(wide, width=width, who="conv_lstm")
+        scaled = partial(wide, width=width)
         inside = scaled(64)
         self.conv1 = nn.Conv3d(channels, inside, (3, 7, 7), (1, 2, 2), bias=False)
         self.bn1 = norm3d(inside)
@@ -318,8 +320,8 @@ class Res3DConvLSTM(Backbone):
 
 
 @network("conv_lstm", papers="MSD, MTCD", clip=(3, 32, 112))
-def conv_lstm(prepare: Prepare, *, classes: int, frames: int, size: int, cell: Cell = "gated", width: float = 1.0,
-              dropout: float = 0.0, recompute: bool = False) -> Recognizer:
+def conv_lstm(spec: NetworkSpec, *, cell: Cell = "gated", width: Positive = 1.0, dropout: float = 0.0,
+              recompute: bool = False) -> Recognizer:
     """Res3D, two convolutional LSTMs of 256 channels, and a MobileNet on each of their frames.
 
     Args:
@@ -346,6 +348,6 @@ def conv_lstm(prepare: Prepare, *, classes: int, frames: int, size: int, cell: C
         >>> networks.build("conv_lstm", classes=25, width=0.125).stages["lstm2"].shape(32, 112, 112)
         (32, 16, 28, 28)
     """
-    trunk = Res3DConvLSTM(prepare.out_channels, cell, width)
+    trunk = Res3DConvLSTM(spec.prepared_channels, cell, width)
     trunk.recompute = recompute
-    return Recognizer(prepare, trunk, PooledLogits(trunk.channels, classes, dropout))
+    return Recognizer(spec, trunk, PooledLogits(trunk.channels, spec.classes, dropout))

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modalift.errors import ModaliftError, nearest
-from modalift.networks import network
 from modalift.networks.r3d import convolve
-from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage, wide
+from modalift.networks.recognizer import Backbone, Recognizer, Stage, wide
+from modalift.networks.registry import network
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Count, Positive
 
 #: How maps are padded: as TensorFlow's SAME does, which depends on their extents; or by as many zeros on either side
 #: whatever they are, as mmpose does.
@@ -220,14 +221,14 @@ class InceptionI3d(Backbone):
                 part = Pool(kernel, stride, padding)
                 time, space = time * stride[0], space * stride[1]
             elif name in INCEPTIONS:
-                sizes = tuple(wide(c, width, "i3d") for c in INCEPTIONS[name])
+                sizes = tuple(wide(c, width) for c in INCEPTIONS[name])
                 part, inside = Inception(inside, sizes, padding), sizes[0] + sizes[2] + sizes[4] + sizes[5]
             elif name == "Conv3d_1a_7x7":
-                out = wide(64, width, "i3d")
+                out = wide(64, width)
                 part, inside, time, space = Unit(inside, out, 7, 2, padding), out, 2, 2
             else:
                 count, k = (64, 1) if name == "Conv3d_2b_1x1" else (192, 3)
-                out = wide(count, width, "i3d")
+                out = wide(count, width)
                 part, inside = Unit(inside, out, k, padding=padding), out
             self.add_module(name, part)
             self.stages[name] = Stage(inside, space, time) if padding == "same" else Stage(
@@ -293,8 +294,8 @@ class WindowedLogits(nn.Module):
 
 
 @network("i3d", papers="MTUT", clip=(3, 64, 224))
-def i3d(prepare: Prepare, *, classes: int, frames: int, size: int, width: float = 1.0, dropout: float = 0.5,
-        padding: Padding = "same", window: tuple[int, int, int] | None = None, recompute: bool = False) -> Recognizer:
+def i3d(spec: NetworkSpec, *, width: Positive = 1.0, dropout: float = 0.5, padding: Padding = "same",
+        window: tuple[Count, Count, Count] | None = None, recompute: bool = False) -> Recognizer:
     """I3D: Inception-V1 inflated to three dimensions.
 
     Args:
@@ -327,10 +328,6 @@ def i3d(prepare: Prepare, *, classes: int, frames: int, size: int, width: float 
         >>> net.stages["Mixed_5c"].shape(64, 224, 224), net.stages["Mixed_5c"].shape(8, 112, 112)
         ((128, 8, 7, 7), (128, 1, 4, 4))
     """
-    if padding not in (known := ("same", "symmetric")):
-        raise ModaliftError(f"unknown padding '{padding}' of network 'i3d' - {nearest(padding, known)}")
-    if window is not None and min(window) < 1:
-        raise ModaliftError(f"network 'i3d': window={window} - frames, height and width must each be 1 or more")
-    trunk = InceptionI3d(prepare.out_channels, width, padding, recompute)
+    trunk = InceptionI3d(spec.prepared_channels, width, padding, recompute)
     over = window or (2 if padding == "same" else 1, None, None)
-    return Recognizer(prepare, trunk, WindowedLogits(trunk.channels, classes, dropout, over))
+    return Recognizer(spec, trunk, WindowedLogits(trunk.channels, spec.classes, dropout, over))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from modalift.errors import ModaliftError, nearest
-from modalift.networks import network
 from modalift.networks.r3d import Layout3d, PooledLogits, ResNet3d
-from modalift.networks.recognizer import Prepare, Recognizer, wide
+from modalift.networks.recognizer import Recognizer, wide
+from modalift.networks.registry import network
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Positive
 
 #: Where convolutions reach over time. ``i3d``: 5 frames in the stem, 3 in the first 1x1 of every block of ``layer1`` and
 #: of every other block behind it. ``heavy``: the same blocks, in the 3x3 in place of the 1x1. ``slowonly``: in the first
@@ -22,9 +23,8 @@ _LATE = ((0,) * 3, (0,) * 4, (1,) * 6, (1,) * 3)
 
 
 @network("i3d_resnet50", papers="MTCD", clip=(3, 32, 224))
-def i3d_resnet50(prepare: Prepare, *, classes: int, frames: int, size: int, pattern: Pattern = "i3d",
-                 strides: Strides = "slowfast", width: float = 1.0, dropout: float = 0.5,
-                 recompute: bool = False) -> Recognizer:
+def i3d_resnet50(spec: NetworkSpec, *, pattern: Pattern = "i3d", strides: Strides = "slowfast", width: Positive = 1.0,
+                 dropout: float = 0.5, recompute: bool = False) -> Recognizer:
     """A ResNet-50 inflated to 3D: "I3D" and "3D ResNet50" of most papers that start from Kinetics weights.
 
     Args:
@@ -59,17 +59,13 @@ def i3d_resnet50(prepare: Prepare, *, classes: int, frames: int, size: int, patt
         (512, 16, 7, 7)
         (512, 4, 7, 7)
     """
-    for key, value, known in (("pattern", pattern, ("i3d", "heavy", "slowonly")),
-                              ("strides", strides, ("slowfast", "mmaction2"))):
-        if value not in known:
-            raise ModaliftError(f"unknown {key} '{value}' of network 'i3d_resnet50' - {nearest(value, known)}")
     late = pattern == "slowonly"
     kernel = (1, 3, 1) if pattern == "heavy" else (3, 1, 1)
     times = tuple(tuple(kernel if inflated else (1, 1, 1) for inflated in layer)
                   for layer in (_LATE if late else _ALTERNATING))
-    middle = tuple(wide(64, width, "i3d_resnet50") * 2**i for i in range(4))
+    middle = tuple(wide(64, width) * 2**i for i in range(4))
     step = 2 if strides == "mmaction2" and not late else 1
     layout = Layout3d(middle[0], middle, tuple(4 * m for m in middle), times, stem_time=(1 if late else 5, step),
                       pool=(1, step), halve=not late, time_stride=1)
-    trunk = ResNet3d(prepare.out_channels, layout, recompute)
-    return Recognizer(prepare, trunk, PooledLogits(trunk.channels, classes, dropout))
+    trunk = ResNet3d(spec.prepared_channels, layout, recompute)
+    return Recognizer(spec, trunk, PooledLogits(trunk.channels, spec.classes, dropout))

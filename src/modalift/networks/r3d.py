@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError, nearest
-from modalift.networks import network
-from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage, wide
+from modalift.networks.recognizer import Backbone, Recognizer, Stage, wide
+from modalift.networks.registry import network
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Positive
 
 
 def conv3d(inside: int, out: int, time: int, space: int, stride: tuple[int, int] = (1, 1), groups: int = 1) -> nn.Conv3d:
@@ -235,8 +237,8 @@ BACKBONES = {
 
 
 @network("r3d", clip=(3, 16, 112))
-def r3d(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str = "resnet18", width: float = 1.0,
-        dropout: float = 0.0, recompute: bool = False) -> Recognizer:
+def r3d(spec: NetworkSpec, *, backbone: str = "resnet18", width: Positive = 1.0, dropout: float = 0.0,
+        recompute: bool = False) -> Recognizer:
     """A residual network of 3x3x3 convolutions: 3D ResNet-18, 34 and 50, or Res3D-18.
 
     Args:
@@ -268,9 +270,9 @@ def r3d(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str
     if backbone not in BACKBONES:
         raise ModaliftError(f"unknown backbone '{backbone}' of network 'r3d' - {nearest(backbone, BACKBONES)}")
     counts, bottleneck, plain = BACKBONES[backbone]
-    middle = tuple(wide(64, width, "r3d") * 2**i for i in range(4))
+    middle = tuple(wide(64, width) * 2**i for i in range(4))
     out = tuple(m * 4 for m in middle) if bottleneck else middle
     times = tuple(((1, 3, 1) if bottleneck else (3, 3),) * n for n in counts)
     layout = Layout3d(middle[0], middle, out, times, (3, 1) if plain else (7, 1), None if plain else (3, 2))
-    trunk = ResNet3d(prepare.out_channels, layout, recompute)
-    return Recognizer(prepare, trunk, PooledLogits(trunk.channels, classes, dropout))
+    trunk = ResNet3d(spec.prepared_channels, layout, recompute)
+    return Recognizer(spec, trunk, PooledLogits(trunk.channels, spec.classes, dropout))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError, nearest
+from modalift.networks.converter import FeatureConverter
 from modalift.networks.recompute import recomputed
-
-#: Whether the network also sees each pixel's departure from its mean over time: not at all, from the mean of the
-#: whole clip, or from the running mean up to the frame (the only one that can stream).
-Motion = Literal["none", "clip", "running"]
+from modalift.networks.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -54,109 +51,32 @@ class Observation:
     Attributes:
         logits: ``(B, K)``.
         maps: stage name -> ``(B, C, T, H, W)``.
-        rows: which clips of a batch these are, ``(B,)`` indices; None for all of them, in order.
+        indices: which clips of a batch these are, ``(B,)``.
     """
 
     logits: Tensor
-    maps: dict[str, Tensor] = field(default_factory=dict)
-    rows: Tensor | None = None
+    maps: dict[str, Tensor]
+    indices: Tensor
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])
 
     def take(self, keep: Tensor) -> Observation:
         """The observation of some of its clips, by position or mask."""
-        rows = torch.arange(len(self), device=self.logits.device) if self.rows is None else self.rows
-        return Observation(self.logits[keep], {k: v[keep] for k, v in self.maps.items()}, rows[keep])
-
-
-class Prepare(nn.Module):
-    r"""From a sensor's physical units to what a backbone likes; saved with the weights.
-
-    .. math:: x = (u - \mu) / \sigma, \qquad x = 0 \text{ where } u \text{ is no reading}
-
-    With ``motion`` the channels are doubled by :math:`g\,(x_t - \bar x)`, where :math:`\bar x` is the mean over the
-    clip (``clip``) or over the frames up to ``t`` (``running``), and ``motion_gain`` is :math:`g`. Normalizing the two
-    apart speeds learning greatly.
-
-    Args:
-        channels: channels of the clip.
-        mean, std: constants in the sensor's unit, one a channel or one for all.
-        invalid: the reading that means *no reading*, or None.
-        motion: see above.
-        motion_gain: factor on the motion channels.
-
-    Shapes: ``(B, C, T, H, W)`` of any real dtype -> ``(B, C or 2C, T, H, W)`` floating point.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, channels: int, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,),
-                 invalid: float | None = None, motion: Motion = "none", motion_gain: float = 2.0) -> None:
-        super().__init__()
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) not in (1, channels):
-                raise ModaliftError(f"{name} has {len(values)} values for {channels} channels - give one, or one each")
-            if not all(math.isfinite(v) and (name == "mean" or v > 0) for v in values):
-                raise ModaliftError(f"{name} = {', '.join(f'{v:g}' for v in values)} - each must be a number"
-                                    f"{' above 0' if name == 'std' else ''}")
-            # One-dimensional: a five-dimensional buffer would refuse net.to(memory_format=torch.channels_last).
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).expand(channels).clone())
-        self.invalid = invalid
-        self.motion = motion
-        self.motion_gain = motion_gain
-        self.out_channels = channels * (1 if motion == "none" else 2)
-
-    def normalize(self, clip: Tensor) -> Tensor:
-        shape = (1, -1, 1, 1, 1)
-        x = (clip.to(self.mean.dtype) - self.mean.reshape(shape)) / self.std.reshape(shape)
-        if self.invalid is not None:
-            x = x * (clip != self.invalid).to(x.dtype)
-        return x
-
-    def forward(self, clip: Tensor) -> Tensor:
-        if self.motion == "clip":
-            x = self.normalize(clip)
-            return torch.cat([x, self.motion_gain * (x - x.mean(2, keepdim=True))], 1)
-        return self.piece(clip)[0]
-
-    @property
-    def remembers(self) -> int:
-        """How many tensors :meth:`piece` carries from one piece of a clip to the next."""
-        return 2 if self.motion == "running" else 0
-
-    def piece(self, clip: Tensor, before: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As :meth:`forward`, for a piece of a longer clip that comes after the pieces of ``before``.
-
-        The memory is ``(frames so far (1,), their mean (B, C, 1, H, W))``, or nothing without motion; zeros are the
-        start.
-        """
-        if self.motion == "clip":
-            raise ModaliftError("motion='clip' needs the whole clip - build with motion='running' to stream")
-        x = self.normalize(clip)
-        if self.motion == "none":
-            return x, ()
-        count = torch.arange(1, x.shape[2] + 1, device=x.device, dtype=x.dtype)
-        total = x.cumsum(2)
-        if before is not None:
-            count, total = count + before[0], total + before[0] * before[1]
-        mean = total / count.reshape(1, 1, -1, 1, 1)
-        return torch.cat([x, self.motion_gain * (x - mean)], 1), (count[-1:], mean[:, :, -1:])
+        return Observation(self.logits[keep], {k: v[keep] for k, v in self.maps.items()}, self.indices[keep])
 
 
 class OneValueError(ModaliftError, ValueError):
     """A training step on a single clip, one of whose maps has a single position, which BatchNorm refuses."""
 
 
-def wide(channels: int, width: float, who: str) -> int:
+def wide(channels: int, width: float) -> int:
     """A number of channels times the width multiplier, at least one.
 
-    Raises:
-        ModaliftError: a width that is not above 0.
+    Example:
+        >>> wide(64, 0.25)
+        16
     """
-    if width <= 0:
-        raise ModaliftError(f"network '{who}': width={width} - must be above 0 (1 is the published width)")
     return max(1, round(channels * width))
 
 
@@ -190,13 +110,12 @@ class Backbone(nn.Module):
 class Network(nn.Module):
     """What every network of one sensor has, whatever it answers: a Recognizer gives logits, a Translator pictures.
 
+    Args:
+        spec: what it reads and is built for.
+
     Attributes:
         prepare: from the sensor's unit to what the network likes.
-        view: the view of a table that it reads.
-        modality: the modality of that view.
-        classes, channels, frames, size: what it was built for (``size`` in pixels; 1 for signals; no classes where it
-            does not tell any apart).
-        config: the arguments of :func:`modalift.networks.build` that rebuild it.
+        view, modality, classes, channels, frames, size, config: those of its spec.
         streams: whether it can take one frame at a time (``step``).
         smallest: the fewest frames and pixels (height or width) of a clip that it can read.
     """
@@ -204,17 +123,13 @@ class Network(nn.Module):
     streams: bool = False
     smallest: tuple[int, int] = (1, 1)
 
-    def __init__(self, prepare: Prepare) -> None:
+    def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        self.prepare = prepare
-        # Set by networks.build; the defaults serve networks that are put together by hand.
-        self.view = ""
-        self.modality = ""
-        self.classes = 0
-        self.channels = prepare.mean.numel()
-        self.frames = 0
-        self.size = 0
-        self.config: dict[str, Any] = {}
+        self.spec = spec
+        self.prepare = spec.prepare()
+        self.view, self.modality = spec.view, spec.modality
+        self.classes, self.channels, self.frames, self.size = spec.classes, spec.channels, spec.frames, spec.size
+        self.config = spec.config
 
     @property
     def stages(self) -> Mapping[str, Stage]:
@@ -237,13 +152,18 @@ class Recognizer(Network):
 
     Clips are in the sensor's unit (8-bit gray values, millimeters, meters) because the network itself normalizes:
     nothing changes under a trained file. Its attributes are those of :class:`Network`.
+
+    Args:
+        spec: what it reads and is built for; it also says whether there is a ``neck`` between trunk and head.
+        backbone, head: the trunk, and what makes logits of its last map.
     """
 
-    def __init__(self, prepare: Prepare, backbone: Backbone, head: nn.Module, neck: nn.Module | None = None) -> None:
-        super().__init__(prepare)
+    def __init__(self, spec: NetworkSpec, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__(spec)
         self.backbone = backbone
-        self.neck = neck
         self.head = head
+        channels = list(backbone.stages.values())[-1].channels
+        self.neck = FeatureConverter(channels, spec.neck_reduction) if spec.neck == "converter" else None
 
     @property
     def stages(self) -> Mapping[str, Stage]:
@@ -260,7 +180,7 @@ class Recognizer(Network):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Logits ``(B, K)`` of clips ``(B, C, T, H, W)`` in the sensor's unit."""
-        return self.observe(clip).logits
+        return self.answer(clip)[0]
 
     def observe(self, clip: Tensor, stages: Collection[str] = ()) -> Observation:
         """Logits, and the feature maps of the named stages.
@@ -269,6 +189,11 @@ class Recognizer(Network):
             ModaliftError: a stage that the network does not have, a clip of the wrong shape, or, in training, a single
                 clip that leaves BatchNorm one value a channel.
         """
+        logits, maps = self.answer(clip, stages)
+        return Observation(logits, maps, torch.arange(len(logits), device=logits.device))
+
+    def answer(self, clip: Tensor, stages: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and maps as :meth:`observe` gives them: all that is computed of a clip, and nothing else to export."""
         for name in stages:
             if name not in self.stages:
                 raise ModaliftError(f"network '{self.view}' has no stage '{name}' - {nearest(name, self.stages)}")
@@ -279,7 +204,7 @@ class Recognizer(Network):
                 x = self.neck(x)
                 if "neck" in stages:
                     maps["neck"] = x
-            return Observation(self.head(x), maps)
+            return self.head(x), maps
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -23,6 +24,8 @@ from modalift.networks.skip import skip_convolution
 #: Where frames are mixed: nowhere (TSN), in front of each block's first convolution with the skip path left alone, or
 #: in front of the whole block, skip path included (the "in-place" shift of the paper, which loses spatial detail).
 Placement = Literal["none", "residual", "block"]
+#: One part-th of the channels moves each way.
+Part = Annotated[int, Ge(2)]
 
 
 def shift(x: Tensor, frames: int, part: int = 8, causal: bool = False, before: Tensor | None = None) -> Tensor:
@@ -254,7 +257,7 @@ class ResNet(Backbone):
         block: what the stages are made of: a Block, or a module that is built and called as one.
 
     Raises:
-        ModaliftError: an unknown layout or placement, or a width below 1.
+        ModaliftError: an unknown layout or placement.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, C', T, H', W')``, for any T, H and W of at least 1.
 
@@ -272,8 +275,6 @@ class ResNet(Backbone):
             layout = LAYOUTS[layout]
         if placement not in (known := ("none", "residual", "block")):
             raise ModaliftError(f"unknown placement '{placement}' of the shift - {nearest(placement, known)}")
-        if width < 1 or part < 2:
-            raise ModaliftError(f"a trunk of width={width}, part={part} - width must be 1 or more and part 2 or more")
         self.placement, self.causal = placement, causal
         kernel = 3 if layout.small_stem else 7
         self.conv1 = nn.Conv2d(channels, width, kernel, 2, kernel // 2, bias=False)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from modalift.errors import ModaliftError
-from modalift.networks import network
 from modalift.networks.r3d import Layout3d, PooledLogits, ResNet3d
-from modalift.networks.recognizer import Prepare, Recognizer, wide
+from modalift.networks.recognizer import Recognizer, wide
+from modalift.networks.registry import network
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Count, Positive
 
 
 @network("resnext101_3d", papers="MSD", clip=(3, 32, 112))
-def resnext101_3d(prepare: Prepare, *, classes: int, frames: int, size: int, width: float = 1.0, groups: int = 32,
-                  dropout: float = 0.0, recompute: bool = False) -> Recognizer:
+def resnext101_3d(spec: NetworkSpec, *, width: Positive = 1.0, groups: Count = 32, dropout: float = 0.0,
+                  recompute: bool = False) -> Recognizer:
     """A 3D ResNeXt-101: bottlenecks whose 3x3x3 convolutions are in 32 groups.
 
     The stem is a 7x7x7 convolution with stride 1 in time, then max-pooling over 3x3x3 with stride 2; the four layers
@@ -39,11 +40,8 @@ def resnext101_3d(prepare: Prepare, *, classes: int, frames: int, size: int, wid
         >>> networks.build("resnext101_3d", classes=83, channels=3, width=0.25).stages["layer4"].shape(32, 112, 112)
         (512, 2, 4, 4)
     """
-    if groups < 1:
-        raise ModaliftError(f"network 'resnext101_3d': groups={groups} - must be 1 or more (32 is the published number)")
-    who = "resnext101_3d"
-    stem, out = wide(64, width, who), tuple(wide(256, width, who) * 2**i for i in range(4))
+    stem, out = wide(64, width), tuple(wide(256, width) * 2**i for i in range(4))
     middle = tuple(groups * max(1, round(128 * 2**i * width / groups)) for i in range(4))
     times = tuple(((1, 3, 1),) * n for n in (3, 4, 23, 3))
-    trunk = ResNet3d(prepare.out_channels, Layout3d(stem, middle, out, times, groups=groups), recompute)
-    return Recognizer(prepare, trunk, PooledLogits(trunk.channels, classes, dropout))
+    trunk = ResNet3d(spec.prepared_channels, Layout3d(stem, middle, out, times, groups=groups), recompute)
+    return Recognizer(spec, trunk, PooledLogits(trunk.channels, spec.classes, dropout))

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
-from modalift.modalities import Modality
-from modalift.networks import network
-from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage
+from modalift.networks.recognizer import Backbone, Recognizer, Stage
+from modalift.networks.registry import network
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Count
 
 
 class Dilated(nn.Module):
@@ -103,8 +104,8 @@ class MeanAndMax(nn.Module):
 
 
 @network("signal", papers="Modalift's own", view="pose", clip=(60, 32, 1))
-def signal(prepare: Prepare, *, classes: int, frames: int, size: int, sensor: Modality, width: int = 128,
-           blocks: int = 3, center: bool | None = None, velocity: bool = True, dropout: float = 0.4) -> Recognizer:
+def signal(spec: NetworkSpec, *, width: Count = 128, blocks: Count = 3, center: bool | None = None, velocity: bool = True,
+           dropout: float = 0.4) -> Recognizer:
     """A temporal convolution network for joints and inertial sensors: clips ``(B, C, T, 1, 1)``.
 
     Args:
@@ -126,13 +127,11 @@ def signal(prepare: Prepare, *, classes: int, frames: int, size: int, sensor: Mo
         >>> networks.build("signal", classes=27, view="pose", channels=60, frames=32).last_stage
         'block3'
     """
-    channels = prepare.out_channels
+    channels = spec.prepared_channels
     if center is None:
-        center = sensor.name == "pose" and channels % 3 == 0
+        center = spec.modality == "pose" and channels % 3 == 0
     if center and channels % 3:
         raise ModaliftError(f"network 'signal': center=true needs three channels a joint, not {channels} - "
                             "set center=false")
-    if width < 1 or blocks < 1:
-        raise ModaliftError(f"network 'signal': width={width}, blocks={blocks} - each must be 1 or more")
     trunk = TemporalConvolutions(channels, width, blocks, center, velocity, dropout=dropout / 2)
-    return Recognizer(prepare, trunk, MeanAndMax(width, classes, dropout))
+    return Recognizer(spec, trunk, MeanAndMax(width, spec.classes, dropout))

@@ -7,10 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from modalift.errors import ModaliftError
-from modalift.networks import network
 from modalift.networks.heads import CausalHead, OrderedHead
-from modalift.networks.recognizer import Prepare, Recognizer
-from modalift.networks.resnet import Layout, ResNet
+from modalift.networks.recognizer import Recognizer
+from modalift.networks.registry import network
+from modalift.networks.resnet import Layout, Part, ResNet
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Count
 
 
 class Streaming(Recognizer):
@@ -50,8 +52,8 @@ class Streaming(Recognizer):
 
 
 @network("small", papers="Modalift's own", clip=(3, 16, 56))
-def small(prepare: Prepare, *, classes: int, frames: int, size: int, width: int = 16, blocks: int = 1,
-          dropout: float = 0.3, bins: int = 4, grid: int = 1, part: int = 8, causal: bool = False) -> Recognizer:
+def small(spec: NetworkSpec, *, width: Count = 16, blocks: Count = 1, dropout: float = 0.3, bins: Count = 4, grid: Count = 1,
+          part: Part = 8, causal: bool = False) -> Recognizer:
     """A temporal-shift ResNet-8 of 16, 32 and 64 channels with an order-aware head, for clips of 48 to 64 pixels.
 
     Recommended with ``motion="clip"`` (``motion="running"`` where it streams): seeing each pixel's departure from its
@@ -81,14 +83,11 @@ def small(prepare: Prepare, *, classes: int, frames: int, size: int, width: int 
         >>> net.streams, net.last_stage
         (True, 'layer3')
     """
-    if causal and prepare.motion == "clip":
+    if causal and spec.motion == "clip":
         raise ModaliftError("network 'small': causal=true with motion='clip' needs frames to come - "
                             "set motion='running'")
-    for key, value in (("width", width), ("blocks", blocks), ("bins", bins), ("grid", grid)):
-        if value < 1:
-            raise ModaliftError(f"network 'small': {key}={value} - must be 1 or more")
     layout = Layout((blocks,) * 3, small_stem=True)
-    trunk = ResNet(prepare.out_channels, layout, width, "residual", part, causal)
+    trunk = ResNet(spec.prepared_channels, layout, width, "residual", part, causal)
     if causal:
-        return Streaming(prepare, trunk, CausalHead(trunk.channels, classes, frames, bins, dropout, grid=grid))
-    return Recognizer(prepare, trunk, OrderedHead(trunk.channels, classes, bins, dropout, grid=grid))
+        return Streaming(spec, trunk, CausalHead(trunk.channels, spec.classes, spec.frames, bins, dropout, grid=grid))
+    return Recognizer(spec, trunk, OrderedHead(trunk.channels, spec.classes, bins, dropout, grid=grid))

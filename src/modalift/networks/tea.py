@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from modalift.errors import ModaliftError, nearest
-from modalift.networks import network
 from modalift.networks.fused import Operator, convolved, saves
 from modalift.networks.heads import MeanLogits
-from modalift.networks.recognizer import Prepare, Recognizer, wide
+from modalift.networks.recognizer import Recognizer, wide
+from modalift.networks.registry import network
 from modalift.networks.resnet import Layout, Placement, ResNet
 from modalift.networks.skip import skip_convolution
+from modalift.networks.spec import NetworkSpec
 from modalift.networks.temporal import TemporalConv, change, pointwise, temporal_conv
+from modalift.signatures import Positive
 
 #: Groups of channels in a block.
 SCALES = 4
@@ -213,8 +215,7 @@ class TeaResNet(ResNet):
 
 
 @network("tea", papers="MSD")
-def tea(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str = "res2net50", width: float = 1.0,
-        dropout: float = 0.5) -> Recognizer:
+def tea(spec: NetworkSpec, *, backbone: str = "res2net50", width: Positive = 1.0, dropout: float = 0.5) -> Recognizer:
     """TEA: a Res2Net-50 (26 channels a group, 4 groups) with motion excitation and multiple temporal aggregation.
 
     Args:
@@ -236,5 +237,5 @@ def tea(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str
         >>> networks.build("tea", width=0.25, classes=25, channels=1).stages["layer4"].channels
         512
     """
-    trunk = TeaResNet(prepare.out_channels, backbone, wide(64, width, "tea"))
-    return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))
+    trunk = TeaResNet(spec.prepared_channels, backbone, wide(64, width))
+    return Recognizer(spec, trunk, MeanLogits(trunk.channels, spec.classes, dropout))

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
 from modalift.modalities import Modality, modality
-from modalift.networks import network
-from modalift.networks.recognizer import Network, Prepare
+from modalift.networks.recognizer import Network
+from modalift.networks.registry import network
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Count, Share
 
 #: Blocks of the generator: ``resnet_9`` and ``resnet_6`` are the published ones, ``resnet_4`` is for a CPU.
 Generator = Literal["resnet_9", "resnet_6", "resnet_4"]
@@ -73,14 +75,14 @@ class Translator(Network):
     middle: Tensor
     reach: Tensor
 
-    def __init__(self, prepare: Prepare, given: Modality, span: tuple[float, float], blocks: int, ngf: int, dropout: float,
+    def __init__(self, spec: NetworkSpec, given: Modality, span: tuple[float, float], blocks: int, ngf: int, dropout: float,
                  output: Literal["sigmoid", "linear"]) -> None:
-        super().__init__(prepare)
+        super().__init__(spec)
         self.given, self.target, self.output = given, given.name, output
         self.register_buffer("middle", torch.tensor((span[0] + span[1]) / 2))
         self.register_buffer("reach", torch.tensor((span[1] - span[0]) / 2))
         relu = nn.ReLU(inplace=True)
-        self.down = nn.Sequential(*convolution(prepare.out_channels, ngf, 7, mirrored=3), relu,
+        self.down = nn.Sequential(*convolution(spec.prepared_channels, ngf, 7, mirrored=3), relu,
                                   *convolution(ngf, 2 * ngf, 3, 2), relu, *convolution(2 * ngf, 4 * ngf, 3, 2), relu)
         self.blocks = nn.ModuleList(ResidualBlock(4 * ngf, dropout) for _ in range(blocks))
         self.up = nn.Sequential(
@@ -147,9 +149,8 @@ class PatchJudge(nn.Module):
 
 
 @network("translator", papers="MTCD", clip=(3, 1, 256), kind="translator")
-def translator(prepare: Prepare, *, classes: int, frames: int, size: int, target: str = "thermal",
-               backbone: Generator = "resnet_9", ngf: int = 64, dropout: float = 0.0,
-               output: Literal["sigmoid", "linear"] = "sigmoid", low: float | None = None,
+def translator(spec: NetworkSpec, *, target: str = "thermal", backbone: Generator = "resnet_9", ngf: Count = 64,
+               dropout: Share = 0.0, output: Literal["sigmoid", "linear"] = "sigmoid", low: float | None = None,
                high: float | None = None) -> Translator:
     """A residual generator that translates each frame into another sensor's picture. It ships, and gives no logits.
 
@@ -173,6 +174,4 @@ def translator(prepare: Prepare, *, classes: int, frames: int, size: int, target
     span = (given.low if low is None else low, given.high if high is None else high)
     if span[0] >= span[1]:
         raise ModaliftError(f"network.low = {span[0]:g}, high = {span[1]:g} - low must be below high")
-    if ngf < 1 or not 0 <= dropout < 1:
-        raise ModaliftError(f"network.ngf = {ngf}, dropout = {dropout} - ngf must be 1 or more, dropout in [0, 1)")
-    return Translator(prepare, given, span, int(backbone.removeprefix("resnet_")), ngf, dropout, output)
+    return Translator(spec, given, span, int(backbone.removeprefix("resnet_")), ngf, dropout, output)

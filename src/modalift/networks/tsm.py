@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from modalift.networks import network
 from modalift.networks.heads import MeanLogits
-from modalift.networks.recognizer import Prepare, Recognizer, wide
-from modalift.networks.resnet import ResNet
+from modalift.networks.recognizer import Recognizer, wide
+from modalift.networks.registry import network
+from modalift.networks.resnet import Part, ResNet
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Positive
 
 
 @network("tsm", papers="MSD")
-def tsm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str = "resnet50", width: float = 1.0,
-        dropout: float = 0.5, placement: Literal["residual", "block"] = "residual", part: int = 8) -> Recognizer:
+def tsm(spec: NetworkSpec, *, backbone: str = "resnet50", width: Positive = 1.0, dropout: float = 0.5,
+        placement: Literal["residual", "block"] = "residual", part: Part = 8) -> Recognizer:
     """A temporal-shift network (TSM): a temporal-segment network whose blocks see the frames beside, at no multiplication.
 
     Args:
@@ -37,5 +39,5 @@ def tsm(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str
         >>> networks.build("tsm", backbone="resnet18", classes=25, channels=3).stages["layer4"].channels
         512
     """
-    trunk = ResNet(prepare.out_channels, backbone, wide(64, width, "tsm"), placement, part)
-    return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))
+    trunk = ResNet(spec.prepared_channels, backbone, wide(64, width), placement, part)
+    return Recognizer(spec, trunk, MeanLogits(trunk.channels, spec.classes, dropout))

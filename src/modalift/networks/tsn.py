@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from modalift.networks import network
 from modalift.networks.heads import MeanLogits
-from modalift.networks.recognizer import Prepare, Recognizer, wide
+from modalift.networks.recognizer import Recognizer, wide
+from modalift.networks.registry import network
 from modalift.networks.resnet import ResNet
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Positive
 
 
 @network("tsn", papers="MGCAM+DKD, MTCD", clip=(3, 16, 224))
-def tsn(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str = "resnet50", width: float = 1.0,
-        dropout: float = 0.5) -> Recognizer:
+def tsn(spec: NetworkSpec, *, backbone: str = "resnet50", width: Positive = 1.0, dropout: float = 0.5) -> Recognizer:
     r"""A temporal-segment network (TSN): frames are classified apart, and their logits averaged.
 
     .. math:: z = \frac1T \sum_t \left( W\, \mathrm{drop}(\overline{f(x_t)}) + b \right)
@@ -35,5 +36,5 @@ def tsn(prepare: Prepare, *, classes: int, frames: int, size: int, backbone: str
         >>> networks.build("tsn", backbone="resnet34", classes=10, channels=1).stages["layer4"].channels
         512
     """
-    trunk = ResNet(prepare.out_channels, backbone, wide(64, width, "tsn"), "none")
-    return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))
+    trunk = ResNet(spec.prepared_channels, backbone, wide(64, width), "none")
+    return Recognizer(spec, trunk, MeanLogits(trunk.channels, spec.classes, dropout))

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from modalift.errors import ModaliftError
-from modalift.modalities import Modality
-from modalift.networks import network
 from modalift.networks.heads import MeanLogits
-from modalift.networks.recognizer import Prepare, Recognizer, wide
+from modalift.networks.recognizer import Recognizer, wide
+from modalift.networks.registry import network
 from modalift.networks.resnet import ResNet
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Count, Positive
 
 
 class StackedResNet(ResNet):
@@ -47,8 +48,8 @@ class StackedResNet(ResNet):
 
 
 @network("two_stream", papers="MTUT (compared)", clip=(3, 25, 224))
-def two_stream(prepare: Prepare, *, classes: int, frames: int, size: int, sensor: Modality, backbone: str = "resnet101",
-               width: float = 1.0, dropout: float = 0.5, stack: int | None = None) -> Recognizer:
+def two_stream(spec: NetworkSpec, *, backbone: str = "resnet101", width: Positive = 1.0, dropout: float = 0.5,
+               stack: Count | None = None) -> Recognizer:
     r"""One stream of a two-stream network: the spatial one on pictures, the temporal one on stacks of optical flow.
 
     .. math:: z = \frac1N \sum_k \left( W\, \mathrm{drop}(\overline{f(y_k)}) + b \right)
@@ -82,11 +83,9 @@ def two_stream(prepare: Prepare, *, classes: int, frames: int, size: int, sensor
         (20, (512, 2, 7, 7))
     """
     if stack is None:
-        stack = 10 if sensor.name == "flow" else 1
-    if stack < 1:
-        raise ModaliftError(f"network 'two_stream': stack={stack} - must be 1 or more (10 is the paper's)")
-    if stack > 1 and prepare.motion != "none":
-        raise ModaliftError(f"network 'two_stream': motion='{prepare.motion}' with stack={stack} - frames of a stack show "
+        stack = 10 if spec.modality == "flow" else 1
+    if stack > 1 and spec.motion != "none":
+        raise ModaliftError(f"network 'two_stream': motion='{spec.motion}' with stack={stack} - frames of a stack show "
                             "motion already; set motion='none' or stack=1")
-    trunk = StackedResNet(prepare.out_channels, backbone, wide(64, width, "two_stream"), stack)
-    return Recognizer(prepare, trunk, MeanLogits(trunk.channels, classes, dropout))
+    trunk = StackedResNet(spec.prepared_channels, backbone, wide(64, width), stack)
+    return Recognizer(spec, trunk, MeanLogits(trunk.channels, spec.classes, dropout))

@@ -8,8 +8,10 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalift.networks import network
-from modalift.networks.recognizer import Backbone, Prepare, Recognizer, Stage, wide
+from modalift.networks.recognizer import Backbone, Recognizer, Stage, wide
+from modalift.networks.registry import network
+from modalift.networks.spec import NetworkSpec
+from modalift.signatures import Positive
 
 #: Channels of the 3 x 3 convolutions in each of the five blocks, configuration D of the paper.
 CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -44,8 +46,8 @@ class VGG16(Backbone):
         self.ends: dict[int, str] = {}
         for i, block in enumerate(CHANNELS):
             for count in block:
-                layers += [nn.Conv2d(channels, wide(count, width, "vgg16"), 3, padding=1), nn.ReLU(inplace=True)]
-                channels = wide(count, width, "vgg16")
+                layers += [nn.Conv2d(channels, wide(count, width), 3, padding=1), nn.ReLU(inplace=True)]
+                channels = wide(count, width)
             layers.append(nn.MaxPool2d(2))
             self.ends[len(layers) - 1] = f"block{i + 1}"
             stride = 2 ** (i + 1)
@@ -110,8 +112,7 @@ class FrameClassifier(nn.Module):
 
 
 @network("vgg16", papers="MTUT", clip=(3, 1, 224))
-def vgg16(prepare: Prepare, *, classes: int, frames: int, size: int, width: float = 1.0,
-          dropout: float = 0.5) -> Recognizer:
+def vgg16(spec: NetworkSpec, *, width: Positive = 1.0, dropout: float = 0.5) -> Recognizer:
     """VGG-16 on every frame, logits averaged over the frames before the softmax: a network that sees no movement.
 
     Args:
@@ -133,5 +134,5 @@ def vgg16(prepare: Prepare, *, classes: int, frames: int, size: int, width: floa
         >>> networks.build("vgg16", classes=25, size=64, width=0.125).stages["block5"].shape(8, 64, 64)
         (64, 8, 2, 2)
     """
-    trunk = VGG16(prepare.out_channels, width)
-    return Recognizer(prepare, trunk, FrameClassifier(trunk.channels, classes, wide(4096, width, "vgg16"), dropout))
+    trunk = VGG16(spec.prepared_channels, width)
+    return Recognizer(spec, trunk, FrameClassifier(trunk.channels, spec.classes, wide(4096, width), dropout))

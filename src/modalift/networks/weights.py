@@ -284,8 +284,8 @@ def _adapt_input(weight: Tensor, net: Network, channels: int) -> tuple[Tensor, s
     other numbers, also those of stacked frames, get their mean, repeated. Motion channels begin at zero, so that the
     network computes what the file did until training moves them.
     """
-    moving = net.prepare.out_channels - net.channels  # motion channels follow the plain ones
-    plain = channels - moving if channels == net.prepare.out_channels else channels
+    moving = net.spec.prepared_channels - net.channels  # motion channels follow the plain ones
+    plain = channels - moving if channels == net.spec.prepared_channels else channels
     given = weight.shape[1]
     if plain == given:
         out, done = weight, "kept"

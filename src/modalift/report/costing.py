@@ -13,7 +13,7 @@ from rich.text import Text
 
 from modalift.errors import ModaliftError
 from modalift.modalities import modality
-from modalift.networks import CARDS, Card, Recognizer, build
+from modalift.networks import FAMILIES, Recognizer, build
 from modalift.networks.cost import LARGEST, cost, legacy_flops
 
 #: Said beside every figure of the early counter.
@@ -57,14 +57,9 @@ def read_extents(text: str) -> Extents:
     return found
 
 
-def card_of(name: str) -> Card:
-    """The card of a family; that of a plain color video where its author gave none."""
-    return CARDS.get(name, Card("", "rgb", (3, 8, 224)))
-
-
 def clip_of(name: str) -> Extents:
-    """The clip of a family's card."""
-    channels, frames, pixels = card_of(name).clip
+    """The clip that a family is shown on."""
+    channels, frames, pixels = FAMILIES[name].clip
     return Extents(channels, frames, pixels, pixels)
 
 
@@ -80,10 +75,10 @@ def make(name: str, classes: int, clip: Extents, options: Mapping[str, Any] | No
             raise ModaliftError(f"{key}={options[key]}: is not an option of a network - say it with {instead}")
     if "name" in options:
         raise ModaliftError(f"name={options['name']}: the network is the first word - modalift cost {options['name']} ...")
-    view = str(options.pop("view", card_of(name).view))
+    view = str(options.pop("view", FAMILIES[name].view))
     with torch.device("meta"):
         net = build(name, classes=classes, view=view, channels=clip.channels, frames=clip.frames, size=clip.height, **options)
-    signals = modality(card_of(name).view).kind == "signal"
+    signals = modality(FAMILIES[name].view).kind == "signal"
     point = clip.height == clip.width == 1
     if signals and not point:
         raise ModaliftError(f"network '{name}' reads signals, not a clip of {clip} - give CxTx1x1, such as {clip_of(name)}")

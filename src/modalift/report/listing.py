@@ -56,11 +56,11 @@ def _schemes() -> Rows:
 
 
 def _networks() -> Rows:
-    """Counted on the clip of each family's card, with 27 classes, on a device without storage."""
-    from modalift.networks import NETWORKS, options_of
+    """Counted on the clip of each family's paper, with 27 classes, on a device without storage."""
+    from modalift.networks import FAMILIES, NETWORKS, options_of
     from modalift.networks.cost import macs
     from modalift.networks.weights import formats_for
-    from modalift.report.costing import card_of, clip_of, make
+    from modalift.report.costing import clip_of, make
 
     rows: Rows = []
     for name in NETWORKS:
@@ -68,7 +68,7 @@ def _networks() -> Rows:
         net = make(name, 27, clip)
         rows.append({"name": name, "parameters": sum(p.numel() for p in net.parameters()),
                      "macs": macs(net, clip.frames, (clip.height, clip.width)), "input": str(clip),
-                     "papers": card_of(name).papers, "weights": formats_for(name),
+                     "papers": FAMILIES[name].papers, "weights": formats_for(name),
                      "streams": "causal" in options_of(name), "what it is": summary_of(NETWORKS[name])})
     return rows
 

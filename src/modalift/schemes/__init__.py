@@ -1,15 +1,17 @@
 """How sensors teach: one paper, one file. Start reading here."""
 
-from __future__ import annotations
-
-import typing
-from collections.abc import Mapping
-from typing import Any
-
-from modalift.errors import ModaliftError, nearest
-from modalift.networks import Network, Recognizer, Translator
-from modalift.schemes.scheme import (
+from modalift.registry import discover
+from modalift.schemes.registry import (
     SCHEMES,
+    build,
+    check_settings,
+    kind_of,
+    optional_roles_of,
+    roles_of,
+    scheme,
+    settings_of,
+)
+from modalift.schemes.scheme import (
     Progress,
     Scheme,
     Terms,
@@ -22,112 +24,14 @@ from modalift.schemes.scheme import (
     label_loss,
     labels_of,
     look,
-    scheme,
     total,
     watch,
-)
-from modalift.signatures import checked, parameters
-
-
-def _parameters(name: str) -> dict[str, tuple[Any, Any]]:
-    """Constructor argument -> (resolved annotation, default)."""
-    return parameters(SCHEMES[name].__init__)
-
-
-#: What marks a constructor's argument as a role.
-KINDS: tuple[Any, ...] = (Recognizer, Translator)
-OPTIONAL: tuple[Any, ...] = tuple(kind | None for kind in KINDS)
-
-
-def kind_of(name: str, role: str) -> type[Network]:
-    """What kind of network a role takes."""
-    hint = _parameters(name).get(role, (Network, None))[0]
-    return next((kind for kind in KINDS if hint in (kind, kind | None)), Network)
-
-
-def roles_of(name: str) -> tuple[tuple[str, ...], bool]:
-    """Roles that a scheme takes by name, and whether it takes any number of further networks."""
-    found = _parameters(name)
-    named = tuple(k for k, (hint, _) in found.items() if hint in KINDS)
-    return named, any(typing.get_origin(hint) is Mapping for hint, _ in found.values())
-
-
-def optional_roles_of(name: str) -> tuple[str, ...]:
-    """Roles that a scheme can do without."""
-    return tuple(k for k, (hint, _) in _parameters(name).items() if hint in OPTIONAL)
-
-
-def settings_of(name: str) -> dict[str, Any]:
-    """Setting -> default, read off the constructor: a scheme's part of a recipe."""
-    return {k: d for k, (hint, d) in _parameters(name).items()
-            if hint not in (*KINDS, *OPTIONAL) and typing.get_origin(hint) is not Mapping}
-
-
-def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with their types checked against the constructor.
-
-    Raises:
-        ModaliftError: an unknown setting (with the nearest one) or a value of the wrong type.
-    """
-    return checked(SCHEMES[name].__init__, settings, settings_of(name), "scheme", f"scheme '{name}'")
-
-
-def build(name: str, networks: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> Scheme:
-    """A scheme over networks by role.
-
-    Raises:
-        ModaliftError: a role without a network, a network without a role, a wrong setting, or one that would do nothing.
-    """
-    named, more = roles_of(name)
-    missing = [r for r in named if r not in networks]
-    if missing:
-        raise ModaliftError(f"scheme '{name}' needs a network in the role '{missing[0]}' - add networks.{missing[0]}")
-    known = (*named, *optional_roles_of(name))
-    rest = {k: n for k, n in networks.items() if k not in known}
-    if rest and not more:
-        extra = sorted(rest)[0]
-        raise ModaliftError(f"scheme '{name}' has no role '{extra}' - {nearest(extra, known)}")
-    for role, net in networks.items():
-        if not isinstance(net, kind_of(name, role)):
-            needed, given = kind_of(name, role).__name__.lower(), type(net).__name__.lower()
-            raise ModaliftError(f"scheme '{name}' needs a {needed} in the role '{role}', not a {given} - change"
-                                f" networks.{role}.name")
-    arguments: dict[str, Any] = {k: networks[k] for k in known if k in networks}
-    if more:
-        slot = next(k for k, (hint, _) in _parameters(name).items() if typing.get_origin(hint) is Mapping)
-        arguments[slot] = rest
-    known_classes = {role: net.classes for role, net in networks.items() if getattr(net, "classes", 0)}
-    if len(set(known_classes.values())) > 1:
-        told = ", ".join(f"{role} {count}" for role, count in known_classes.items())
-        raise ModaliftError(f"scheme '{name}': its networks know different numbers of classes ({told}) - train them on the"
-                            " same classes")
-    asked = check_settings(name, settings or {})
-    made = SCHEMES[name](**arguments, **asked)
-    for key in asked:
-        if key in made.idle:
-            raise ModaliftError(f"scheme.{key} does nothing {made.idle[key]} - remove it")
-    return made
-
-
-from modalift.schemes import (  # noqa: E402  (schemes register themselves)
-    crd,  # noqa: F401
-    distill,  # noqa: F401
-    dmcl,  # noqa: F401
-    fusion,  # noqa: F401
-    hallucination,  # noqa: F401
-    identity_encoder,  # noqa: F401
-    mgcam_dkd,  # noqa: F401
-    msd,  # noqa: F401
-    mtcd,  # noqa: F401
-    mtut,  # noqa: F401
-    prokt,  # noqa: F401
-    route,  # noqa: F401
-    segmentation_lstm,  # noqa: F401
-    single,  # noqa: F401
-    translator,  # noqa: F401
 )
 
 __all__ = [
     "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "joint", "joint_count",
-    "joint_mean", "label_loss", "labels_of", "look", "optional_roles_of", "roles_of", "scheme", "settings_of", "total", "watch",
+    "joint_mean", "kind_of", "label_loss", "labels_of", "look", "optional_roles_of", "roles_of", "scheme", "settings_of",
+    "total", "watch",
 ]
+
+discover(__name__)  # one file adds a scheme

@@ -8,24 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modalift.errors import ModaliftError
 from modalift.losses import contrastive_representation, soft_target
 from modalift.modalities import Batch, Table
 from modalift.networks import Observation, Recognizer
-from modalift.schemes.scheme import (
-    Progress,
-    Scheme,
-    Terms,
-    average,
-    common,
-    joint,
-    joint_count,
-    label_loss,
-    look,
-    not_negative,
-    scheme,
-    watch,
-)
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, joint, joint_count, label_loss, look, watch
+from modalift.signatures import Count, NonNegative, Positive, Share
 
 
 @scheme("crd")
@@ -55,18 +43,15 @@ class CRD(Scheme):
     """
 
     frozen_roles = ("teacher",)
-    batch_relational = "draws from a memory that every step renews"
+    relates_batch = True
+    batch_relation = "draws from a memory that every step renews"
     memory_s: Tensor
     memory_t: Tensor
     scale: Tensor
 
-    def __init__(self, student: Recognizer, teacher: Recognizer, *, weight: float = 0.8, answers: float = 0.0, dim: int = 128,
-                 negatives: int = 256, tau: float = 0.07, momentum: float = 0.5) -> None:
+    def __init__(self, student: Recognizer, teacher: Recognizer, *, weight: NonNegative = 0.8, answers: NonNegative = 0.0,
+                 dim: Count = 128, negatives: Count = 256, tau: Positive = 0.07, momentum: Share = 0.5) -> None:
         super().__init__()
-        if dim < 1 or negatives < 1 or tau <= 0 or not 0 <= momentum < 1:
-            raise ModaliftError(f"scheme 'crd': dim={dim}, negatives={negatives}, tau={tau}, momentum={momentum} - the first"
-                                " two must be 1 or more, tau above 0, momentum in [0, 1)")
-        not_negative(weight=weight, answers=answers)
         self.student, self.teacher = student, teacher
         self.weight, self.answers, self.negatives, self.tau, self.momentum = weight, answers, negatives, tau, momentum
         self.embed_s = nn.Linear(student.stages[student.last_stage].channels, dim)
@@ -88,7 +73,7 @@ class CRD(Scheme):
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = watch(self.student, batch, [self.student.last_stage])
         own, shown = common(seen, look(self.teacher, batch, [self.teacher.last_stage]))
-        rows = batch.index if own.rows is None else batch.index[own.rows]
+        rows = batch.index[own.indices]
         v_s, v_t = self.embedded(own, self.student, self.embed_s), self.embedded(shown, self.teacher, self.embed_t)
         self.fresh = [(rows, v_s.detach(), v_t.detach())] if self.training else []
         there = self.contrast(v_s, self.memory_t, rows, 0, progress.step)

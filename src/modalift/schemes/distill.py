@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from modalift.losses.maps import pooled
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
 from modalift.schemes.projection import Projection, paired_stages
+from modalift.schemes.registry import scheme
 from modalift.schemes.scheme import (
     Progress,
     Scheme,
@@ -25,10 +26,9 @@ from modalift.schemes.scheme import (
     label_loss,
     labels_of,
     look,
-    not_negative,
-    scheme,
     watch,
 )
+from modalift.signatures import NonNegative, Positive
 
 Loss = Literal["soft_target", "decoupled", "attention_transfer", "similarity_preserving", "correlation_congruence",
                "relational", "channel_correlation"]
@@ -82,15 +82,11 @@ class Distill(Scheme):
 
     frozen_roles = ("teacher",)
 
-    def __init__(self, student: Recognizer, teacher: Recognizer, *, loss: Loss = "soft_target", weight: float | None = None,
-                 temperature: float = 4.0, target: float = 1.0, others: float = 8.0, student_stages: list[str] | None = None,
+    def __init__(self, student: Recognizer, teacher: Recognizer, *, loss: Loss = "soft_target",
+                 weight: NonNegative | None = None, temperature: Positive = 4.0, target: NonNegative = 1.0,
+                 others: NonNegative = 8.0, student_stages: list[str] | None = None,
                  teacher_stages: list[str] | None = None) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ModaliftError(f"scheme.temperature = {temperature} - it must be above 0")
-        if loss not in get_args(Loss):
-            raise ModaliftError(f"scheme.loss = {loss} - one of {', '.join(get_args(Loss))}")
-        not_negative(weight=weight or 0.0, target=target, others=others)
         self.student, self.teacher, self.loss = student, teacher, loss
         self.weight = USUAL[loss] if weight is None else weight
         self.temperature, self.target, self.others = temperature, target, others
@@ -101,8 +97,8 @@ class Distill(Scheme):
         if loss in LAST and len(self.pairs) > 1:
             raise ModaliftError(f"scheme.loss = {loss} compares one map of each network, and {len(self.pairs)} are named -"
                                 " name one")
-        if loss in LAST or loss == "channel_correlation":
-            self.batch_relational = f"with loss={loss} compares the clips of a batch with each other"
+        self.relates_batch = loss in LAST or loss == "channel_correlation"
+        self.batch_relation = f"with loss={loss} compares the clips of a batch with each other"
         if loss == "channel_correlation":
             self.project = nn.ModuleList(Projection(student.stages[s].channels, teacher.stages[t].channels, relu=True)
                                          for s, t in self.pairs)
@@ -115,7 +111,7 @@ class Distill(Scheme):
         seen = watch(self.student, batch, [s for s, _ in self.pairs])
         own, shown = common(seen, look(self.teacher, batch, [t for _, t in self.pairs]))
         taught = self.taught(own, shown, batch)
-        if self.batch_relational:
+        if self.relates_batch:
             taught["clips"] = (0.0, joint_count(own.logits))
         return {"ce/student": (1.0, label_loss(seen, batch))} | {
             f"{what}/teacher>student": (self.weight * share, raw) for what, (share, raw) in taught.items()}

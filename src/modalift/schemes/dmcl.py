@@ -12,7 +12,9 @@ from modalift.errors import ModaliftError
 from modalift.losses import soft_target
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, joint_mean, labels_of, scheme, watch
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, joint_mean, labels_of, watch
+from modalift.signatures import NonNegative, Positive
 
 
 @scheme("dmcl")
@@ -40,15 +42,12 @@ class DMCL(Scheme):
     terms average over the clips that winner and loser both saw.
     """
 
-    def __init__(self, learners: Mapping[str, Recognizer], *, weight: float = 1.0, losers: float = 1.0,
-                 temperature: float = 2.0) -> None:
+    def __init__(self, learners: Mapping[str, Recognizer], *, weight: NonNegative = 1.0, losers: NonNegative = 1.0,
+                 temperature: Positive = 2.0) -> None:
         super().__init__()
         if len(learners) < 2:
             raise ModaliftError(f"scheme 'dmcl' lets networks choose among each other, and there is {len(learners)} - add"
                                 " another one to networks")
-        if temperature <= 0 or weight < 0 or losers < 0:
-            raise ModaliftError(f"scheme: temperature={temperature}, weight={weight}, losers={losers} - the temperature is"
-                                " above 0, weights are not below 0")
         self.learners = nn.ModuleDict(learners)
         self.weight, self.losers, self.temperature = weight, losers, temperature
 
@@ -60,7 +59,7 @@ class DMCL(Scheme):
         for m, o in seen.items():
             labels, labeled = labels_of(o, batch)
             each = F.cross_entropy(o.logits.float(), labels.clamp_min(0), reduction="none")
-            won = losses[m] <= lowest[self.rows(o)]
+            won = losses[m] <= lowest[o.indices]
             terms[f"ce/{m}"] = (1.0, average(torch.where(won, each, self.losers * each), labeled))
             terms[f"wins/{m}"] = (0.0, average(won.float()))
         for m in seen:
@@ -68,8 +67,8 @@ class DMCL(Scheme):
                 if n == m:
                     continue
                 own, other = common(seen[m], seen[n])
-                mine, best = (self.placed(losses[k], seen[k], batch)[self.rows(own)] for k in (m, n))
-                lost = (best <= lowest[self.rows(own)]) & (mine > best)
+                mine, best = (self.placed(losses[k], seen[k], batch)[own.indices] for k in (m, n))
+                lost = (best <= lowest[own.indices]) & (mine > best)
                 each = soft_target(own.logits, other.logits, self.temperature, per_sample=True)
                 terms[f"answers/{n}>{m}"] = (self.weight, average(torch.where(lost, each, torch.zeros_like(each))))
         return terms
@@ -80,10 +79,6 @@ class DMCL(Scheme):
         each = F.cross_entropy(seen.logits.detach().float(), labels.clamp_min(0), reduction="none")
         return torch.where(labeled, each, joint_mean(each, labeled))
 
-    @staticmethod
-    def rows(seen: Observation) -> Tensor:
-        return torch.arange(len(seen), device=seen.logits.device) if seen.rows is None else seen.rows
-
     def placed(self, values: Tensor, seen: Observation, batch: Batch) -> Tensor:
         """Values of the clips that a network saw as ``(B,)``; infinite for the others, which it cannot win."""
-        return values.new_full((len(batch),), float("inf")).index_copy(0, self.rows(seen), values)
+        return values.new_full((len(batch),), float("inf")).index_copy(0, seen.indices, values)

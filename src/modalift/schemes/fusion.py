@@ -12,7 +12,9 @@ from modalift.errors import ModaliftError
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
 from modalift.networks.fusion import Fusion, FusionHead, Mode
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, label_loss, scheme, watch
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, label_loss, watch
+from modalift.signatures import Count, NonNegative, Share
 
 
 @scheme("fusion")
@@ -42,16 +44,14 @@ class Fused(Scheme):
 
     uses_unlabeled = False
 
-    def __init__(self, learners: Mapping[str, Recognizer], *, mode: Mode = "late", drop: float = 0.0, own: float = 1.0,
-                 width: int = 256, bins: int = 4, dropout: float = 0.0) -> None:
+    def __init__(self, learners: Mapping[str, Recognizer], *, mode: Mode = "late", drop: Share = 0.0,
+                 own: NonNegative = 1.0, width: Count = 256, bins: Count = 4, dropout: Share = 0.0) -> None:
         super().__init__()
         if len(learners) < 2:
             raise ModaliftError(f"scheme 'fusion' joins two networks or more, and there is {len(learners)} - add another one"
                                 " to networks")
         if "fusion" in learners:
             raise ModaliftError("networks.fusion: scheme 'fusion' calls its joint answer so - give the network another role")
-        if not 0 <= drop < 1 or own < 0:
-            raise ModaliftError(f"scheme: drop={drop}, own={own} - drop lies in [0, 1), own is not below 0")
         self.learners = nn.ModuleDict(learners)
         self.drop, self.own = drop, own
         classes = next(iter(learners.values())).classes
@@ -80,9 +80,7 @@ class Fused(Scheme):
     def placed(self, values: Tensor, seen: Observation, batch: Batch) -> Tensor:
         """Values of the clips that a network saw, as rows of the whole batch; zeros for the others."""
         values = values.float()
-        if seen.rows is None:
-            return values
-        return values.new_zeros((len(batch), values.shape[1])).index_copy(0, seen.rows, values)
+        return values.new_zeros((len(batch), values.shape[1])).index_copy(0, seen.indices, values)
 
     def kept(self, here: Tensor) -> Tensor:
         """Which sensors count for which clips, ``(M, B)``: those that are there, less what is dropped in training."""

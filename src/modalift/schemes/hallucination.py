@@ -7,13 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modalift.errors import ModaliftError
 from modalift.losses import soft_target
 from modalift.losses.maps import same_grid
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
 from modalift.schemes.projection import to_channels
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, scheme, watch
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, watch
+from modalift.signatures import NonNegative, Positive, Share
 
 
 @scheme("hallucination")
@@ -51,16 +52,9 @@ class Hallucination(Scheme):
 
     frozen_roles = ("teacher",)
 
-    def __init__(self, student: Recognizer, teacher: Recognizer, *, imitate: float = 0.5, near: float = 0.5,
-                 scale: float = 0.01, temperature: float = 10.0, reduction: Literal["sum", "mean"] = "sum") -> None:
+    def __init__(self, student: Recognizer, teacher: Recognizer, *, imitate: Share = 0.5, near: Share = 0.5,
+                 scale: NonNegative = 0.01, temperature: Positive = 10.0, reduction: Literal["sum", "mean"] = "sum") -> None:
         super().__init__()
-        if not 0 <= imitate < 1 or not 0 <= near < 1:
-            raise ModaliftError(f"scheme: imitate={imitate}, near={near} - both lie in [0, 1): labels keep a share")
-        if temperature <= 0 or scale < 0:
-            raise ModaliftError(f"scheme: temperature={temperature}, scale={scale} - the temperature is above 0, the scale not"
-                                " below 0")
-        if reduction not in ("sum", "mean"):
-            raise ModaliftError(f"scheme.reduction = {reduction} - sum or mean")
         self.student, self.teacher = student, teacher
         self.imitate, self.temperature, self.reduction = imitate / (1 - imitate), temperature, reduction
         self.near = near * scale / ((1 - near) * (1 - imitate))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from modalift.errors import ModaliftError
 from modalift.losses import batch_hard_triplet
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, joint, joint_count, label_loss, labels_of, scheme, watch
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, joint, joint_count, label_loss, labels_of, watch
+from modalift.signatures import NonNegative, Share
 
 
 @scheme("identity_encoder")
@@ -32,13 +33,12 @@ class IdentityEncoder(Scheme):
     """
 
     uses_unlabeled = False
-    batch_relational = "compares all pictures of a batch"
+    relates_batch = True
+    batch_relation = "compares all pictures of a batch"
 
-    def __init__(self, student: Recognizer, *, weight: float = 1.0, margin: float | None = 0.3, smoothing: float = 0.1) -> None:
+    def __init__(self, student: Recognizer, *, weight: NonNegative = 1.0, margin: NonNegative | None = 0.3,
+                 smoothing: Share = 0.1) -> None:
         super().__init__()
-        if weight < 0 or (margin is not None and margin < 0) or not 0 <= smoothing < 1:
-            raise ModaliftError(f"scheme: weight={weight}, margin={margin}, smoothing={smoothing} - the first two are not"
-                                " below 0, smoothing lies in [0, 1)")
         self.student, self.weight, self.margin, self.smoothing = student, weight, margin, smoothing
 
     @property

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
 from modalift.losses import decoupled, graph_attention
-from modalift.losses.graph_attention import Sigma
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
 from modalift.schemes.projection import Projection, paired_stages
+from modalift.schemes.registry import scheme
 from modalift.schemes.scheme import (
     Progress,
     Scheme,
@@ -24,10 +24,9 @@ from modalift.schemes.scheme import (
     label_loss,
     labels_of,
     look,
-    not_negative,
-    scheme,
     watch,
 )
+from modalift.signatures import NonNegative, Positive
 
 
 @scheme("mgcam_dkd")
@@ -69,30 +68,27 @@ class GraphTaughtStudent(Scheme):
     """
 
     frozen_roles = ("teacher",)
+    batch_relation = "builds a graph over the clips of a batch"
+    examples = ({}, {"beta": 0.0}, {"projected": False}, {"temperature": 0.1, "sigma": 0.3, "residual": True})
 
-    def __init__(self, student: Recognizer, teacher: Recognizer, *, alpha: float = 0.1, beta: float = 1.0, target: float = 0.7,
-                 others: float = 0.35, softness: float = 4.0, temperature: float | None = None, sigma: Sigma = 1.0,
-                 residual: bool = False, graph: Literal["own", "cross"] = "own", pairs: Literal["all", "same"] = "all",
+    def __init__(self, student: Recognizer, teacher: Recognizer, *, alpha: NonNegative = 0.1, beta: NonNegative = 1.0,
+                 target: NonNegative = 0.7, others: NonNegative = 0.35, softness: Positive = 4.0,
+                 temperature: Positive | None = None, sigma: Positive | Literal["median"] = 1.0, residual: bool = False,
+                 graph: Literal["own", "cross"] = "own", pairs: Literal["all", "same"] = "all",
                  vertices: Literal["clips", "frames"] = "clips", projected: bool = True,
                  student_stages: list[str] | None = None, teacher_stages: list[str] | None = None) -> None:
         super().__init__()
-        for name, value in (("softness", softness), ("sigma", sigma), ("temperature", temperature)):
-            if isinstance(value, (int, float)) and value <= 0:
-                raise ModaliftError(f"scheme.{name} = {value} - it must be above 0")
-        not_negative(alpha=alpha, beta=beta, target=target, others=others)
         self.student, self.teacher = student, teacher
         self.alpha, self.beta, self.target, self.others, self.softness = alpha, beta, target, others, softness
         self.vertices, self.how = vertices, dict[str, Any](temperature=temperature, sigma=sigma, residual=residual, graph=graph,
                                                            pairs=pairs)
         most = min(4, len(student.stages), len(teacher.stages))
         self.own, self.shown = paired_stages(student, teacher, student_stages or [], teacher_stages or [], most)
-        if beta:
-            self.batch_relational = "builds a graph over the clips of a batch"
-        if projected and beta:
-            self.project = nn.ModuleList(
-                nn.ModuleList(Projection(student.stages[i].channels, teacher.stages[j].channels)
-                              if pairs == "all" or m == n else nn.Identity() for n, j in enumerate(self.shown))
-                for m, i in enumerate(self.own))
+        self.relates_batch = beta > 0
+        self.project = nn.ModuleList(
+            nn.ModuleList(Projection(student.stages[i].channels, teacher.stages[j].channels)
+                          if pairs == "all" or m == n else nn.Identity() for n, j in enumerate(self.shown))
+            for m, i in enumerate(self.own)) if projected and beta else None
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = watch(self.student, batch, self.own if self.beta else ())
@@ -113,14 +109,20 @@ class GraphTaughtStudent(Scheme):
     def compared(self, own: list[Tensor], shown: list[Tensor]) -> Tensor:
         """Equations 1 to 6 over the clips of all processes."""
         own, shown = [joint(m) for m in own], [joint(m) for m in shown]
-        project = (lambda i, j, m: self.project[i][j](m)) if hasattr(self, "project") else None
         if not len(own[0]):
-            learned = [p.sum() for p in self.project.parameters()] if project else []
-            return 0.0 * torch.stack([*(m.sum() for m in own), *learned]).sum()
+            learned = () if self.project is None else self.project.parameters()
+            return 0.0 * torch.stack([*(m.sum() for m in own), *(p.sum() for p in learned)]).sum()
         if self.vertices == "frames":
             frames = {m.shape[2] for m in (*own, *shown)}
             if len(frames) > 1:
                 raise ModaliftError(f"scheme.vertices=frames needs maps of as many frames, these have {sorted(frames)} - use"
                                     " vertices=clips, or networks that keep every frame")
             own, shown = ([m.transpose(1, 2).flatten(0, 1).unsqueeze(2) for m in maps] for maps in (own, shown))
-        return graph_attention(own, shown, project, **self.how)
+        return graph_attention(own, shown, None if self.project is None else self.projected, **self.how)
+
+    def projected(self, i: int, j: int, own: Tensor) -> Tensor:
+        """The student's map of its stage i with the channels of the teacher's stage j."""
+        assert self.project is not None
+        projection: nn.Module = self.project[i][j]  # type: ignore[index]
+        made: Tensor = projection(own)
+        return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
 from modalift.losses import feature_distance
@@ -13,7 +13,9 @@ from modalift.losses.maps import same_grid
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
 from modalift.schemes.projection import to_channels
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, not_negative, scheme, watch
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, watch
+from modalift.signatures import NonNegative
 
 
 @scheme("mtcd")
@@ -45,14 +47,15 @@ class MTCD(Scheme):
     """
 
     frozen_roles: tuple[str, ...] = ("teacher",)
+    examples = ({}, {"guide": "assistant"})
 
-    def __init__(self, student: Recognizer, teacher: Recognizer, assistant: Recognizer | None = None, *, alpha: float = 0.9,
-                 beta: float = 0.3, pull: float = 1.0, guide: Literal["fusion", "sum", "assistant"] = "fusion",
-                 order: Literal["together", "staged"] = "together", transform: Literal["needed", "always"] = "needed") -> None:
+    def __init__(self, student: Recognizer, teacher: Recognizer, assistant: Recognizer | None = None, *,
+                 alpha: NonNegative = 0.9, beta: NonNegative = 0.3, pull: NonNegative = 1.0,
+                 guide: Literal["fusion", "sum", "assistant"] = "fusion", order: Literal["together", "staged"] = "together",
+                 transform: Literal["needed", "always"] = "needed") -> None:
         super().__init__()
         if assistant is None and order == "staged":
             raise ModaliftError("scheme.order=staged needs an assistant - add networks.assistant")
-        not_negative(alpha=alpha, beta=beta, pull=pull)
         self.student, self.teacher, self.assistant = student, teacher, assistant
         self.alpha, self.beta, self.pull, self.guide = alpha, beta, pull, guide
         self.frozen_roles = self.frozen_for({"order": order})
@@ -81,13 +84,14 @@ class MTCD(Scheme):
         return {"pull": "with order=staged (the assistant is frozen)"} if "assistant" in self.frozen_roles else {}
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
-        seen, shown = self.seen("student", batch, watch), self.seen("teacher", batch, look)
+        seen = self.seen(self.student, self.project_student, batch, watch)
+        shown = self.seen(self.teacher, None, batch, look)
         terms = {"ce/student": (1.0, label_loss(seen, batch)),
                  "imitate/teacher>student": (self.beta, self.distance(seen, shown))}  # equation 5
         if self.assistant is None:
             return terms
         learns = "assistant" not in self.frozen_roles
-        helped = self.seen("assistant", batch, watch if learns else look)
+        helped = self.seen(self.assistant, self.project_assistant, batch, watch if learns else look)
         if learns:
             terms["ce/assistant"] = (1.0, label_loss(helped, batch))
             terms["imitate/teacher>assistant"] = (self.pull, self.distance(helped, shown))  # 6
@@ -97,18 +101,17 @@ class MTCD(Scheme):
             terms["imitate/teacher+assistant>student"] = (self.alpha, self.distance(seen, self.fused(shown, helped)))  # 7
         return terms
 
-    def seen(self, role: str, batch: Batch, see: Callable[..., Observation]) -> Observation:
-        """What a network made of its clips; its deepest map, ``F``, has the teacher's number of channels."""
-        net = self.roles[role]
+    def seen(self, net: Recognizer, project: nn.Module | None, batch: Batch, see: Callable[..., Observation]) -> Observation:
+        """What a network made of its clips; its deepest map, ``F``, is projected to the teacher's number of channels."""
         seen = see(net, batch, [net.last_stage])
         F = seen.maps[net.last_stage]
-        return Observation(seen.logits, {"F": F if role == "teacher" else getattr(self, f"project_{role}")(F)}, seen.rows)
+        return Observation(seen.logits, {"F": F if project is None else project(F)}, seen.indices)
 
     def fused(self, shown: Observation, helped: Observation) -> Observation:
         """The mean (or sum) of teacher and assistant, on the clips that both saw."""
         shown, helped = common(shown, helped)
         one, other = same_grid(shown.maps["F"], helped.maps["F"])
-        return Observation(shown.logits, {"F": one + other if self.guide == "sum" else (one + other) / 2}, shown.rows)
+        return Observation(shown.logits, {"F": one + other if self.guide == "sum" else (one + other) / 2}, shown.indices)
 
     def distance(self, learner: Observation, other: Observation) -> Tensor:
         """Equations 5 to 7, over the clips that both saw."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
@@ -14,7 +15,9 @@ from modalift.losses import focal_weight, semantic_alignment
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
 from modalift.schemes.projection import check_stage
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, joint_mean, label_loss, labels_of, scheme, watch
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, joint_mean, label_loss, labels_of, watch
+from modalift.signatures import Count, NonNegative, Positive
 
 
 @scheme("mtut")
@@ -45,17 +48,15 @@ class MTUT(Scheme):
     focal weight is then that of the batch: from the mean losses of the labeled clips that both networks saw.
     """
 
-    def __init__(self, learners: Mapping[str, Recognizer], *, weight: float = 0.05, focus: float = 2.0,
-                 limit: float = 10.0, focal: bool = True, alone: float = 0.8, stage: str = "",
-                 reduction: Literal["sum", "mean"] = "sum", reference: int = 392, rho_grad: bool = False) -> None:
+    examples = ({}, {"focal": False, "reduction": "mean"})
+
+    def __init__(self, learners: Mapping[str, Recognizer], *, weight: NonNegative = 0.05, focus: Positive = 2.0,
+                 limit: Positive = 10.0, focal: bool = True, alone: Annotated[float, Ge(0), Le(1)] = 0.8, stage: str = "",
+                 reduction: Literal["sum", "mean"] = "sum", reference: Count = 392, rho_grad: bool = False) -> None:
         super().__init__()
         if len(learners) < 2:
             raise ModaliftError(f"scheme 'mtut' lets networks teach each other, and there is {len(learners)} - add another one"
                                 " to networks")
-        if weight < 0 or focus <= 0 or limit <= 0 or not 0 <= alone <= 1 or reference < 1:
-            raise ModaliftError(f"scheme: weight={weight}, focus={focus}, limit={limit}, alone={alone}, reference={reference} -"
-                                " the weight is not below 0, focus and limit are above 0, alone lies in [0, 1], reference is 1"
-                                " or more")
         self.learners = nn.ModuleDict(learners)
         self.weight, self.focus, self.limit, self.focal, self.alone = weight, focus, limit, focal, alone
         self.reduction, self.reference, self.rho_grad = reduction, reference, rho_grad

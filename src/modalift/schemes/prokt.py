@@ -5,23 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from modalift.errors import ModaliftError
 from modalift.losses import soft_target
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
-from modalift.schemes.scheme import (
-    Progress,
-    Scheme,
-    Terms,
-    Update,
-    average,
-    common,
-    label_loss,
-    look,
-    not_negative,
-    scheme,
-    watch,
-)
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, Update, average, common, label_loss, look, watch
+from modalift.signatures import NonNegative, Positive, Share
 
 
 @scheme("prokt")
@@ -53,15 +42,10 @@ class ProKT(Scheme):
 
     labels_teach = False
 
-    def __init__(self, student: Recognizer, teacher: Recognizer, *, near: float = 0.35, labels: float = 0.0,
-                 temperature: float = 1.0, blank: bool | None = None) -> None:
+    def __init__(self, student: Recognizer, teacher: Recognizer, *, near: Share = 0.35, labels: NonNegative = 0.0,
+                 temperature: Positive = 1.0, blank: bool | None = None) -> None:
         super().__init__()
-        if not 0 <= near < 1:
-            raise ModaliftError(f"scheme.near = {near} - it must lie in [0, 1)")
-        if temperature <= 0:
-            raise ModaliftError(f"scheme.temperature = {temperature} - it must be above 0")
         self.student, self.teacher = student, teacher
-        not_negative(labels=labels)
         self.near, self.labels, self.temperature = near, labels, temperature
         self.blank = new(teacher) if blank is None else blank
         if self.blank:

@@ -7,11 +7,12 @@ import copy
 import torch
 from torch import Tensor
 
-from modalift.errors import ModaliftError
 from modalift.losses import soft_target
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, not_negative, scheme, watch
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, watch
+from modalift.signatures import Count, NonNegative, Positive
 
 
 @scheme("route")
@@ -39,13 +40,9 @@ class Route(Scheme):
     frozen_roles = ("anchor",)
     reached: Tensor
 
-    def __init__(self, student: Recognizer, teacher: Recognizer, *, anchors: int = 4, weight: float = 8.0,
-                 temperature: float = 4.0) -> None:
+    def __init__(self, student: Recognizer, teacher: Recognizer, *, anchors: Count = 4, weight: NonNegative = 8.0,
+                 temperature: Positive = 4.0) -> None:
         super().__init__()
-        if anchors < 1 or temperature <= 0:
-            raise ModaliftError(f"scheme 'route': anchors={anchors}, temperature={temperature} - anchors must be 1 or more,"
-                                " temperature above 0")
-        not_negative(weight=weight)
         self.student, self.teacher, self.anchor = student, teacher, copy.deepcopy(teacher)
         self.anchors, self.weight, self.temperature = anchors, weight, temperature
         self.register_buffer("reached", torch.zeros((), dtype=torch.long))

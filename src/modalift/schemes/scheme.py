@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -17,10 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from modalift.errors import ModaliftError
 from modalift.losses.precision import full
 from modalift.modalities import Batch, Table
-from modalift.networks import Network, Observation, Recognizer
+from modalift.networks import Network, Observation, Recognizer, Translator
 from modalift.networks.fusion import Fusion
 from modalift.networks.joint_norm import JointBatchNorm
-from modalift.registry import Registry
+from modalift.signatures import checked, parameters
 
 #: Term name -> (weight, raw scalar). ``sum(weight * raw)`` is the loss, the raw values are the log. A name says what
 #: is compared and who teaches whom: ``graph/teacher>student``, ``imitate/teacher+assistant>student``; ``ce/student``
@@ -57,7 +59,13 @@ class Scheme(nn.Module):
 
     A subclass takes its networks (arguments annotated ``Recognizer`` or ``Translator``, or ``Mapping[str, Recognizer]`` for
     any number) and its settings (keyword arguments with defaults) in its constructor: that signature *is* its part of a recipe.
+    Settings are checked against their annotations whoever calls it, so a range is an annotation
+    (``weight: NonNegative = 1.0``) and a constructor itself checks only what relates one argument to another.
     """
+
+    #: The settings under which the contracts try a scheme with every family of networks; by default the constructor's
+    #: defaults and each other choice of a ``Literal``. Choices that no example makes are tried with the smallest networks.
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = ()
 
     #: Roles whose networks must come trained (their ``init`` names a run) and never move.
     frozen_roles: tuple[str, ...] = ()
@@ -67,8 +75,15 @@ class Scheme(nn.Module):
     labels_teach: bool = True
     #: Whether parameters rest in some phases: without a gradient, so that neither decay nor momentum moves them.
     rests: bool = False
-    #: Why gradient accumulation would change the loss (relations over the batch), or empty where it would not.
-    batch_relational: str = ""
+    #: Whether the loss compares the clips of a batch, so that gradient accumulation would change it.
+    relates_batch: bool = False
+    #: How it does so: what is said where accumulation is refused.
+    batch_relation: str = "compares the clips of a batch with each other"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = with_checked_settings(cls.__init__)  # type: ignore[method-assign]
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         raise NotImplementedError  # every scheme implements it
@@ -141,32 +156,33 @@ class Scheme(nn.Module):
         return self
 
 
-SCHEMES: Registry[type[Scheme]] = Registry("scheme")
-S = TypeVar("S", bound=type[Scheme])
+#: What marks a constructor's argument as the role of a network, and as one that a scheme can do without.
+KINDS: tuple[Any, ...] = (Recognizer, Translator)
+OPTIONAL: tuple[Any, ...] = tuple(kind | None for kind in KINDS)
 
 
-def scheme(name: str) -> Callable[[S], S]:
-    """Class decorator: registers a scheme under the name that recipes use."""
-
-    def decorate(cls: S) -> S:
-        SCHEMES.add(name, cls)
-        return cls
-
-    return decorate
+def settings_in(constructor: Callable[..., Any]) -> dict[str, Any]:
+    """Setting -> default: the arguments of a scheme's constructor that are no networks."""
+    return {k: d for k, (hint, d) in parameters(constructor).items()
+            if hint not in (*KINDS, *OPTIONAL) and typing.get_origin(hint) is not Mapping}
 
 
-def not_negative(**settings: float) -> None:
-    """Raises for weights below 0, which would teach the opposite."""
-    for name, value in settings.items():
-        if value < 0:
-            raise ModaliftError(f"scheme.{name} = {value} - it must not be below 0")
+def with_checked_settings(constructor: Callable[..., None]) -> Callable[..., None]:
+    """A scheme's constructor that refuses settings of another type, or outside the range, than their annotations state."""
+    @functools.wraps(constructor)
+    def checking(self: Scheme, *networks: Any, **named: Any) -> None:
+        known = settings_in(constructor)
+        given = {k: v for k, v in named.items() if k in known}
+        constructor(self, *networks, **named | checked(constructor, given, known, "scheme", f"scheme '{type(self).__name__}'"))
+
+    return checking
 
 
 # ---- the words of a scheme ------------------------------------------------------------------------------------------
 
 
 def watch(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observation:
-    """What ``net`` makes of the clips whose sensor was present; ``.rows`` says which clips these are.
+    """What ``net`` makes of the clips whose sensor was present; ``.indices`` says which these are.
 
     Absent rows never reach the network, so its batch statistics are those of real clips. Where no clip has the
     sensor, logits are ``(0, K)`` and carry zero times every parameter, so that a distributed step stays in step.
@@ -213,19 +229,15 @@ def still(net: nn.Module) -> Iterator[None]:
 
 def common(one: Observation, other: Observation) -> tuple[Observation, Observation]:
     """The two observations on the clips that both networks saw, in the same order."""
-    if one.rows is None and other.rows is None:
-        return one, other
-    a = torch.arange(len(one), device=one.logits.device) if one.rows is None else one.rows
-    b = torch.arange(len(other), device=other.logits.device) if other.rows is None else other.rows
-    both = a.unsqueeze(1) == b.unsqueeze(0)
+    if torch.equal(one.indices, other.indices):
+        return one, other  # nothing to copy
+    both = one.indices.unsqueeze(1) == other.indices.unsqueeze(0)
     return one.take(both.any(1)), other.take(both.any(0))
 
 
 def labels_of(seen: Observation, batch: Batch) -> tuple[Tensor, Tensor]:
     """Labels and the labeled mask of the clips that an observation holds."""
-    if seen.rows is None:
-        return batch.labels, batch.labeled
-    return batch.labels[seen.rows], batch.labeled[seen.rows]
+    return batch.labels[seen.indices], batch.labeled[seen.indices]
 
 
 def average(values: Tensor, keep: Tensor | None = None) -> Tensor:

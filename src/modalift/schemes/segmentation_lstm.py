@@ -9,12 +9,15 @@ import torch
 from modalift.errors import ModaliftError
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
-from modalift.schemes.msd import MSD
-from modalift.schemes.scheme import Progress, Terms, label_loss, scheme, watch
+from modalift.schemes.drawing import Decoder, Picture
+from modalift.schemes.projection import check_stage
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, label_loss, watch
+from modalift.signatures import Positive, Share
 
 
 @scheme("segmentation_lstm")
-class SegmentationLSTM(MSD):
+class SegmentationLSTM(Scheme):
     r"""An encoder that has learned to draw the binarized depth feeds a recurrent network.
 
     .. math::
@@ -40,17 +43,23 @@ class SegmentationLSTM(MSD):
     """
 
     rests = True
+    examples = ({"target": "thermal", "nearer": 25.0},)
 
-    def __init__(self, student: Recognizer, *, target: str = "depth", nearer: float = 1000.0, bright: bool = False,
-                 draw: float = 0.2, still: float = 0.2, deep_stage: str = "") -> None:
-        super().__init__(student, target=target, nearer=nearer, near=float(bright), far=float(not bright), deep_scale="full",
-                         deep_stage=deep_stage)
-        if draw < 0 or still < 0 or draw + still >= 1:
+    def __init__(self, student: Recognizer, *, target: str = "depth", nearer: Positive = 1000.0, bright: bool = False,
+                 draw: Share = 0.2, still: Share = 0.2, deep_stage: str = "") -> None:
+        super().__init__()
+        if draw + still >= 1:
             raise ModaliftError(f"scheme.draw = {draw}, scheme.still = {still} - shares of training whose sum is below 1")
-        if nearer <= 0:
-            raise ModaliftError(f"scheme.nearer = {nearer} - it must be above 0, in the target's unit")
-        del self.local  # one drawing only
+        self.student, self.target = student, target
+        self.picture = Picture(target, near=float(bright), far=float(not bright), nearer=nearer)
+        self.picture.check(student)
         self.draw, self.still = draw, still
+        self.stage = check_stage(student, deep_stage or student.last_stage, "deep_stage")
+        channels = student.stages[self.stage].channels
+        self.decoder = Decoder(channels, [max(8, channels // share) for share in (8, 16, 32, 64)])
+
+    def needs(self) -> set[str]:
+        return {self.student.view, self.target}
 
     def phases(self, epochs: int) -> tuple[int, int]:
         """The epochs at which the second and the third phase begin: the last epoch, at the latest, learns labels."""
@@ -65,9 +74,10 @@ class SegmentationLSTM(MSD):
         drawing, stands = progress.epoch < first, first <= progress.epoch < second
         if stands:
             self.student.backbone.eval()
-        seen = watch(self.student, batch, [self.stages[1], self.student.last_stage])
+        seen = watch(self.student, batch, [self.stage, self.student.last_stage])
         with torch.set_grad_enabled(drawing and torch.is_grad_enabled()):  # afterwards only for the log
-            drawn = self.drawn(seen, self.stages[1], self.wide, batch)
+            frames = batch.clips[self.student.view].shape[2]
+            drawn = self.picture.loss(self.decoder, seen.maps[self.stage], seen, frames, batch)
         if stands:
             seen.logits = self.student.head(seen.maps[self.student.last_stage].detach())
             self.student.backbone.train(self.training)

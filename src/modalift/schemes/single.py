@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from modalift.errors import ModaliftError
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
-from modalift.schemes.scheme import Progress, Scheme, Terms, label_loss, scheme, watch
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, label_loss, watch
+from modalift.signatures import Share
 
 
 @scheme("single")
@@ -21,10 +22,8 @@ class Single(Scheme):
 
     uses_unlabeled = False
 
-    def __init__(self, student: Recognizer, *, smoothing: float = 0.0) -> None:
+    def __init__(self, student: Recognizer, *, smoothing: Share = 0.0) -> None:
         super().__init__()
-        if not 0 <= smoothing < 1:
-            raise ModaliftError(f"scheme.smoothing = {smoothing} - it must lie in [0, 1)")
         self.student = student
         self.smoothing = smoothing
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
@@ -13,7 +14,9 @@ from modalift.modalities import Batch
 from modalift.networks import Recognizer, Translator
 from modalift.networks.translator import PatchJudge
 from modalift.schemes.judging import Pool, belief, frames, nothing, told, verdict, weighted_mean
-from modalift.schemes.scheme import Progress, Scheme, Terms, Update, joint, not_negative, scheme
+from modalift.schemes.registry import scheme
+from modalift.schemes.scheme import Progress, Scheme, Terms, Update, joint
+from modalift.signatures import Count, NonNegative, Share
 
 
 @scheme("translator")
@@ -58,12 +61,14 @@ class Translation(Scheme):
 
     frozen_roles = ("source_encoder", "target_encoder")
     labels_teach = False
+    examples = ({"layers": 2, "ndf": 8, "person": 2.0}, {"mode": "unpaired", "layers": 2, "ndf": 8, "pool": 0})
+    batch_relation = "compares all pairs of clips in a batch"
 
     def __init__(self, generator: Translator, back: Translator | None = None, source_encoder: Recognizer | None = None,
                  target_encoder: Recognizer | None = None, *, mode: Literal["paired", "unpaired"] = "paired", target: str = "",
-                 draw: float = 100.0, deceive: float = 1.0, cycle: float = 10.0, identity: float = 5.0, relation: float = 1.0,
-                 person: float = 0.0, warm: float = 0.9, mask: str = "", ndf: int = 64, layers: int = 3,
-                 pool: int = 50) -> None:
+                 draw: NonNegative = 100.0, deceive: NonNegative = 1.0, cycle: NonNegative = 10.0, identity: NonNegative = 5.0,
+                 relation: NonNegative = 1.0, person: NonNegative = 0.0, warm: Share = 0.9, mask: str = "", ndf: Count = 64,
+                 layers: Count = 3, pool: Annotated[int, Ge(0)] = 50) -> None:
         super().__init__()
         paired = mode == "paired"
         if paired == (back is not None):
@@ -72,10 +77,6 @@ class Translation(Scheme):
         if (source_encoder is None) != (target_encoder is None) or (paired and source_encoder is not None):
             raise ModaliftError("scheme 'translator' takes two encoders or none, and only with mode=unpaired - see"
                                 " networks.source_encoder and networks.target_encoder")
-        not_negative(draw=draw, deceive=deceive, cycle=cycle, identity=identity, relation=relation)
-        if not 0 <= warm < 1 or person < 0 or layers < 1 or ndf < 1 or pool < 0:
-            raise ModaliftError(f"scheme: warm={warm}, person={person}, layers={layers}, ndf={ndf}, pool={pool} - warm lies in"
-                                " [0, 1), layers and ndf are 1 or more, the others not below 0")
         self.generator, self.back, self.paired = generator, back, paired
         self.target = target or (back.view if back is not None else generator.target)
         self.source_encoder, self.target_encoder = source_encoder, target_encoder
@@ -94,8 +95,7 @@ class Translation(Scheme):
         if back is not None:
             self.back_judge = PatchJudge(back.given.channels, ndf, layers)
             self.pool, self.back_pool = (Pool(pool, n.given.channels, n.size) for n in (generator, back))
-        if source_encoder is not None:
-            self.batch_relational = "compares all pairs of clips in a batch"
+        self.relates_batch = source_encoder is not None
 
     @property
     def students(self) -> dict[str, Translator]:
