@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from modalift import networks
-from modalift.deploy.bundle import Bundle
 from modalift.deploy.export import export_onnx, probes
 from modalift.engine.processor import hardware
 from modalift.loading.framing import Framing
+from modalift.models.recognizer import RecognizerModel
 
 #: Name -> options of networks.build: the network of the CPU, and the published one at a small and at its own size.
 CASES: dict[str, dict[str, Any]] = {
@@ -47,7 +47,8 @@ def measure(options: dict[str, Any], rounds: int, threads: int, folder: Path) ->
     import onnxruntime
 
     net = networks.build(classes=27, **options)
-    bundle = Bundle(net, Framing(options["frames"], options["size"]), [str(k) for k in range(27)])
+    framing = Framing(frames=options["frames"], size=options["size"])
+    bundle = RecognizerModel(net, {net.view: framing}, [str(k) for k in range(27)])
     report = export_onnx(bundle, folder / "x.onnx")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from modalift import networks
-from modalift.engine.logs import add
-from modalift.engine.optim import Plateau, build_optimizer, factor, set_rate
+from modalift.engine.checkpoint import TrainingState
+from modalift.engine.logs import add_terms
+from modalift.engine.optim import Plateau, build_optimizer, lr_multiplier, set_lr
 from modalift.engine.processor import hardware
-from modalift.engine.state import State
 from modalift.modalities import Batch
 from modalift.recipe import OptimSection
 from modalift.schemes import Progress, build, total
@@ -36,7 +36,8 @@ def checkpoint(name: str, **options: object) -> tuple[float, float]:
     for p in net.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()
-    state = State(scheme, {"all": optimizer}, Plateau(section), None, torch.amp.GradScaler("cpu", enabled=False), "x", "fp32")
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    state = TrainingState(scheme, {"all": optimizer}, Plateau(section), None, scaler, "x", "fp32")
     with tempfile.TemporaryDirectory() as folder:
         path, times = Path(folder) / "last.pt", []
         for _ in range(7):
@@ -56,7 +57,7 @@ def steps(rounds: int = 30) -> tuple[float, float]:
     sums: dict[str, float] = {}
 
     def ours() -> None:
-        set_rate(optimizer, section.lr * factor(section, 1.0))
+        set_lr(optimizer, section.lr * lr_multiplier(section, 1.0))
         terms = scheme(batch, Progress())
         loss = total(terms)
         if not torch.isfinite(loss):
@@ -64,7 +65,7 @@ def steps(rounds: int = 30) -> tuple[float, float]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        add(sums, terms)
+        add_terms(sums, terms)
 
     def plain() -> None:
         torch.nn.functional.cross_entropy(net(batch.clips["depth"]), batch.labels).backward()

@@ -19,7 +19,6 @@ import torch
 
 from modalift import datasets
 from modalift.derive import derive
-from modalift.engine import pictures
 from modalift.engine.evaluate import evaluate
 from modalift.engine.processor import hardware
 from modalift.engine.run import Run
@@ -29,6 +28,7 @@ from modalift.loading.cache import build_cache, open_cache
 from modalift.loading.clips import ClipSet
 from modalift.loading.framing import Framing
 from modalift.modalities import Table
+from modalift.models.image_similarity import edge_agreement, psnr, ssim
 from modalift.recipe import load_recipe
 
 HERE = Path(__file__).resolve().parent
@@ -59,10 +59,10 @@ def translated(data: Path, folder: Path) -> tuple[Path, dict[str, float]]:
 
 def baselines(table: Table, cache: Path) -> dict[str, tuple[float, float, float]]:
     """PSNR, SSIM and edge agreement of what needs no network, on the test clips; fitted to the training clips."""
-    framings = {"pose_map": Framing(2, 48), "depth": Framing(2, 48, region="valid", fit="stretch")}
+    framings = {"pose_map": Framing(frames=2, size=48), "depth": Framing(frames=2, size=48, region="valid", fit="stretch")}
     seen = {}
     for split in ("train", "test"):
-        clips = ClipSet(table.split(split), framings, cache=open_cache(cache))
+        clips = ClipSet(table.split(split), framings, store=open_cache(cache))
         seen[split] = [[clips[0, k]["clips"][v].transpose(1, 2, 3, 0).astype(np.float32) for v in framings]
                        for k in range(len(clips))]
     mean = np.mean([joints for joints, _ in seen["train"]], axis=(0, 1))
@@ -70,7 +70,7 @@ def baselines(table: Table, cache: Path) -> dict[str, tuple[float, float, float]
     made = {"the mean training picture": lambda depth: np.broadcast_to(mean, depth.shape),
             "the silhouette at its mean brightness": lambda depth: level * (depth > 0)}
     return {name: tuple(float(np.mean([measure(draw(depth), joints) for joints, depth in seen["test"]]))  # type: ignore[misc]
-                        for measure in (pictures.psnr, pictures.ssim, pictures.edge_agreement)) for name, draw in made.items()}
+                        for measure in (psnr, ssim, edge_agreement)) for name, draw in made.items()}
 
 
 def contact_sheet(table: Table, to: Path, clips: int = 6, frames: int = 5, cell: int = 84) -> None:
@@ -80,8 +80,8 @@ def contact_sheet(table: Table, to: Path, clips: int = 6, frames: int = 5, cell:
         rows = table.split(split)
         ids = {rows.rows[k].id for k in np.random.default_rng(0).choice(len(rows), clips, replace=False)}
         seen = ClipSet(rows.where(lambda r, ids=ids: r.id in ids), {
-            "depth": Framing(frames, 48, region="valid", fit="stretch"), "pose_map": Framing(frames, 48),
-            "pseudo_map": Framing(frames, 48)})
+            "depth": Framing(frames=frames, size=48, region="valid", fit="stretch"),
+            "pose_map": Framing(frames=frames, size=48), "pseudo_map": Framing(frames=frames, size=48)})
         for k in range(len(seen)):
             clip = seen[0, k]["clips"]
             depth = np.where(clip["depth"] > 0, 255 - (clip["depth"] - 1500) / 8, 0).clip(0, 255)

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from modalift import networks
-from modalift.engine.distribution import place
-from modalift.engine.precision import computing
+from modalift.engine.distributed import to_device
+from modalift.engine.precision import autocast
 from modalift.engine.processor import LIMITS, hardware
 
 RESULT = Path(__file__).resolve().parent / "results" / "processor.md"
@@ -52,7 +52,7 @@ WAITING = {
 def step_of(family: str, options: dict[str, object], clips: int, frames: int, size: int, last: bool) -> nn.Module:
     net = networks.build(family, classes=10, view="rgb", channels=3, frames=frames, size=size, **options)  # type: ignore[arg-type]
     if last:
-        place(net, torch.device("cpu"))
+        to_device(net, torch.device("cpu"))
     return net.train()
 
 
@@ -68,7 +68,7 @@ def measure(rounds: int, threads: int) -> dict[str, dict[str, list[tuple[float, 
                 precision, last, own = WAYS[way]
                 torch.set_num_threads(own)
                 cpu, wall = time.process_time(), time.perf_counter()
-                with computing(precision, torch.device("cpu")):
+                with autocast(precision, torch.device("cpu")):
                     logits = nets[last](clip)
                 nn.functional.cross_entropy(logits.float(), labels).backward()
                 if turn:  # the first makes what later ones find

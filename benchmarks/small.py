@@ -33,7 +33,8 @@ from modalift.loading.cache import build_cache
 from modalift.networks import NetworkSpec, Recognizer, Stage, network
 from modalift.networks.heads import spans
 from modalift.networks.resnet import Layout, ResNet, shift
-from modalift.report.terminal import percent, span
+from modalift.report.console import ConsoleMonitor
+from modalift.report.numbers import percent, points_span
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parent / "recipes"
@@ -355,7 +356,8 @@ def tested(test: str, runs: Path, data: Path) -> list[str]:
                      f" {percent(row['mean'])} | {percent(row['sd']) if row['sd'] else '-'} |")
         if d := row.get("against_first"):
             pairs.append(f"- `{row['name']}` against `{found[0]['name']}`: **{100 * d['difference']:+.1f} points** (95 % over"
-                         f" seeds: {span(d['over_seeds'])}; over subjects and seeds: {span(d['over_subjects_seeds'])})")
+                         f" seeds: {points_span(d['over_seeds'])};"
+                         f" over subjects and seeds: {points_span(d['over_subjects_seeds'])})")
     if lacking:
         pairs.append(f"Not trained yet: {', '.join(lacking)}.")
         if test == "utd":
@@ -411,7 +413,8 @@ def main() -> None:
         if "screen" in parts:
             screen_all(given.runs, given.data, console)
         for test in TESTS if "test" in parts else ():
-            run_cells(finals(test, given.runs, given.data), given.runs / f"test_{test}", jobs=given.jobs, console=console)
+            run_cells(finals(test, given.runs, given.data), given.runs / f"test_{test}", jobs=given.jobs,
+                      monitor=ConsoleMonitor(console))
             write(given.runs, given.data)
     console.print(f"written: {write(given.runs, given.data)}")
 

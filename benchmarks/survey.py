@@ -20,11 +20,12 @@ from rich.console import Console
 from modalift import datasets
 from modalift.derive import derive
 from modalift.engine.processor import hardware
-from modalift.engine.statistics import Predictions
 from modalift.engine.study import Cell, run_cells
 from modalift.errors import ModaliftError
 from modalift.loading.cache import build_cache
+from modalift.models import Predictions
 from modalift.recipe import load_recipe
+from modalift.report.console import ConsoleMonitor
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parent / "recipes" / "utd_mhad"
@@ -165,7 +166,7 @@ def main() -> None:
             for row in level:  # the table grows with every cell
                 made = cell(row, share, folder, data, given.epochs)
                 load_recipe(made.recipe, made.overrides)
-                run_cells([made], folder / share, jobs=given.jobs, console=console)
+                run_cells([made], folder / share, jobs=given.jobs, monitor=ConsoleMonitor(console))
                 write(folder, data, given.epochs, clips)
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from modalift import networks, schemes
-from modalift.engine.distribution import place
+from modalift.engine.distributed import to_device
 from modalift.engine.processor import hardware
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
@@ -97,13 +97,13 @@ def measure(row: str, rounds: int) -> tuple[float, float]:
     nets = {k: networks.build("tsm", backbone="resnet50" if k == "teacher" else "resnet18", classes=CLASSES, view=views[k],
                               frames=FRAMES, size=SIZE) for k in cast}
     for net in nets.values():
-        place(net, torch.device("cpu"))  # weights channels-last, as in a training
+        to_device(net, torch.device("cpu"))  # weights channels-last, as in a training
     batch, where = clips(), Progress(epoch=9, epochs=10, update="student" if name == "prokt" else "all")
     if name == "segmentation_lstm":
         where = Progress(epoch=0, epochs=10)
     held = {k: Held(net, batch.clips[net.view], cast[k] or row in HALVES) for k, net in nets.items()}
     scheme = schemes.build(name, held, settings).train()
-    place(scheme, torch.device("cpu"))
+    to_device(scheme, torch.device("cpu"))
 
     def networks_alone() -> None:
         for role, net in nets.items():

@@ -18,8 +18,10 @@ import cv2
 import numpy as np
 
 from modalift.engine.processor import hardware
-from modalift.loading.clips import Augment, ClipSet, Memory, collate
-from modalift.loading.framing import Framing
+from modalift.loading.clips import ClipSet
+from modalift.loading.collation import collate
+from modalift.loading.framing import Augment, Framing
+from modalift.loading.stores import Memory
 from modalift.modalities import Modality, Row, Table, Track, build_table, modality
 
 
@@ -42,7 +44,7 @@ def small_depth(clips: int) -> ClipSet:
     rng = np.random.default_rng(0)
     table = table_of({"depth": modality("depth")}, clips)
     store = Memory({(r.id, "depth"): person(rng) for r in table})
-    return ClipSet(table, {"depth": Framing(16, 48, region="valid")}, augment=Augment.strong(), cache=store)
+    return ClipSet(table, {"depth": Framing(frames=16, size=48, region="valid")}, augment=Augment.strong(), store=store)
 
 
 def four_sensors(clips: int) -> ClipSet:
@@ -55,7 +57,7 @@ def four_sensors(clips: int) -> ClipSet:
             frames = rng.integers(1, 255, (20, 256, 340, kind.channels))
             arrays[row.id, view] = frames.astype(kind.dtype)
     augment = Augment(crop="random", scale=(0.7, 1.0), rotate=10, brightness=0.3, contrast=0.3, saturation=0.3)
-    return ClipSet(table, dict.fromkeys(views, Framing(16, 224)), augment=augment, cache=Memory(arrays))
+    return ClipSet(table, dict.fromkeys(views, Framing(frames=16, size=224)), augment=augment, store=Memory(arrays))
 
 
 def milliseconds(data: ClipSet, rounds: int, batch: int) -> float:

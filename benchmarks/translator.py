@@ -21,12 +21,13 @@ import cv2
 import numpy as np
 import torch
 
-from modalift.engine import pictures
-from modalift.engine.experiment import assemble
+from modalift.engine.build import assemble
 from modalift.engine.processor import hardware
 from modalift.engine.run import Run
 from modalift.engine.train import train
-from modalift.loading.clips import ClipSet, loader
+from modalift.loading.clips import ClipSet
+from modalift.loading.collation import loader
+from modalift.models.image_similarity import edge_agreement, psnr, ssim
 from modalift.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +79,7 @@ def drawn_by(run: Run, rgb: np.ndarray) -> np.ndarray:
 
 
 def measure(made: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
-    each = [(pictures.psnr(x[None], y[None]), pictures.ssim(x[None], y[None]), pictures.edge_agreement(x[None], y[None]))
+    each = [(psnr(x[None], y[None]), ssim(x[None], y[None]), edge_agreement(x[None], y[None]))
             for x, y in zip(made, real, strict=True)]
     return dict(zip(("psnr", "ssim", "edges"), np.array(each).T, strict=True))
 

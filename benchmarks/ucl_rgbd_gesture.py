@@ -11,9 +11,10 @@ import argparse
 from pathlib import Path
 
 from modalift.engine.processor import hardware
-from modalift.engine.statistics import Predictions, paired_seeds
+from modalift.engine.statistics import paired_seeds
 from modalift.engine.study import Cell, run_cells
-from modalift.report.terminal import percent, span
+from modalift.models import Predictions
+from modalift.report.numbers import percent, points_span
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parent / "recipes" / "ucl_rgbd_gesture"
@@ -46,7 +47,8 @@ def main() -> None:
         pair = paired_seeds(alone, taught)
         each = [" ".join(f"{100 * p.right.mean():.1f}" for p in runs) for runs in (alone, taught)]
         lines.append(f"| {title} | {percent(pair['a'])} | {each[0]} | {percent(pair['b'])} | {each[1]} |"
-                     f" {100 * pair['difference']:+.1f} | {span(pair['over_seeds'])} | {span(pair['over_subjects_seeds'])} |")
+                     f" {100 * pair['difference']:+.1f} | {points_span(pair['over_seeds'])} |"
+                     f" {points_span(pair['over_subjects_seeds'])} |")
     lines += ["", "Thirty test clips of three subjects, all of whom were also seen in training (the split is by scene): one"
               " clip is 3.3 points, so only large differences mean anything here, and none is"
               " shown. A hundred clips are too few for networks"

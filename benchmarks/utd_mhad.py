@@ -19,16 +19,17 @@ import numpy as np
 from rich.console import Console
 
 from modalift import datasets
-from modalift.deploy.bundle import load
 from modalift.deploy.export import export_onnx
 from modalift.engine.processor import hardware
 from modalift.engine.run import Run
 from modalift.engine.ship import ship
-from modalift.engine.statistics import Predictions, paired, paired_seeds
+from modalift.engine.statistics import paired, paired_seeds
 from modalift.engine.study import Cell, run_cells
 from modalift.errors import ModaliftError
 from modalift.loading.cache import build_cache
-from modalift.report.terminal import percent, span
+from modalift.models import Predictions, load
+from modalift.report.console import ConsoleMonitor
+from modalift.report.numbers import percent, points_span
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parent / "recipes" / "utd_mhad"
@@ -89,9 +90,9 @@ def run_part(part: Part, runs: Path, data: Path, jobs: int, console: Console) ->
     console.print(f"[bold]{part.title}[/]")
     teachers, first, second = cells(part, runs, data)
     home = runs / ("teachers_quarter" if part.name == "quarter" else "teachers_folds" if part.folds else "teachers")
-    run_cells(teachers, home, jobs=jobs, console=console)
+    run_cells(teachers, home, jobs=jobs, monitor=ConsoleMonitor(console))
     for round_ in (first, second):
-        run_cells(round_, runs / part.name, jobs=jobs, console=console)
+        run_cells(round_, runs / part.name, jobs=jobs, monitor=ConsoleMonitor(console))
 
 
 def answers(part: Part, name: str, runs: Path, data: Path) -> list[Predictions]:
@@ -135,7 +136,8 @@ def table(part: Part, runs: Path, data: Path) -> str:
                      f" {percent(float(np.mean(r['top1'])))} | {sd} |")
     over = ("seeds", "subjects and seeds") if part.seeds > 1 else ("clips", "subjects")
     pairs = [f"- `{r['name']}` against `{other}`: **{100 * d['difference']:+.1f} points** (95 % over {over[0]}:"
-             f" {span(d['within'])}; over {over[1]}: {span(d['subjects'])})" for r in rows for other, d in r["pairs"]]
+             f" {points_span(d['within'])}; over {over[1]}: {points_span(d['subjects'])})"
+             for r in rows for other, d in r["pairs"]]
     more = [shouting(runs)] if part.name == "mtut" else []
     return "\n".join([*lines, "", *pairs, *more]) + "\n"
 

@@ -26,19 +26,21 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from modalift import darkroom
-from modalift.deploy import bundle as deploying
 from modalift.deploy.export import export_onnx
+from modalift.engine.compute import match_compute
 from modalift.engine.processor import describe
 from modalift.engine.run import Run
 from modalift.engine.ship import ship
-from modalift.engine.statistics import Predictions, paired
+from modalift.engine.statistics import paired
 from modalift.engine.study import Cell, run_cells
-from modalift.engine.train import match_compute, train
+from modalift.engine.train import train
 from modalift.errors import ModaliftError
+from modalift.models import Predictions, load
 from modalift.recipe import load_recipe
 from modalift.report.compare import write_comparison
+from modalift.report.console import ConsoleMonitor
+from modalift.report.numbers import percent, points_span
 from modalift.report.page import write_report
-from modalift.report.terminal import percent, span
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "darkroom"
 #: What is compared: name in the table -> recipe. The first is the baseline of every difference.
@@ -47,7 +49,7 @@ PLAYERS = {
     "labels only, as much compute": "labels_compute",
     "taught by itself (control)": "self_training",
     "taught by thermal": "taught_thermal",
-    "the thermal teacher (stays home)": "teacher_thermal",
+    "the thermal teacher (training only)": "teacher_thermal",
 }
 #: The recipes' settings for a few minutes of two cores: small pictures, small batches (many steps), a head that knows where.
 #: They were chosen on validation subjects; the test split had no part in it.
@@ -95,7 +97,7 @@ def demo(out: Path, tiny: bool, console: Console) -> None:
         console.print("[bold]3[/] shipping the taught network: one camera, no thermal sensor ...")
         taught = Run(folder(out, "taught_thermal"))
         facts = ship(taught, "student", out / "dark.modalift")
-        report = export_onnx(deploying.load(out / "dark.modalift"), out / "dark.onnx")
+        report = export_onnx(load(out / "dark.modalift"), out / "dark.onnx")
         page = write_comparison({n: folder(out, r) for n, r in PLAYERS.items()}, out / "demo.html", focus="taught by thermal",
                                 title="What a thermal camera teaches one that must see in the dark",
                                 views=["rgb_day", "rgb", "thermal"], lede=sentence(answers))
@@ -125,7 +127,8 @@ def train_all(out: Path, data: Path, tiny: bool, work: Work, console: Console) -
         return Cell(name or recipe, RECIPES / f"{recipe}.yaml", 0, 0, 0, (*settings(recipe, data, tiny), *more))
 
     def run(*cells: Cell) -> None:
-        run_cells(cells, out, jobs=work.cores, console=console, watch=lambda: work.look_at([c.run(out) for c in cells]))
+        run_cells(cells, out, jobs=work.cores, monitor=ConsoleMonitor(console),
+                  while_waiting=lambda: work.look_at([c.run(out) for c in cells]))
         work.look_at([c.run(out) for c in cells], now=True)
 
     run(cell("teacher_thermal"), cell("labels_long"), cell("labels_only"))
@@ -184,8 +187,7 @@ class Work:
         self.looked = time.perf_counter()
         for run in runs:
             name = run.folder.parent.name
-            log = run.folder / "log.jsonl"
-            lines = log.read_text().splitlines() if log.is_file() else []
+            lines = run.log.read_text().splitlines() if run.log.is_file() else []
             whole = [line for line in lines if line.endswith("}")]
             step = json.loads(whole[-1])["step"] if whole else 0
             self.at(name, 1.0 if run.results.is_file() else min(0.95, step / self.steps.get(name, step or 1)))
@@ -235,8 +237,8 @@ def measured(place: Path, tiny: bool) -> tuple[float, float, float, float]:
 
     def step(recipe: str, *more: str) -> float:
         own = (*settings(recipe, place / "data", tiny), "data.labeled=1.0", "optim.epochs=3", f"run.dir={place / recipe}")
-        run = train(load_recipe(RECIPES / f"{recipe}.yaml", (*own, *more)), Console(quiet=True))
-        lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+        run = train(load_recipe(RECIPES / f"{recipe}.yaml", (*own, *more)))
+        lines = [json.loads(line) for line in run.log.read_text().splitlines()]
         first, _, last = (e for e in lines if e["kind"] == "epoch")  # the first epoch also decodes
         return float(last["seconds"] - first["seconds"]) / float(last["step"] - first["step"])
 
@@ -258,7 +260,7 @@ def verdict(answers: dict[str, Predictions], out: Path) -> Table:
     for name, found in answers.items():
         spent = Run(folder(out, PLAYERS[name])).compute()
         pair = paired(answers[first], found) if name != first else None
-        gain = f"{100 * pair['difference']:+.1f} ({span(pair['intervals']['clips'])})" if pair else ""
+        gain = f"{100 * pair['difference']:+.1f} ({points_span(pair['intervals']['clips'])})" if pair else ""
         table.add_row(name, str(spent["epochs"]), f"{spent['training_macs'] / 1e12:.3g}",
                       percent(float(found.right.mean())), gain)
     return table

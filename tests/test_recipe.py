@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from modalift.errors import ModaliftError
+from modalift.loading.framing import Framing
+from modalift.modalities import modality
 from modalift.recipe import find_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,3 +108,62 @@ def test_seed_and_fold_fill_paths(tmp_path):
 def test_every_recipe_that_ships_is_valid(path):
     recipe = load_recipe(path)
     assert recipe.paper.level
+
+
+# ---- framing, augmentation and protocol are parts of a recipe ----------------------------------------------------
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("data.frames=0", "data.frames = 0: must be 1 or more"),
+    ("data.frmes=3", "unknown key 'data.frmes' - did you mean 'data.frames'?"),
+    ("data.sampler=densse", "data.sampler = 'densse': Input should be 'segments', 'dense' or 'whole' - did you mean 'dense'?"),
+    ("data.crop_ratio=2", "data.crop_ratio = 2: must lie in (0, 1]"),
+    ("data.augment.rotat=3", "unknown key 'data.augment.rotat' - did you mean 'data.augment.rotate'?"),
+    ("data.augment.rotate=999", "data.augment.rotate = 999: must lie in [0, 180]"),
+    ("data.augment.rotate=wide", "data.augment.rotate = 'wide': Input should be a valid number"),
+    ("data.augment.scale=[2, 1]", "data.augment.scale = [2, 1]: give the smaller number first"),
+    ("data.augment.scale=[0, 1]", "data.augment.scale[0] = 0: must lie in [0.05, 4]"),
+    ("data.augment=strong", "data.augment = 'strong': Input should be a valid dictionary"),
+    ("data.per_view.rgb.sise=3", "unknown key 'data.per_view.rgb.sise' - did you mean 'data.per_view.rgb.size'?"),
+    ("data.per_view.rgb.size=0", "data.per_view.rgb.size = 0: must be 1 or more"),
+    ("data.per_view.rgb.region=vaild", "data.per_view.rgb.region = 'vaild': Input should be 'whole' or 'valid' - did you mean"),
+    ("protocol.temporal_crops=0", "protocol.temporal_crops = 0: must lie in [1, 1000]"),
+    ("protocol.spatial_crops=2", "protocol.spatial_crops = 2: Input should be 1, 3 or 5"),
+    ("protocol.spatial_crop=3", "unknown key 'protocol.spatial_crop' - did you mean 'protocol.spatial_crops'?"),
+])
+def test_wrong_framing_augmentation_and_protocol_are_named(tmp_path, override, message):
+    with pytest.raises(ModaliftError) as caught:
+        load_recipe(write(tmp_path), [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_in_the_spelling_of_a_person_are_understood(tmp_path):
+    recipe = load_recipe(write(tmp_path), ["data.augment.rotate=1e1", "optim.lr=1e-3", "data.augment.scale=[8e-1, 1]"])
+    assert recipe.data.augment.rotate == 10.0
+    assert recipe.data.augment.scale == (0.8, 1.0)
+
+
+def test_a_view_is_framed_as_the_section_says_but_for_its_own_keys(tmp_path):
+    recipe = load_recipe(write(tmp_path), ["data.frames=4", "data.size=32", "data.region=valid",
+                                           "data.per_view.rgb={size: 64, low_light: gamma}"])
+    plain, own = recipe.data.framing("depth", modality("depth")), recipe.data.framing("rgb", modality("rgb"))
+    assert type(plain) is Framing
+    assert plain == Framing(frames=4, size=32, region="valid")
+    assert own == plain.replace(size=64, low_light="gamma")
+    signal = recipe.data.framing("pose", modality("pose"))
+    assert (signal.frames, signal.size, signal.region) == (4, 1, "whole")
+    assert yaml.safe_load(recipe.to_yaml())["data"]["per_view"] == {"rgb": {"size": 64, "low_light": "gamma"}}
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe.to_yaml())
+    assert load_recipe(again) == recipe
+    assert load_recipe(again).data.framing("rgb", modality("rgb")) == own
+
+
+def test_a_changed_recipe_is_checked_again_and_the_first_one_stays(tmp_path):
+    recipe = load_recipe(write(tmp_path, lambda t: t.update(run={"dir": "runs/{fold}"})))
+    made = recipe.changed({"protocol.fold": 2, "data.per_view.depth.size": 16})
+    assert (made.run.dir, made.protocol.fold, made.data.framing("depth", modality("depth")).size) == (Path("runs/2"), 2, 16)
+    assert (recipe.run.dir, recipe.protocol.fold, recipe.data.per_view) == (Path("runs/{fold}"), None, {})
+    with pytest.raises(ModaliftError, match=r"optim\.epochs = 0"):
+        recipe.changed({"optim.epochs": 0})

@@ -1,21 +1,17 @@
-"""Modalift: several sensors teach, one network of one sensor goes home."""
+"""Modalift: multimodal training, unimodal deployment of gesture and action recognizers."""
 
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
-# Idle OpenMP threads that spin starve everything else on a shared machine; must be set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
+from modalift.version import __version__
 
-__version__ = "0.1.0"
 _SUBPACKAGES = ("datasets", "deploy", "derive", "losses", "modalities", "networks", "report", "schemes")
 
 if TYPE_CHECKING:
     from modalift import datasets, deploy, derive, losses, modalities, networks, report, schemes
-    from modalift.deploy.bundle import load
+    from modalift.models import load
 
 __all__ = ["__version__", "datasets", "deploy", "derive", "load", "losses", "modalities", "networks", "report", "schemes"]
 
@@ -24,5 +20,5 @@ def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return importlib.import_module(f"modalift.{name}")
     if name == "load":
-        return importlib.import_module("modalift.deploy.bundle").load
+        return importlib.import_module("modalift.models").load
     raise AttributeError(f"module 'modalift' has no attribute '{name}'")

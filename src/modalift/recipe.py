@@ -2,93 +2,98 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from modalift.errors import ModaliftError, nearest
+from modalift.loading.framing import Augment, Framing, Protocol
+from modalift.modalities import Modality
+from modalift.overrides import key_values
+from modalift.settings import Settings, explain
 
 #: How far a recipe's claim to its paper has been shown.
 Level = Literal["builds", "equals the reference's forward pass", "trained on real data",
                 "the paper's protocol reproduced"]
 
 
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors."""
+class FramingChanges(Framing):
+    """Other framing for one view: only the keys that are given count, the others are those of ``data``."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    @model_serializer
+    def given(self) -> dict[str, Any]:
+        """The keys that were given."""
+        return {key: getattr(self, key) for key in type(self).model_fields if key in self.model_fields_set}
 
 
-class DataSection(Section):
+class DataSection(Framing):
     """Which clips, and how they become a network's input."""
 
-    dataset: str = "folder"
-    root: Path
+    dataset: str = Field("folder", description="a registered dataset; `modalift list datasets`")
+    root: Path = Field(description="folder or manifest that the dataset reads")
     options: dict[str, Any] = Field(default_factory=dict, description="the dataset's own options")
     modalities: list[str] = Field(default_factory=list, description="views that training may read; empty: all")
-    frames: int = Field(16, ge=1)
-    size: int = Field(112, ge=1)
-    sampler: Literal["segments", "dense", "whole"] = "segments"
-    stride: int = Field(1, ge=1)
-    pad: Literal["edge", "zeros", "loop"] = "edge"
-    region: Literal["whole", "valid"] = "whole"
-    margin: float = Field(0.1, ge=0)
-    fit: Literal["stretch", "short"] = "short"
-    keep: float = Field(1.0, gt=0, le=1, description="share of the region's short side that is the crop")
-    brighten: Literal["none", "gamma", "clahe"] = Field("none", description="for dark 8-bit pictures; best given per view")
-    strength: float = Field(0.0, ge=0, description="gamma, or CLAHE's clip limit; 0: the usual one")
-    per_view: dict[str, dict[str, Any]] = Field(default_factory=dict, description="other framing for a view")
-    augment: dict[str, Any] = Field(default_factory=dict, description="see modalift.loading.transforms.Augment")
+    per_view: dict[str, FramingChanges] = Field(default_factory=dict, description="other framing for a view")
+    augment: Augment = Field(default_factory=Augment, description="random changes of training clips")
     labeled: float = Field(1.0, gt=0, le=1, description="share of the training clips whose labels are used")
-    label_seed: int = 0
-    cache: str = Field("memory", description="'memory', a folder, or '' to decode each time")
-    max_bad: float = Field(0.05, ge=0, le=1, description="largest share of corrupt clips before a run stops")
-    limit: int = Field(0, ge=0, description="at most so many clips of each split (0: all)")
+    label_seed: int = Field(0, description="which clips these are")
+    cache: str = Field("memory", description="`memory`, a folder for decoded frames, or empty to decode at every read")
+    max_corrupt: float = Field(0.05, ge=0, le=1, description="largest share of corrupt clips before a run stops")
+    limit: int = Field(0, ge=0, description="largest number of clips per split (0: all)")
+
+    def framing(self, view: str, modality: Modality) -> Framing:
+        """How a view of this modality is framed."""
+        own = self.per_view.get(view)
+        keys = {key: getattr(self, key) for key in Framing.model_fields} | (own.given() if own else {})
+        if modality.kind == "signal":
+            keys |= {"size": 1, "region": "whole"}  # a signal has no picture to crop
+        return Framing(**keys)
 
 
-class NetworkSection(BaseModel):
-    """One role: a family with its options, or the network of an earlier run."""
+class NetworkSection(Settings):
+    """The network of one role: a family with its options, or the network of an earlier run."""
 
     model_config = ConfigDict(extra="allow")  # a family's own options; checked against its signature
-    name: str = ""
-    view: str = ""
+    name: str = Field("", description="a registered network; `modalift list networks`")
+    view: str = Field("", description="the view that it reads")
     init: str = Field("", description="a run folder or a weights file to start from")
     role: str = Field("", description="the role in that run, where it trained several")
     recipe: str = Field("", description="the recipe that makes `init`")
 
 
-class SchemeSection(BaseModel):
+class SchemeSection(Settings):
     """Which scheme; its other keys are its constructor's arguments."""
 
     model_config = ConfigDict(extra="allow")
-    name: str = "single"
+    name: str = Field("single", description="a registered scheme; `modalift list schemes`")
 
 
-class OptimSection(Section):
-    """How weights move."""
+class OptimSection(Settings):
+    """Optimization."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    betas: tuple[float, float] = (0.9, 0.999)
-    epochs: int = Field(20, ge=1)
-    batch: int = Field(16, ge=1)
-    accumulate: int = Field(1, ge=1, description="batches a step")
-    per_class: int = Field(1, ge=1, description="clips of one class that a batch holds together (P x K sampling)")
-    schedule: Literal["constant", "step", "cosine", "linear", "onecycle", "plateau"] = "cosine"
+    name: Literal["adamw", "sgd"] = Field("adamw", description="optimizer")
+    lr: float = Field(1e-3, gt=0, description="learning rate; the largest one of a schedule")
+    weight_decay: float = Field(0.0, ge=0, description="of `adamw` decoupled, of `sgd` added to the gradient")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of `adamw`")
+    epochs: int = Field(20, ge=1, description="passes over the training clips")
+    batch: int = Field(16, ge=1, description="clips per batch, in each process")
+    accumulate: int = Field(1, ge=1, description="batches per step")
+    per_class: int = Field(1, ge=1, description="clips of one class that come together in a batch (P x K sampling)")
+    schedule: Literal["constant", "step", "cosine", "linear", "onecycle", "plateau"] = Field(
+        "cosine", description="learning rate over training")
     warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up")
     milestones: list[float] = Field(default_factory=list, description="epochs at which `step` multiplies by gamma; where"
                                                                       " `linear` begins to fall")
-    gamma: float = Field(0.1, gt=0, le=1)
+    gamma: float = Field(0.1, gt=0, le=1, description="factor of `step` and `plateau`")
     patience: int = Field(5, ge=1, description="epochs without progress before `plateau` multiplies by gamma")
     clip: float = Field(0.0, ge=0, description="largest gradient norm of each network; 0: none")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the students' moving average; 0: none")
-    updates: dict[str, dict[str, Any]] = Field(default_factory=dict, description="other settings for one of several updates")
+    updates: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="other settings for one of several updates per step")
 
     @model_validator(mode="after")
     def _updates_are_settings(self) -> OptimSection:
@@ -98,24 +103,26 @@ class OptimSection(Section):
             for key in given:
                 if key not in known:
                     raise ModaliftError(f"unknown key 'optim.updates.{name}.{key}' - {nearest(key, known)}")
-            own = OptimSection.model_validate({**self.model_dump(exclude={"updates"}), **given})
+            own = OptimSection.parse({**self.model_dump(exclude={"updates"}), **given}, f"optim.updates.{name}")
             self.updates[name] = {k: getattr(own, k) for k in given}
         return self
 
 
-class ProtocolSection(Section):
-    """How it is evaluated, and what may be looked at on the way."""
+class ProtocolSection(Protocol):
+    """How it is evaluated, and which clips are held out for validation and test."""
 
-    time_views: int = Field(1, ge=1)
-    crops: Literal[1, 3] = 1
     select: Literal["last", "best"] = Field("last", description="which checkpoint ships; best: on validation")
     val_subjects: list[str] = Field(default_factory=list, description="training subjects held out for validation")
     folds: int = Field(0, ge=0, description="cross-validation: subject-disjoint folds of all clips")
     fold: int | None = Field(None, ge=0, description="one fold only; by default all of them, one after the other")
-    eval_every: int = Field(1, ge=1, description="epochs between looks at the validation split")
+    eval_every: int = Field(1, ge=1, description="epochs between evaluations on the validation split")
+
+    def crops_only(self) -> Protocol:
+        """The part that a trained model keeps: which crops are averaged."""
+        return Protocol(temporal_crops=self.temporal_crops, spatial_crops=self.spatial_crops)
 
 
-class RunSection(Section):
+class RunSection(Settings):
     """Where and on what it runs."""
 
     dir: Path = Path("runs/run")
@@ -130,7 +137,7 @@ class RunSection(Section):
     tensorboard: bool = False
 
 
-class PaperSection(Section):
+class PaperSection(Settings):
     """The row of a paper's table that a recipe aims at."""
 
     title: str = ""
@@ -141,7 +148,7 @@ class PaperSection(Section):
     level: Level = "builds"
 
 
-class Recipe(Section):
+class Recipe(Settings):
     """One experiment. See README for the file form; overrides on the command line are ``section.key=value``."""
 
     data: DataSection
@@ -151,6 +158,13 @@ class Recipe(Section):
     protocol: ProtocolSection = ProtocolSection()
     run: RunSection = RunSection()
     paper: PaperSection = Field(default_factory=PaperSection)
+
+    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+        """The recipe with some keys changed, e.g. ``{"run.dir": folder, "protocol.fold": 2}``, and checked again."""
+        tree = self.model_dump()
+        for key, value in changes.items():
+            _set(tree, key.split("."), value)
+        return parse_recipe(tree)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -168,37 +182,25 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         ModaliftError: no such file, not YAML, an unknown key (with the nearest known one), or a wrong type.
     """
     tree = _read(Path(path))
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ModaliftError(f"override '{text}' is not of the form section.key=value")
-        _set(tree, key.split("."), yaml_value(value, f"override '{text}'"))
+    for key, value in key_values(overrides, "override", "section.key=value"):
+        _set(tree, key.split("."), value)
     return parse_recipe(tree, str(path))
-
-
-def yaml_value(text: str, where: str) -> Any:
-    """A value given on the command line, in YAML's spelling; nothing is empty text."""
-    try:
-        return yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        raise ModaliftError(f"{where}: the value is not YAML - quote it") from None
 
 
 def parse_recipe(tree: Mapping[str, Any], source: str = "recipe") -> Recipe:
     """A checked Recipe from nested dictionaries."""
     try:
-        recipe = Recipe.model_validate(tree)
-    except ValidationError as error:
-        raise ModaliftError(f"{source}: {_explain(error)}") from None
-    fill_in(recipe)
-    try:
+        recipe = _filled(Recipe.model_validate(tree))
         _check_names(recipe)
+    except ValidationError as error:
+        advice = "add it to the recipe or give {}=... on the command line"
+        raise ModaliftError(f"{source}: {explain(error, Recipe, missing=advice)}") from None
     except ModaliftError as error:
         raise ModaliftError(f"{source}: {error}") from None
     return recipe
 
 
-def fill_in(recipe: Recipe) -> None:
+def _filled(recipe: Recipe) -> Recipe:
     """``{seed}`` and ``{fold}`` in paths become the run's, so that a student finds the teacher of its own seed."""
     values = {"{seed}": str(recipe.run.seed)}
     if recipe.protocol.fold is not None:
@@ -209,9 +211,9 @@ def fill_in(recipe: Recipe) -> None:
             text = text.replace(mark, value)
         return text
 
-    recipe.run.dir = Path(filled(str(recipe.run.dir)))
-    for section in recipe.networks.values():
-        section.init = filled(section.init)
+    networks = {role: section.replace(init=filled(section.init)) for role, section in recipe.networks.items()}
+    run = recipe.run.replace(dir=Path(filled(str(recipe.run.dir))))
+    return recipe.model_copy(update={"run": run, "networks": networks})
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -248,26 +250,6 @@ def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
             below = tree[key] = {}
         tree = below
     tree[keys[-1]] = value
-
-
-def _known_keys() -> list[str]:
-    keys: list[str] = []
-    for name, field in Recipe.model_fields.items():
-        keys.append(name)
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            keys += [f"{name}.{k}" for k in section.model_fields]
-    return keys
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{where}' - {nearest(where, _known_keys())}"
-    if first["type"] == "missing":
-        return f"'{where}' is missing - add it to the recipe or give {where}=... on the command line"
-    return f"{where} = {reprlib.repr(first['input'])}: {first['msg']}"
 
 
 def _check_names(recipe: Recipe) -> None:

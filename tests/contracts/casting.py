@@ -13,7 +13,8 @@ from modalift.errors import ModaliftError
 from modalift.modalities import Batch, modality
 from modalift.networks import Translator
 from modalift.schemes import SCHEMES, Progress, Scheme, kind_of, optional_roles_of, roles_of, settings_of
-from modalift.signatures import choices, parameters
+from modalift.settings import choices
+from modalift.signatures import parameters
 
 CLASSES, FRAMES, SIZE = 4, 8, 32
 END = Progress(epoch=9, epochs=10)

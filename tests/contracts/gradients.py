@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import modalift.networks as networks
-from modalift.engine.distribution import place
+from modalift.engine.distributed import to_device
 from modalift.networks import Network
 
 #: The smallest trunk of families that have several; a family that is not named here is built with its default.
@@ -87,7 +87,7 @@ def worst(name: str, options: dict[str, Any], seed: int) -> tuple[float, str]:
     net, clip = built(name, options, seed)
     exact = gradients(copy.deepcopy(net).double(), clip.double())
     scale = max(float(g.norm()) for k, g in exact.items() if k != "output")
-    place(net, torch.device("cpu"))
+    to_device(net, torch.device("cpu"))
     errors = []
     for _ in range(3):
         net.zero_grad()

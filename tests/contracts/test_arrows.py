@@ -8,20 +8,23 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "modalift"
-#: package -> packages of the project that it may import (besides itself, errors and registry).
+#: Modules that import nothing of the project but one another: any package may import them.
+LEAVES = ("errors", "files", "overrides", "registry", "settings", "signatures", "version")
+#: package -> packages of the project that it may import (besides itself and the leaves).
 ARROWS = {
     "modalities": set(),
     "losses": set(),
     "networks": {"modalities"},
     "schemes": {"losses", "networks", "modalities"},
     "loading": {"modalities"},
+    "models": {"networks", "loading", "modalities"},
     "datasets": {"modalities", "loading"},
-    "derive": {"modalities", "loading", "datasets", "deploy"},
+    "derive": {"modalities", "loading", "datasets", "models"},
     "darkroom": {"modalities"},
-    "recipe": {"networks", "schemes", "datasets", "modalities"},
-    "deploy": {"networks", "loading", "modalities"},
-    "engine": {"schemes", "losses", "networks", "modalities", "loading", "datasets", "derive", "deploy", "recipe"},
-    "report": {"engine", "schemes", "networks", "modalities", "loading", "datasets", "derive", "deploy", "recipe"},
+    "recipe": {"networks", "schemes", "datasets", "loading", "modalities"},
+    "deploy": {"models", "networks", "loading", "modalities"},
+    "engine": {"schemes", "losses", "networks", "modalities", "loading", "datasets", "derive", "models", "recipe"},
+    "report": {"engine", "schemes", "networks", "modalities", "loading", "datasets", "derive", "models", "deploy", "recipe"},
     "cli": None,
 }
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -48,15 +51,15 @@ def package(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_imports_run_one_way(path):
     own = package(path)
-    if own in ("__init__", "errors", "files", "registry", "signatures"):
+    if own in ("__init__", "__main__"):
         return
-    allowed = ARROWS[own]
+    allowed = set() if own in LEAVES else ARROWS[own]
     for name in imports(path):
         parts = name.split(".")
         if parts[0] != "modalift" or len(parts) < 2:
             continue
         other = parts[1]
-        if other in (own, "errors", "files", "registry", "signatures", "__version__"):
+        if other in (own, *LEAVES):
             continue
         assert other != "cli", f"{path.name} imports the command line"
         assert allowed is None or other in allowed, f"{own} must not import {other} ({name})"
@@ -91,3 +94,17 @@ def test_nothing_imports_what_is_not_everywhere(path):
     top |= {n.module.split(".")[0] for n in ast.parse(path.read_text()).body
             if isinstance(n, ast.ImportFrom) and n.module}
     assert not top & lazy, f"import {top & lazy} inside the function that needs it"
+
+
+#: Where these libraries may be imported; elsewhere nothing is shown to people.
+SHOWN_BY = {"rich": ("report", "cli"), "typer": ("cli",)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_only_the_report_and_the_command_line_speak_to_people(path):
+    roots = {name.split(".")[0] for name in imports(path)}
+    found = {library for library, where in SHOWN_BY.items() if library in roots and package(path) not in where}
+    printed = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+               and isinstance(node.func, ast.Name) and node.func.id == "print" and package(path) not in ("report", "cli")]
+    assert not found, f"imports {found}"
+    assert not printed, f"prints in the lines {printed}"

@@ -11,10 +11,10 @@ import torch
 
 from modalift import datasets
 from modalift.derive import derive
-from modalift.engine.experiment import assemble, augment_of
-from modalift.engine.fit import loader
+from modalift.engine.build import assemble
 from modalift.loading import reading
 from modalift.loading.clips import ClipSet
+from modalift.loading.collation import loader
 from modalift.modalities import Track, modality
 from modalift.recipe import TINY, Recipe, find_recipes, load_recipe
 
@@ -113,7 +113,7 @@ def test_published_mirror_images_are_drawn(roots) -> None:
     for name, recipe in (("egogesture", "mtut_i3d"), ("nvgesture", "mtut_i3d"), ("viva", "mtut_i3d")):
         made = assemble(changed(ROOT / "recipes" / name / f"{recipe}.yaml", roots))
         clips: ClipSet = made.clips(made.train, made.scheme.needs(), augment=True)
-        assert augment_of(made.recipe.data.augment).flip == 0.5
+        assert made.recipe.data.augment.flip == 0.5
         assert clips.mirrors, name
 
 

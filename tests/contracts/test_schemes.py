@@ -24,13 +24,15 @@ from casting import (
 
 from modalift import datasets, networks, schemes
 from modalift.darkroom import simulate
-from modalift.deploy.bundle import load, save_bundle
-from modalift.engine.distribution import World
+from modalift.engine.distributed import Ranks
 from modalift.engine.precision import share_of_time
-from modalift.loading.clips import ClipSet, loader
+from modalift.loading.clips import ClipSet
+from modalift.loading.collation import loader
 from modalift.loading.framing import Framing
 from modalift.modalities import Batch
+from modalift.models import load
 from modalift.schemes import SCHEMES, Progress, Scheme, settings_of, total
+from small_models import save_model
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -237,10 +239,10 @@ def test_what_ships_has_the_same_weights_and_cost_under_every_scheme(case):
 def test_what_ships_reads_one_sensor_and_answers_the_same_after_shipping(case, tmp_path):
     given = batch(2)
     for role, student in scheme(case).students.items():
-        framing = Framing(FRAMES, 1 if is_signal(student.view) else SIZE)
-        path = save_bundle(tmp_path / f"{role}.modalift", student.eval(), framing=framing,
+        framing = Framing(frames=FRAMES, size=1 if is_signal(student.view) else SIZE)
+        path = save_model(tmp_path / f"{role}.modalift", student.eval(), framing=framing,
                            classes=list("abcd")[: student.classes])
-        home = load(path).net
+        home = load(path).network
         with torch.no_grad():
             assert torch.equal(home(given.clips[student.view]), student(given.clips[student.view]))
 
@@ -251,7 +253,8 @@ def simulated(tmp_path_factory) -> list[Batch]:
     folder = simulate(tmp_path_factory.mktemp("dark") / "clips", clips=40, size=SIZE, frames=FRAMES, train_subjects=4,
                       test_share=0.0, modalities=("rgb", "depth", "thermal", "nir", "pose"))
     table = datasets.open("darkroom", folder).where(lambda r: r.label < CLASSES)
-    framings = {view: Framing(FRAMES, SIZE) for view in ("depth", "thermal", "nir")} | {"pose": Framing(FRAMES, 1)}
+    framings = {view: Framing(frames=FRAMES, size=1 if view == "pose" else SIZE)
+                for view in ("depth", "thermal", "nir", "pose")}
     clips = ClipSet(table, framings, augment=None, seed=0)
     found = list(loader(clips, batch=8, shuffle=True, seed=0, epoch=0))
     for given in found:
@@ -302,7 +305,7 @@ def test_measuring_a_step_leaves_no_trace(case):
     """Weights, statistics, banks, pools and random state are as they were: the next step is that of a scheme not measured."""
     measured, twin = scheme(case), scheme(case)
     random = torch.get_rng_state()
-    assert 0 < share_of_time("bf16", measured, batch(), World(0, 1, torch.device("cpu"))) < 1000
+    assert 0 < share_of_time("bf16", measured, batch(), Ranks(0, 1, torch.device("cpu"))) < 1000
     assert torch.equal(torch.get_rng_state(), random)
     assert not gradients(measured)
     assert [p.requires_grad for p in measured.parameters()] == [p.requires_grad for p in twin.parameters()]

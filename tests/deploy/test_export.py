@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_bundles import NAMES, lively, small_net
 
 import modalift as ml
 from modalift import networks
-from modalift.deploy.bundle import Bundle
 from modalift.deploy.export import export_onnx, probes
 from modalift.errors import ModaliftError
 from modalift.loading.framing import Framing
+from modalift.models.recognizer import RecognizerModel
 from modalift.networks import Recognizer
+from small_models import NAMES, lively, small_net
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -33,7 +33,7 @@ pytest.importorskip("onnxscript")
 ])
 def test_parity(tmp_path: Path, name: str, options: dict[str, Any], size: int) -> None:
     net = lively(networks.build(name, classes=5, frames=6, size=size, **options))
-    bundle = Bundle(net, Framing(6, size), NAMES, provenance={"run": "r1"})
+    bundle = RecognizerModel(net, {net.view: Framing(frames=6, size=size)}, NAMES, provenance={"run": "r1"})
     report = export_onnx(bundle, tmp_path / "x.onnx")
     shape = (net.channels, 6, size, size)
     assert report.input == ("clip", ("batch", *shape))
@@ -55,7 +55,7 @@ def test_the_file_tells_how_to_use_it_and_nothing_about_this_machine(tmp_path: P
     facts = {p.key: p.value for p in model.metadata_props}
     assert json.loads(facts["classes"]) == list(NAMES)
     assert json.loads(facts["framing"])["size"] == 24
-    assert json.loads(facts["protocol"]) == {"time_views": 2, "crops": 1}
+    assert json.loads(facts["protocol"]) == {"temporal_crops": 2, "spatial_crops": 1}
     assert json.loads(facts["modality"])["unit"] == "mm"
     assert facts["bundle_sha256"] == report.sha256 == bundle.sha256
     data = report.path.read_bytes()
@@ -66,7 +66,7 @@ def test_the_file_tells_how_to_use_it_and_nothing_about_this_machine(tmp_path: P
 
 
 def test_probes_are_readings_of_the_sensor() -> None:
-    clips = probes(Bundle(small_net(), Framing(6, 24), NAMES))
+    clips = probes(RecognizerModel(small_net(), {"depth": Framing(frames=6, size=24)}, NAMES))
     assert clips.shape == (6, 1, 6, 24, 24)
     assert torch.equal(clips, clips.round())
     assert float(clips.min()) == 0.0
@@ -96,18 +96,19 @@ def test_a_wrong_export_is_not_written(tmp_path: Path, kind: type[Recognizer], w
     net.__class__ = kind
     (tmp_path / "x.onnx").write_bytes(b"older")
     with pytest.raises(ModaliftError, match=words) as caught:
-        export_onnx(Bundle(net, Framing(6, 24), NAMES), tmp_path / "x.onnx")
+        export_onnx(RecognizerModel(net, {net.view: Framing(frames=6, size=24)}, NAMES), tmp_path / "x.onnx")
     assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["x.onnx"]
     assert (tmp_path / "x.onnx").read_bytes() == b"older"
 
 
 def test_what_is_asked_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = Bundle(small_net(), Framing(6, 24), NAMES)
+    bundle = RecognizerModel(small_net(), {"depth": Framing(frames=6, size=24)}, NAMES)
     with pytest.raises(ModaliftError, match=r"\*\.onnx"):
         export_onnx(bundle, tmp_path / "x.mp4")
+    whole = RecognizerModel(small_net(), {"depth": Framing(frames=6, size=24, sampler="whole")}, NAMES)
     with pytest.raises(ModaliftError, match="whole recordings"):
-        export_onnx(Bundle(small_net(), Framing(6, 24, sampler="whole"), NAMES), tmp_path / "x.onnx")
+        export_onnx(whole, tmp_path / "x.onnx")
     real = builtins.__import__
 
     def without(name: str, *rest: Any, **more: Any) -> Any:

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_bundles import NAMES, small_net
 
-from modalift.deploy.bundle import Bundle
 from modalift.deploy.stream import Stream
 from modalift.errors import ModaliftError
 from modalift.loading.framing import Framing
+from modalift.models.recognizer import RecognizerModel
+from small_models import NAMES, small_net
 
 
-def _bundle(view: str = "thermal", **framing: Any) -> Bundle:
+def _bundle(view: str = "thermal", **framing: Any) -> RecognizerModel:
     net = small_net(view=view, causal=True, motion="running")
-    return Bundle(net, Framing(**{"frames": 6, "size": 24, "sampler": "dense", **framing}), NAMES)
+    return RecognizerModel(net, {net.view: Framing(**{"frames": 6, "size": 24, "sampler": "dense", **framing})}, NAMES)
 
 
 def _video(frames: int = 6) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_the_box_is_found_once_and_held() -> None:
 
 def test_what_cannot_stream() -> None:
     with pytest.raises(ModaliftError, match="causal=true"):
-        Stream(Bundle(small_net(), Framing(6, 24), NAMES))
+        Stream(RecognizerModel(small_net(), {"depth": Framing(frames=6, size=24)}, NAMES))
     with pytest.raises(ModaliftError, match="1 or more"):
         Stream(_bundle(), every=0)
     with pytest.raises(ModaliftError, match="channels last"):

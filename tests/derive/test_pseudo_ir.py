@@ -12,22 +12,23 @@ import pytest
 import torch
 
 from modalift import cli, networks
-from modalift.deploy.bundle import load, save_bundle
 from modalift.derive import derive
 from modalift.derive.pose_map import write_lossless
 from modalift.derive.pseudo_ir import translate
 from modalift.errors import ModaliftError
 from modalift.loading import reading
-from modalift.loading.brighten import brighten
 from modalift.loading.clips import ClipSet
 from modalift.loading.framing import Framing
+from modalift.loading.low_light import enhance
 from modalift.modalities import Row, Table, Track, build_table, modality
+from modalift.models import load
+from small_models import save_model
 
 
 def bundle(path: Path, view: str = "rgb", target: str = "thermal", size: int = 32, **framing: Any) -> Path:
     torch.manual_seed(0)
     net = networks.build("translator", view=view, target=target, backbone="resnet_4", ngf=4, frames=1, size=size)
-    return save_bundle(path, net, framing=Framing(1, size, **framing), classes=[])
+    return save_model(path, net, framing=Framing(frames=1, size=size, **framing), classes=[])
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_frames_come_as_in_training(table, tmp_path):
     """The box around the person, and dark pictures made brighter, are a part of what the translator learned on."""
     file = bundle(tmp_path / "boxed.modalift", "depth", "nir", region="valid", margin=0.2)
     made = derive("pseudo_ir", table, tmp_path / "out", bundle=str(file))
-    seen = ClipSet(table, {"depth": Framing(3, 32, region="valid", margin=0.2)})[0, 0]["clips"]["depth"]
+    seen = ClipSet(table, {"depth": Framing(frames=3, size=32, region="valid", margin=0.2)})[0, 0]["clips"]["depth"]
     with torch.no_grad():
         wanted = load(file).net(torch.from_numpy(seen)[None]).numpy()[0].transpose(1, 2, 3, 0)
     track = made[0].tracks["pseudo_ir"]
@@ -88,9 +89,9 @@ def test_frames_come_as_in_training(table, tmp_path):
     assert drawn.shape == wanted.shape
     assert np.abs(drawn - wanted).max() < 1
     assert not track.space  # it shows a part of what its source shows
-    lit, plain = (bundle(tmp_path / f"{how}.modalift", brighten=how) for how in ("gamma", "none"))
+    lit, plain = (bundle(tmp_path / f"{how}.modalift", low_light=how) for how in ("gamma", "none"))
     frames = reading.read(table[0].tracks["rgb"], modality("rgb"))
-    raised = brighten(frames.transpose(3, 0, 1, 2), "gamma").transpose(1, 2, 3, 0)
+    raised = enhance(frames.transpose(3, 0, 1, 2), "gamma").transpose(1, 2, 3, 0)
     assert np.array_equal(translate(load(lit), frames, 40), translate(load(plain), raised, 40))
     assert not np.array_equal(translate(load(lit), frames, 40), translate(load(plain), frames, 40))
 
@@ -116,7 +117,7 @@ def test_what_does_not_fit_is_told(table, tmp_path):
     with pytest.raises(ModaliftError, match="no such bundle"):
         derive("pseudo_ir", table, out, bundle=str(tmp_path / "none.modalift"))
     net = networks.build("small", classes=2, view="rgb", frames=2, size=32, width=4)
-    other = save_bundle(tmp_path / "r.modalift", net, framing=Framing(2, 32), classes=["a", "b"])
+    other = save_model(tmp_path / "r.modalift", net, framing=Framing(frames=2, size=32), classes=["a", "b"])
     with pytest.raises(ModaliftError, match="holds a recognizer of 2 classes"):
         derive("pseudo_ir", table, out, bundle=str(other))
     file = str(bundle(tmp_path / "irt.modalift"))

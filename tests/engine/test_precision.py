@@ -20,6 +20,7 @@ from modalift.engine.run import Run
 from modalift.engine.train import train
 from modalift.errors import ModaliftError
 from modalift.recipe import TINY, load_recipe
+from modalift.report.console import ConsoleMonitor
 from modalift.schemes.single import Single
 
 CPU = torch.device("cpu")
@@ -45,7 +46,7 @@ def never(half: str) -> float:
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    return load_file(run.network_file("student"))
+    return load_file(run.model_file("student"))
 
 
 def same(one: Run, other: Run) -> bool:
@@ -121,7 +122,8 @@ def test_what_is_asked_for_is_taken_and_without_hardware_the_price_is_told():
 def test_auto_gives_the_weights_of_the_precision_that_it_chose(recipe_file, tmp_path, forced, outcome):
     forced(outcome)
     recipe, said = recipe_file(), StringIO()
-    auto = train(load_recipe(recipe, ["run.precision=auto", f"run.dir={tmp_path / 'auto'}"]), Console(file=said, width=200))
+    auto = train(load_recipe(recipe, ["run.precision=auto", f"run.dir={tmp_path / 'auto'}"]),
+                 ConsoleMonitor(Console(file=said, width=200)))
     named = train(load_recipe(recipe, [f"run.precision={outcome}", f"run.dir={tmp_path / 'named'}"]))
     assert same(auto, named)
     assert f"precision {outcome}: a training step in bf16 takes " in said.getvalue()
@@ -153,7 +155,7 @@ def test_a_resumed_run_keeps_its_precision_whatever_would_be_chosen_now(recipe_f
             train(load_recipe(recipe))
     forced("fp32")
     said = StringIO()
-    broken = train(load_recipe(recipe), Console(file=said, width=200))
+    broken = train(load_recipe(recipe), ConsoleMonitor(Console(file=said, width=200)))
     assert same(whole, broken)
     assert "precision bf16: as this run began" in said.getvalue()
 
@@ -186,7 +188,7 @@ def test_several_processes_compute_alike(recipe_file, tmp_path):
     script = tmp_path / "both.py"
     script.write_text(
         "import os, sys\n"
-        "from modalift.engine import fit, precision, processor, train\n"
+        "from modalift.engine import precision, processor, train, trainer\n"
         "from modalift.recipe import load_recipe\n"
         "features = ('avx512_bf16',) if os.environ['RANK'] == '0' else ('avx2',)\n"
         "precision.describe = lambda: processor.Processor('this', features, 2, 1)\n"
@@ -196,7 +198,7 @@ def test_several_processes_compute_alike(recipe_file, tmp_path):
         "    choice = settle(*given)\n"
         "    print('rank', os.environ['RANK'], choice.precision, flush=True)\n"
         "    return choice\n"
-        "fit.settle = told\n"
+        "trainer.settle = told\n"
         "train.train(load_recipe(sys.argv[1]))\n")
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29573",
                            str(script), str(recipe)], capture_output=True, text=True, timeout=120, check=False)

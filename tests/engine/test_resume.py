@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modalift.engine import state as states
+from modalift.engine import checkpoint as checkpoints
 from modalift.engine.train import train
 from modalift.errors import ModaliftError
 from modalift.recipe import load_recipe
@@ -27,7 +27,7 @@ HARD = {
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return {f"{p.stem}.{k}": v for p in sorted((run / "networks").glob("*")) for k, v in load_file(p).items()}
+    return {f"{p.stem}.{k}": v for p in sorted((run / "models").glob("*")) for k, v in load_file(p).items()}
 
 
 def same(one: Path, other: Path) -> None:
@@ -88,5 +88,5 @@ def test_a_checkpoint_that_is_no_checkpoint_is_refused_without_running_it(tmp_pa
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 something")
     for name in ("evil.pt", "cut.pt"):
         with pytest.raises(ModaliftError, match="remove it to start again"):
-            states.read_checkpoint(tmp_path / name)
+            checkpoints.read_checkpoint(tmp_path / name)
     assert not (tmp_path / "owned").exists()

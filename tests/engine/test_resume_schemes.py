@@ -12,9 +12,9 @@ from casting import cast_of, is_signal
 from safetensors.torch import load_file
 
 from modalift.darkroom import simulate
-from modalift.engine import state as states
+from modalift.engine import checkpoint as checkpoints
+from modalift.engine.checkpoint import read_checkpoint
 from modalift.engine.run import Run
-from modalift.engine.state import read_checkpoint
 from modalift.engine.train import train
 from modalift.recipe import parse_recipe
 from modalift.schemes import SCHEMES
@@ -138,14 +138,14 @@ def test_stopped_after_every_checkpoint_it_ends_the_same(scheme, number, dark, t
     networks = {role: section | ({"init": trained[section["init"]]} if "init" in section else {})
                 for role, section in networks.items()}
     whole = train(recipe(dark, tmp_path / "whole", scheme, networks, settings))
-    save, stops = states.State.save, 0
+    save, stops = checkpoints.TrainingState.save, 0
 
     def stop(self, path):
         save(self, path)
         if path.name == "last.pt":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(states.State, "save", stop)
+    monkeypatch.setattr(checkpoints.TrainingState, "save", stop)
     parts = Run(tmp_path / "parts")
     while not parts.finished:
         assert stops < 12, "it does not end"
@@ -158,7 +158,7 @@ def test_stopped_after_every_checkpoint_it_ends_the_same(scheme, number, dark, t
     same(held(whole), held(parts))
     assert log(whole) == log(parts)
     assert rows(whole) == rows(parts)
-    names = sorted(p.name for p in (whole.folder / "networks").iterdir())
-    assert names == sorted(p.name for p in (parts.folder / "networks").iterdir())
+    names = sorted(p.name for p in (whole.folder / "models").iterdir())
+    assert names == sorted(p.name for p in (parts.folder / "models").iterdir())
     for name in names:
-        same(load_file(whole.folder / "networks" / name), load_file(parts.folder / "networks" / name), name)
+        same(load_file(whole.folder / "models" / name), load_file(parts.folder / "models" / name), name)

@@ -11,7 +11,7 @@ from torch import nn
 
 from modalift.engine import convolutions, selftest
 from modalift.engine.convolutions import Kind
-from modalift.engine.distribution import place
+from modalift.engine.distributed import to_device
 from modalift.errors import ModaliftError
 from modalift.networks.skip import SlicedConv2d, skip_convolution
 
@@ -39,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Kind]:
 
 def layers() -> nn.Sequential:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1))
-    place(net, CPU)
+    to_device(net, CPU)
     return net
 
 
@@ -171,7 +171,7 @@ def test_the_fault_of_onednn_is_found_where_it_is(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     net = nn.Sequential(nn.Conv2d(4, 8, 1, 2, bias=False))
-    place(net, CPU)
+    to_device(net, CPU)
     found = selftest.safeguard(net, CPU)
     if torch.__version__.startswith("2.13.") and "avx2" in Path("/proc/cpuinfo").read_text():
         assert found == ["0"]

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modalift.engine.metrics import percentile
-from modalift.engine.statistics import Predictions, mcnemar, mean_accuracy, paired, paired_seeds, t_interval, t_within
+from modalift.engine.statistics import mcnemar, mean_accuracy, paired, paired_seeds, t_interval, t_within
 from modalift.errors import ModaliftError
+from modalift.models import Predictions
+from modalift.models.metrics import percentile
 
 
 def predictions(right: np.ndarray, subjects: int = 4, name: str = "run") -> Predictions:

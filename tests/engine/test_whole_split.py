@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from modalift.engine.evaluate import answer, evaluate, predictions
-from modalift.engine.experiment import assemble
+from modalift.engine.build import assemble
+from modalift.engine.evaluate import evaluate
 from modalift.engine.run import Run
-from modalift.engine.statistics import Predictions
 from modalift.loading.clips import ClipSet
+from modalift.loading.framing import Protocol
+from modalift.models import Predictions
+from modalift.models.recognizer import probabilities
 from modalift.recipe import load_recipe
 
 
@@ -24,23 +26,25 @@ def test_as_many_answers_as_clips_each_that_of_the_clip_alone(recipe_file, batch
     experiment = assemble(load_recipe(recipe_file()))
     net = experiment.scheme.roles["student"].eval()
     part = experiment.table.split("train")
-    clips = ClipSet(part, {"depth": experiment.framings["depth"]}, augment=None, seed=0, time_views=views)
+    protocol = Protocol(temporal_crops=views)
+    clips = ClipSet(part, {"depth": experiment.framings["depth"]}, augment=None, seed=0, protocol=protocol)
     sizes: list[int] = []
     net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
-    found = answer(net, clips, batch=batch)
+    found = probabilities(lambda part: net(part.clips["depth"]), clips, batch=batch)
     assert len(found) == len(part) == 12
     assert sum(sizes) == 12 * views, "nothing is looked at twice, nothing made up"
     for i, row in enumerate(part):
         alone = ClipSet(part.where(lambda r, row=row: r.id == row.id), {"depth": experiment.framings["depth"]}, augment=None,
-                        seed=0, time_views=views)
-        np.testing.assert_allclose(found[i], answer(net, alone)[0], rtol=1e-4, atol=1e-6)
+                        seed=0, protocol=protocol)
+        found_alone = probabilities(lambda part: net(part.clips["depth"]), alone)[0]
+        np.testing.assert_allclose(found[i], found_alone, rtol=1e-4, atol=1e-6)
 
 
 def test_predictions_are_of_the_clips_of_the_split_in_their_order(recipe_file):
     experiment = assemble(load_recipe(recipe_file(data={"limit": 5})))
     part = experiment.table.split("val")
     clips = ClipSet(part, {"depth": experiment.framings["depth"]}, augment=None, seed=0)
-    found = predictions(experiment.scheme.roles["student"], clips)
+    found = experiment.models()["student"].predict_clips(clips)
     assert found.ids.tolist() == [r.id for r in part]
     assert len(found) == 5
 

@@ -191,9 +191,9 @@ def test_a_clip_set_gives_the_same_samples_from_a_cache(table, tmp_path):
     from modalift.loading.clips import ClipSet
     from modalift.loading.framing import Framing
 
-    framings = {"depth": Framing(5, 32), "pose": Framing(5, 1)}
+    framings = {"depth": Framing(frames=5, size=32), "pose": Framing(frames=5, size=1)}
     made = build_cache(table, tmp_path / "cache", framings)
-    files, cached = ClipSet(table, framings), ClipSet(table, framings, cache=made)
+    files, cached = ClipSet(table, framings), ClipSet(table, framings, store=made)
     for index in range(len(table)):
         for view in framings:
             np.testing.assert_array_equal(cached[0, index]["clips"][view], files[0, index]["clips"][view])

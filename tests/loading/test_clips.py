@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from modalift.errors import ModaliftError
-from modalift.loading.clips import Augment, ClipSet, Memory, Order, collate, loader
-from modalift.loading.framing import Framing
+from modalift.loading.clips import ClipSet
+from modalift.loading.collation import collate, loader
+from modalift.loading.framing import Augment, Framing, Protocol
+from modalift.loading.order import Order
+from modalift.loading.stores import Memory
 from modalift.modalities import Row, Table, Track, build_table, modality
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
-STRONG = dataclasses.replace(Augment.strong(), noise=0.0)
+STRONG = Augment.strong().replace(noise=0.0)
 VIEWS = {"rgb": modality("rgb"), "depth": modality("depth"), "nir": modality("nir"), "pose": modality("pose", 9)}
 SIDE = 48
 
@@ -48,8 +51,9 @@ def center(clip: np.ndarray, near: bool = False) -> tuple[float, float]:
 
 def clips(framings=None, augment=STRONG, keep=lambda t: t, **options) -> ClipSet:
     table, store = dotted()
-    framings = framings or {**{v: Framing(4, 32) for v in ("rgb", "depth", "nir")}, "pose": Framing(6, 1)}
-    return ClipSet(keep(table), framings, **{"augment": augment, "seed": 5, "cache": store, **options})
+    framings = framings or {"pose": Framing(frames=6, size=1),
+                            **dict.fromkeys(("rgb", "depth", "nir"), Framing(frames=4, size=32))}
+    return ClipSet(keep(table), framings, **{"augment": augment, "seed": 5, "store": store, **options})
 
 
 def same(a, b) -> bool:
@@ -92,7 +96,7 @@ def test_chance_depends_on_seed_epoch_and_clip_only():
 
 
 def test_a_view_comes_out_the_same_whichever_views_are_read_beside_it():
-    alone = clips({"depth": Framing(4, 32)})[1, 2]
+    alone = clips({"depth": Framing(frames=4, size=32)})[1, 2]
     beside = clips()[1, 2]
     assert np.array_equal(alone["clips"]["depth"], beside["clips"]["depth"])
 
@@ -110,8 +114,9 @@ def test_without_augmentation_nothing_is_left_to_chance():
     assert same(data[0, 2], data[7, 2])
 
 
-def test_crops_and_views_in_time():
-    data = clips({"nir": Framing(2, 24, keep=0.5)}, augment=None, time_views=2, crops=3)
+def test_temporal_and_spatial_crops():
+    data = clips({"nir": Framing(frames=2, size=24, crop_ratio=0.5)}, augment=None,
+                 protocol=Protocol(temporal_crops=2, spatial_crops=3))
     seen = [data[0, 0, t, c]["clips"]["nir"] for t in range(2) for c in range(3)]
     assert len({s.tobytes() for s in seen[:3]}) == 3
     assert np.array_equal(seen[0], seen[3]), "this clip stands still"
@@ -124,11 +129,11 @@ def test_crops_and_views_in_time():
 # ---- mirrors -----------------------------------------------------------------------------------------------------
 
 FLIP = Augment(flip=1.0)
-SEEN = {"rgb": Framing(4, SIDE), "depth": Framing(4, SIDE), "nir": Framing(4, SIDE)}
+SEEN = {"rgb": Framing(frames=4, size=SIDE), "depth": Framing(frames=4, size=SIDE), "nir": Framing(frames=4, size=SIDE)}
 
 
 def test_a_mirror_image_swaps_the_label_and_mirrors_every_view_of_every_space():
-    data, plain = clips(SEEN, FLIP), clips(SEEN, Augment.none())
+    data, plain = clips(SEEN, FLIP), clips(SEEN, Augment())
     for i, label in ((0, 1), (1, 0)):
         sample, before = data[0, i], plain[0, i]
         assert sample["label"] == label
@@ -137,26 +142,26 @@ def test_a_mirror_image_swaps_the_label_and_mirrors_every_view_of_every_space():
 
 
 def test_a_label_without_a_mirror_image_is_left_as_it_is():
-    assert same(clips(SEEN, FLIP)[0, 2], clips(SEEN, Augment.none())[0, 2])
+    assert same(clips(SEEN, FLIP)[0, 2], clips(SEEN, Augment())[0, 2])
 
 
 def test_a_view_that_cannot_be_mirrored_forbids_it():
-    framings = {"nir": Framing(4, SIDE), "pose": Framing(4, 1)}
+    framings = {"nir": Framing(frames=4, size=SIDE), "pose": Framing(frames=4, size=1)}
     assert not clips(framings, FLIP).mirrors
-    assert same(clips(framings, FLIP)[0, 0], clips(framings, Augment.none())[0, 0])
+    assert same(clips(framings, FLIP)[0, 0], clips(framings, Augment())[0, 0])
 
 
 def test_unlabeled_clips_are_mirrored_only_where_every_class_survives():
     def hide(table):
         return table.map(lambda r: dataclasses.replace(r, label=None))
 
-    assert same(clips(SEEN, FLIP, hide)[0, 0], clips(SEEN, Augment.none(), hide)[0, 0])
+    assert same(clips(SEEN, FLIP, hide)[0, 0], clips(SEEN, Augment(), hide)[0, 0])
 
     def all_survive(table):
         return dataclasses.replace(hide(table), mirrored={0: 1, 1: 0, 2: 2})
 
     sample = clips(SEEN, FLIP, all_survive)[0, 0]
-    assert not same(sample, clips(SEEN, Augment.none(), all_survive)[0, 0])
+    assert not same(sample, clips(SEEN, Augment(), all_survive)[0, 0])
     assert sample["label"] == -1
 
 
@@ -182,12 +187,12 @@ def test_channels_of_an_absent_signal_are_those_of_the_others():
     table, store = dotted()
     table = dataclasses.replace(table, views={**VIEWS, "pose": modality("pose")})
     table = table.map(lambda r: r if r.id != "c0" else dataclasses.replace(r, tracks={"nir": r.tracks["nir"]}))
-    assert ClipSet(table, {"pose": Framing(6, 1)}, cache=store)[0, 0]["clips"]["pose"].shape == (9, 6, 1, 1)
+    assert ClipSet(table, {"pose": Framing(frames=6, size=1)}, store=store)[0, 0]["clips"]["pose"].shape == (9, 6, 1, 1)
 
 
 def test_blank_frames_are_zero_and_invalid_whatever_the_augmentation():
-    augment = dataclasses.replace(Augment.strong(), speed=(1, 1), warp=0)
-    framings = {"depth": Framing(16, 16, sampler="dense", pad="zeros"), "nir": Framing(16, 16, "dense", pad="zeros")}
+    augment = Augment.strong().replace(speed=(1, 1), warp=0)
+    framings = dict.fromkeys(("depth", "nir"), Framing(frames=16, size=16, sampler="dense", pad="zeros"))
     fronts = set()
     for epoch in range(12):
         sample = clips(framings, augment)[epoch, 0]
@@ -205,7 +210,7 @@ def test_whole_clips_of_a_batch_are_padded_to_the_longest(pad, tail):
     arrays = {(n, "imu"): np.arange(1, k + 1, dtype=np.float32).reshape(-1, 1, 1, 1) for n, k in (("a", 3), ("b", 5))}
     rows = [Row(n, 0, "s", "train", {"imu": Track(Path("i"))}) for n in "ab"]
     table = build_table("t", ("x",), {"imu": modality("imu", 1)}, rows)
-    data = ClipSet(table, {"imu": Framing(9, 1, sampler="whole", pad=pad)}, cache=Memory(arrays))
+    data = ClipSet(table, {"imu": Framing(frames=9, size=1, sampler="whole", pad=pad)}, store=Memory(arrays))
     batch = collate([data[0, 0], data[0, 1]])
     assert batch.clips["imu"][0].flatten().tolist() == [1, 2, 3, *tail]
     assert batch.clips["imu"][1].flatten().tolist() == [1, 2, 3, 4, 5]
@@ -217,8 +222,8 @@ def test_sensors_of_unlike_rates_stay_synchronized():
     arrays = {("c", v): t.astype(np.float32).reshape(-1, 1, 1, 1) for v, t in time.items()}
     tracks = {"a": Track(Path("a"), rate=30), "b": Track(Path("b"), rate=35)}
     table = build_table("t", ("x",), dict.fromkeys("ab", modality("imu", 1)), [Row("c", 0, "s", "train", tracks)])
-    for framing in (Framing(16, 1), Framing(16, 1, sampler="dense", stride=2)):
-        data = ClipSet(table, {"a": framing, "b": framing}, augment=Augment(speed=(0.8, 1.2)), cache=Memory(arrays))
+    for framing in (Framing(frames=16, size=1), Framing(frames=16, size=1, sampler="dense", stride=2)):
+        data = ClipSet(table, {"a": framing, "b": framing}, augment=Augment(speed=(0.8, 1.2)), store=Memory(arrays))
         for epoch in range(10):
             seen = data[epoch, 0]["clips"]
             assert np.abs(seen["a"] - seen["b"]).max() < 0.07
@@ -232,12 +237,12 @@ def test_an_offset_needs_a_rate_and_moves_the_frames():
     def late(**change):
         return table.map(lambda r: dataclasses.replace(r, tracks={"pose": Track(Path("p"), **change)}))
 
-    framing = {"pose": Framing(5, 1)}
-    plain = ClipSet(late(), framing, cache=store)[0, 0]["clips"]["pose"][0].ravel()
-    moved = ClipSet(late(offset_ms=100, rate=20), framing, cache=store)[0, 0]["clips"]["pose"][0].ravel()
+    framing = {"pose": Framing(frames=5, size=1)}
+    plain = ClipSet(late(), framing, store=store)[0, 0]["clips"]["pose"][0].ravel()
+    moved = ClipSet(late(offset_ms=100, rate=20), framing, store=store)[0, 0]["clips"]["pose"][0].ravel()
     assert (moved - plain).tolist() == [2, 2, 2, 2, 1], "two frames late, and no frame after the last"
-    with pytest.raises(ModaliftError, match="clip 'c0': view 'pose' has offset_ms 100 but no rate"):
-        ClipSet(late(offset_ms=100), framing, cache=store)[0, 0]
+    with pytest.raises(ModaliftError, match="clip 'c0': p: has offset_ms 100 but no rate"):
+        ClipSet(late(offset_ms=100), framing, store=store)[0, 0]
 
 
 def test_the_valid_region_is_shared_with_its_space():
@@ -254,17 +259,17 @@ def test_the_valid_region_is_shared_with_its_space():
 
     tracks = {"rgb": Track(Path("r"), space="k"), "depth": Track(Path("d"), space="k")}
     table = build_table("t", ("x",), {v: VIEWS[v] for v in ("rgb", "depth")}, [Row("c", 0, "s", "train", tracks)])
-    framing = Framing(3, 40, region="valid", margin=0.0)
-    data = ClipSet(table, {"rgb": framing}, cache=Counting(arrays))
+    framing = Framing(frames=3, size=40, region="valid", margin=0.0)
+    data = ClipSet(table, {"rgb": framing}, store=Counting(arrays))
     clip = data[0, 0]["clips"]["rgb"]
     assert clip[0, 0, 20, 20] == 250
     rows, columns = (np.flatnonzero((clip[0, 0] > 125).any(k)) for k in (1, 0))
     assert (len(rows), len(columns)) == (40, 20)
     data[1, 0]
-    assert reads == ["rgb", "depth", "rgb"], "the box was read once"
+    assert reads == ["depth", "rgb", "rgb"], "the box was read once"
     alone = dataclasses.replace(table, rows=(dataclasses.replace(table[0], tracks={"rgb": Track(Path("r"))}),))
-    with pytest.raises(ModaliftError, match="region 'valid' of view 'rgb' needs a view with marked holes"):
-        ClipSet(alone, {"rgb": framing}, cache=Memory(arrays))
+    with pytest.raises(ModaliftError, match="region 'valid' of view 'rgb' needs a view that marks missing readings"):
+        ClipSet(alone, {"rgb": framing}, store=Memory(arrays))
 
 
 # ---- loading -----------------------------------------------------------------------------------------------------
@@ -330,24 +335,24 @@ def on_disk(root: Path) -> Table:
 
 
 def test_probe_names_corrupt_clips_and_leaves_them_out(tmp_path):
-    data = ClipSet(on_disk(tmp_path), {"nir": Framing(2, 8)})
-    assert list(data.probe(workers=2)) == ["bad"]
-    assert "bad.npy" in data.bad["bad"]
+    data = ClipSet(on_disk(tmp_path), {"nir": Framing(frames=2, size=8)})
+    assert list(data.find_corrupt(workers=2)) == ["bad"]
+    assert "bad.npy" in data.corrupt["bad"]
     assert data.indices == [0, 2]
     assert [data[0, i]["index"] for i in range(len(data))] == [0, 2]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_clip_that_turns_out_corrupt_is_named_in_one_line(tmp_path, workers):
-    data = ClipSet(on_disk(tmp_path), {"nir": Framing(2, 8)})
+    data = ClipSet(on_disk(tmp_path), {"nir": Framing(frames=2, size=8)})
     with pytest.raises(ModaliftError, match=r"^clip 'bad': .*bad\.npy") as caught:
         list(loader(data, batch=1, shuffle=False, seed=0, epoch=0, workers=workers))
     assert "\n" not in str(caught.value)
 
 
 def test_memory_reads_everything_once_and_names_what_is_corrupt(tmp_path):
-    data = ClipSet(on_disk(tmp_path), {"nir": Framing(2, 8)}, cache="memory")
-    assert list(data.bad) == ["bad"]
+    data = ClipSet(on_disk(tmp_path), {"nir": Framing(frames=2, size=8)}, store="memory")
+    assert list(data.corrupt) == ["bad"]
     (tmp_path / "good.npy").unlink()
     assert (data[0, 0]["clips"]["nir"] == 7).all()
 
@@ -373,8 +378,8 @@ def test_memory_keeps_depth_without_its_surroundings(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    ({"framings": {"rbg": Framing(2, 8)}}, "no view 'rbg' - did you mean 'rgb'"), ({"seed": -1}, "seed is -1"),
-    ({"crops": 2}, "crops is 2"), ({"skip": {f"c{i}" for i in range(6)}}, "no readable clip is left")])
+    ({"framings": {"rbg": Framing(frames=2, size=8)}}, "no view 'rbg' - did you mean 'rgb'"), ({"seed": -1}, "seed is -1"),
+    ({"skip": {f"c{i}" for i in range(6)}}, "no readable clip is left")])
 def test_wrong_wishes_are_named(options, said):
     with pytest.raises(ModaliftError, match=said):
         clips(**options)
@@ -397,7 +402,7 @@ def test_real_depth_and_joints_of_people():
             for r in list(csv.DictReader(file))[:400:100]]
     table = build_table("utd", [str(k) for k in range(27)],
                         {"depth": modality("depth"), "pose": modality("pose", 60)}, rows)
-    framings = {"depth": Framing(16, 48, region="valid"), "pose": Framing(32, 1)}
+    framings = {"depth": Framing(frames=16, size=48, region="valid"), "pose": Framing(frames=32, size=1)}
     batch = next(iter(loader(ClipSet(table, framings), batch=4, shuffle=False, seed=0, epoch=0)))
     assert batch.clips["depth"].shape == (4, 1, 16, 48, 48)
     valid = batch.valid["depth"]
@@ -418,7 +423,7 @@ def test_a_views_pixels_do_not_depend_on_which_other_views_are_read(tmp_path):
     row = Row("a", 0, "s1", "train", {"rgb": Track(tmp_path / "rgb.npz", key="a", space="rig"),
                                       "depth": Track(tmp_path / "depth.npz", key="a", space="rig", affine=half)})
     table = build_table("rig", ["wave"], {"rgb": modality("rgb"), "depth": modality("depth")}, [row])
-    framings = {"rgb": Framing(4, 32), "depth": Framing(4, 32)}
+    framings = {"rgb": Framing(frames=4, size=32), "depth": Framing(frames=4, size=32)}
     both = ClipSet(table, framings, augment=STRONG, seed=1)[0, 0]["clips"]
     for view, framing in framings.items():
         alone = ClipSet(table, {view: framing}, augment=STRONG, seed=1)[0, 0]["clips"]

@@ -37,9 +37,9 @@ def test_constants_travel_with_the_weights() -> None:
     ({"mean": (1.0, 2.0)}, "mean has 2 values for 3 channels"),
     ({"motoin": "clip"}, "did you mean 'motion'"),
     ({"std": (0.0,)}, "std = 0 - each must be a number above 0"),
-    ({"mean": (1.0, float("nan"), 1.0)}, "network.mean = nan - it must be a finite number"),
+    ({"mean": (1.0, float("nan"), 1.0)}, "network.mean = nan: must be a finite number"),
     ({"channels": 0}, "channels=0 - must be 1 or more"),
-    ({"name": "tsm", "width": float("inf")}, "network.width = inf - it must be a finite number"),
+    ({"name": "tsm", "width": float("inf")}, "network.width = inf: must be a finite number"),
 ])
 def test_build_refuses(arguments: dict, part: str) -> None:
     with pytest.raises(ModaliftError, match=part):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import modalift.networks as networks
-from modalift.engine.distribution import place
+from modalift.engine.distributed import to_device
 from modalift.networks import fused, resnet
 from modalift.networks.fused import Operator, convolved, norm_relu_conv, norm_relu_pool, saves
 from modalift.networks.resnet import Block, shift
@@ -196,7 +196,7 @@ def test_a_network_learns_the_same(name: str, backbone: str, last: bool, monkeyp
     torch.manual_seed(0)
     net = networks.build(name, backbone=backbone, width=0.25, classes=5, channels=3, frames=3, size=70).double().train()
     if last:
-        place(net, torch.device("cpu"))
+        to_device(net, torch.device("cpu"))
     net.backbone.layer2.eval()
     net.backbone.layer1.requires_grad_(False)
     other = copy.deepcopy(net)

@@ -10,15 +10,16 @@ import pytest
 import torch
 
 from modalift import networks
-from modalift.deploy.bundle import load, save_bundle
 from modalift.deploy.export import export_onnx
-from modalift.engine.run import read_network, write_network
+from modalift.deploy.predict import predict_many
 from modalift.errors import ModaliftError
 from modalift.loading.framing import Framing
+from modalift.models import load
 from modalift.networks import Translator
 from modalift.networks.translator import PatchJudge
+from small_models import save_model
 
-FRAMING = Framing(2, 32)
+FRAMING = Framing(frames=2, size=32)
 
 
 def made(**options) -> Translator:
@@ -115,19 +116,17 @@ def test_export_and_config_give_the_same():
         assert torch.equal(again(clip), net(clip))
 
 
-def test_the_same_pictures_after_a_run_and_after_shipping(tmp_path: Path):
+def test_the_same_images_from_its_file(tmp_path: Path):
     net, clip = made(low=10, high=200).eval(), clips()
     with torch.no_grad():
         drawn = net(clip)
-        written = write_network(tmp_path / "g.safetensors", net, FRAMING, ("a", "b"))
-        trained = read_network(written)
-        assert trained.classes == ()
-        assert torch.equal(trained.net(clip), drawn)
-        home = load(save_bundle(tmp_path / "g.modalift", net, framing=FRAMING, classes=[]))
-        assert isinstance(home.net, Translator)
-        assert torch.equal(home.net(clip), drawn)
-    with pytest.raises(ModaliftError, match="holds a translator, which gives pictures"):
-        home.predict(np.zeros((2, 32, 32, 3), np.uint8))
+        model = load(save_model(tmp_path / "g.modalift", net, framing=FRAMING, classes=("a", "b")))
+        assert model.classes == ()
+        assert (model.kind, model.deployable) == ("translator", True)
+        assert isinstance(model.network, Translator)
+        assert torch.equal(model.network(clip), drawn)
+    with pytest.raises(ModaliftError, match="holds a translator, not a recognizer"):
+        predict_many(model, [tmp_path])
 
 
 @pytest.mark.parametrize("options", [{}, {"view": "depth", "target": "gray", "output": "linear"}, {"target": "rgb"}])
@@ -136,7 +135,7 @@ def test_an_export_draws_frames_as_the_network_does(tmp_path: Path, options: dic
     onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     net = made(low=10, high=200, **options).eval()
-    home = load(save_bundle(tmp_path / "g.modalift", net, framing=Framing(2, 30), classes=[]))
+    home = load(save_model(tmp_path / "g.modalift", net, framing=Framing(frames=2, size=30), classes=[]))
     report = export_onnx(home, tmp_path / "g.onnx")
     assert report.input == ("clip", ("batch", net.channels, 1, 30, 30))
     assert report.output == ("picture", ("batch", net.given.channels, 1, 30, 30))

@@ -13,11 +13,10 @@ import pytest
 import yaml
 
 from modalift import networks
-from modalift.engine.metrics import score
-from modalift.engine.run import write_network
-from modalift.engine.statistics import Predictions
 from modalift.loading.framing import Framing
 from modalift.modalities import Row, Table, Track, build_table, modality
+from modalift.models import Predictions, model_of
+from modalift.models.metrics import score
 
 #: Names that try to leave their place in the page.
 NASTY = ("<script>alert(1)</script>", 'quote" onload="x', "plain & simple")
@@ -78,7 +77,7 @@ def check_closed(path: Path) -> None:
 
 def write_run(folder: Path, *, right: float = 0.7, seed: int = 0, view: str = "depth", clips: int = 60,
               network: bool = True) -> Path:
-    """A run of three classes and six subjects whose answers are right for a share of the clips."""
+    """A run of three classes and six subjects whose predictions are right for a share of the clips."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     recipe = {"data": {"dataset": "csv", "root": "/nowhere/<b>data</b>", "frames": 4, "size": 16},
@@ -87,10 +86,10 @@ def write_run(folder: Path, *, right: float = 0.7, seed: int = 0, view: str = "d
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     lines = []
     for epoch in range(3):
-        terms = {"ce/student": 1.0 / (epoch + 1), "answers/teacher>student": 0.1, "focus/teacher>student": 2.0}
+        terms = {"ce/student": 1.0 / (epoch + 1), "kd/teacher>student": 0.1, "at/teacher>student": 2.0}
         entry = {"epoch": epoch, "loss": 2.0 - 0.5 * epoch, "lr": 0.001, "terms": terms,
-                 "weights": {"ce/student": 1.0, "answers/teacher>student": 8.0 * (epoch > 0),
-                             "focus/teacher>student": 0.0}}
+                 "weights": {"ce/student": 1.0, "kd/teacher>student": 8.0 * (epoch > 0),
+                             "at/teacher>student": 0.0}}
         lines += [{"kind": "step", "step": 10 * epoch + 5, **entry},
                   {"kind": "epoch", "step": 10 * epoch + 10, "seconds": 4.0 * (epoch + 1), **entry,
                    "val": {"student": {"top1": 0.3 + 0.1 * epoch}}}]
@@ -105,11 +104,11 @@ def write_run(folder: Path, *, right: float = 0.7, seed: int = 0, view: str = "d
                         p, {"lux": np.linspace(1, 8, clips)})
     found.save(folder / "predictions" / "student-test.npz")
     metrics = score(found.probabilities, found.labels, NASTY, subjects=found.subjects, facts=dict(found.facts))
-    (folder / "results.json").write_text(json.dumps({"student": {"test": metrics}}))
+    (folder / "results.json").write_text(json.dumps({"student": {"test": {"kind": "recognizer", **metrics}}}))
     (folder / "test_ledger.jsonl").write_text(json.dumps({"when": "2030", "role": "student", "top1": metrics["top1"]}) + "\n")
     if network:
         net = networks.build("small", classes=3, view=view, frames=4, size=16)
-        write_network(folder / "networks" / "student.safetensors", net, Framing(4, 16), NASTY)
+        model_of(net, {view: Framing(frames=4, size=16)}, NASTY).save(folder / "models" / "student.modalift")
     return folder
 
 

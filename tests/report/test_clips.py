@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from modalift.engine.statistics import Predictions
 from modalift.errors import ModaliftError
 from modalift.modalities import Table, modality
+from modalift.models import Predictions
 from modalift.report.clips import clip, draw_signal, film, gallery, pick, sample_clips, skeleton, small, tone
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"

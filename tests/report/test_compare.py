@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from modalift.engine.statistics import Predictions, paired, paired_seeds
+from modalift.engine.statistics import paired, paired_seeds
 from modalift.errors import ModaliftError
 from modalift.modalities import Table
+from modalift.models import Predictions
+from modalift.report import terminal
 from modalift.report.compare import compare_runs, main_interval, verdict, write_comparison
+from modalift.report.numbers import percent, points
 
 Parse = Callable[[Path], Any]
 Check = Callable[[Path], None]
@@ -40,6 +45,22 @@ def test_seeds_are_paired(make_run: Callable[..., Path]) -> None:
     assert row["against_first"] == paired_seeds([load(x) for x in a], [load(x) for x in b])
     assert row["seeds"] == 2
     assert row["sd"] is not None
+
+
+def test_the_tables_of_the_terminal_hold_every_figure_on_80_columns(make_run: Callable[..., Path]) -> None:
+    found = compare_runs([make_run("a", right=0.4), make_run("b [red]", right=0.9, seed=1)])
+    row = {"name": "first", "epochs": 20, "training_macs": 3.2e12, "seconds": 120.4, "top1": [0.5, 0.6], "mean": 0.55,
+           "sd": 0.0712}
+    gain = {"difference": 0.021, "over_seeds": [-0.1, 0.2]}
+    study = {"split": "test", "rows": [row, {**row, "name": "[red]other", "sd": None, "against_first": gain}]}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal.comparison(found), terminal.study(study))
+    text = console.export_text()
+    pair = found["rows"][1]["against_first"]
+    first = percent(found["rows"][0]["top1"])
+    for figure in (first, points(pair["difference"]), "b [red]", "3.00 T", "7.1 %", "+2.1", "+20.0"):
+        assert figure in text, figure
+    assert "…" not in text
 
 
 def test_page(make_run: Callable[..., Path], table: Table, tmp_path: Path, closed_in_itself: Check, parse: Parse) -> None:
@@ -90,6 +111,6 @@ def test_runs_that_cannot_be_compared(make_run: Callable[..., Path], tmp_path: P
         compare_runs([a, make_run("fewer", clips=59)])
     with pytest.raises(ModaliftError, match="no such run folder"):
         compare_runs([a, tmp_path / "nowhere"])
-    (b / "networks" / "student.safetensors").unlink()
+    (b / "models" / "student.modalift").unlink()
     with pytest.raises(ModaliftError, match="no trained network"):
         compare_runs([a, b])

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from modalift.report.figures import Line, Mark, columns, diverging, forest, heat, lines, reliability, ticks
-from modalift.report.html import duration, pct, points, quantity
+from modalift.report.numbers import duration, percent, points, points_span, quantity, shown, span
 
 
 def svg_of(text: str) -> ElementTree.Element:
@@ -31,7 +31,7 @@ def test_ticks_span_the_values(low: float, high: float, expected: list[float] | 
         assert found == pytest.approx(expected)
 
 
-def test_a_gap_where_a_reading_is_no_number() -> None:
+def test_a_gap_where_a_reading_is_not_finite() -> None:
     text = lines([Line("loss", [0, 1, 2, 3], [1.0, math.nan, 2.0, 3.0])])
     svg_of(text)
     assert text.split('class="line s1"')[1].count("M") == 2
@@ -78,11 +78,32 @@ def test_columns_and_reliability_and_bars() -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert pct(0.8614) == "86.1 %"
-    assert pct(None) == "–"
+    assert percent(0.8614) == "86.1 %"
+    assert percent(None) == "–"
     assert points(-0.031) == "−3.1"
     assert quantity(1_234_567) == "1.23 M"
     assert quantity(None) == "–"
     assert duration(3725) == "62 min"
     assert duration(9000) == "2 h 30 min"
     assert duration(3.2) == "3.2 s"
+    assert span([0.81, 0.9]) == "81.0–90.0 %"
+    assert points_span([-0.01, 0.045]) == "−1.0 to +4.5"
+    assert span(None) == points_span(None) == "–"
+
+
+@pytest.mark.parametrize(("number", "expected"), [
+    (0, "0"), (832, "832"), (999, "999"), (1000, "1.00 k"), (999_499, "999 k"), (999_999, "1.00 M"), (-12_345, "-12.3 k"),
+    (0.25, "0.25"), (12.0, "12.0"), (3.2e21, "3200 E")])
+def test_quantities(number: float, expected: str) -> None:
+    assert quantity(number) == expected
+
+
+def test_quantities_of_bytes() -> None:
+    assert quantity(867_384_832, "B", digits=4, base=1024) == "827.2 MiB"
+    assert quantity(1023, "B", base=1024) == "1023 B"
+
+
+def test_a_form_that_no_column_has() -> None:
+    assert shown(None, "percent") == "–"
+    with pytest.raises(KeyError):
+        shown(1, "promille")

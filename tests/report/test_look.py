@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from modalift.errors import ModaliftError
-from modalift.loading.clips import Augment, ClipSet, Memory, collate
-from modalift.loading.framing import Framing
+from modalift.loading.clips import ClipSet
+from modalift.loading.collation import collate
+from modalift.loading.framing import Augment, Framing
+from modalift.loading.stores import Memory
 from modalift.modalities import Row, Table, Track, build_table, modality
 from modalift.report import look as sheet
 from modalift.report.look import draw, look
@@ -33,8 +35,8 @@ def data(augment: Augment | None = None) -> ClipSet:
     arrays["a", "depth"][:, 12:, 12:] = 4000
     rows = [Row(n, k, "s1", "train", {v: Track(Path(v)) for i, v in arrays if i == n}) for k, n in enumerate("ab")]
     table: Table = build_table("things", ("wave", "punch"), VIEWS, rows, {0: 1, 1: 0})
-    framings = {v: Framing(4, 24 if VIEWS[v].kind == "video" else 1) for v in VIEWS}
-    return ClipSet(table, framings, augment=augment, cache=Memory(arrays))
+    framings = {v: Framing(frames=4, size=24 if VIEWS[v].kind == "video" else 1) for v in VIEWS}
+    return ClipSet(table, framings, augment=augment, store=Memory(arrays))
 
 
 def test_the_sheet_is_written_whole(tmp_path):

@@ -26,11 +26,11 @@ def test_a_whole_run(make_run: Callable[..., Path], table: Table, closed_in_itse
     assert path == run / "report.html"
     closed_in_itself(path)
     text = " ".join(parse(path).text)
-    for words in ("finished", "depth", "teacher", "answers/teacher>student", "accuracy by brightness", "calibration", "2030",
-                  "looked at once", "the whole recipe", "learning rate", "top-1 while training", "other people"):
+    for words in ("finished", "depth", "teacher", "kd/teacher>student", "accuracy by brightness", "calibration", "2030",
+                  "evaluated once", "the whole recipe", "learning rate", "top-1 during training", "other people"):
         assert words in text, words
     assert "logged only" in text  # a term that never enters the loss
-    assert "not zero from epoch 2" in text
+    assert "above zero from epoch 2" in text
 
 
 def test_names_stay_text(make_run: Callable[..., Path], table: Table, parse: Parse) -> None:
@@ -48,7 +48,7 @@ def test_data_that_are_gone(make_run: Callable[..., Path], parse: Parse) -> None
 
 
 @pytest.mark.parametrize("gone", ["recipe.yaml", "log.jsonl", "results.json", "environment.json", "compute.json",
-                                  "test_ledger.jsonl", "networks/student.safetensors", "predictions/student-test.npz"])
+                                  "test_ledger.jsonl", "models/student.modalift", "predictions/student-test.npz"])
 def test_one_piece_missing(make_run: Callable[..., Path], table: Table, gone: str, closed_in_itself: Check) -> None:
     run = make_run()
     (run / gone).unlink()
@@ -56,7 +56,7 @@ def test_one_piece_missing(make_run: Callable[..., Path], table: Table, gone: st
 
 
 @pytest.mark.parametrize("broken", ["recipe.yaml", "log.jsonl", "results.json", "environment.json", "test_ledger.jsonl",
-                                    "networks/student.safetensors", "predictions/student-test.npz"])
+                                    "models/student.modalift", "predictions/student-test.npz"])
 def test_one_piece_cut_in_half(make_run: Callable[..., Path], table: Table, broken: str, closed_in_itself: Check) -> None:
     run = make_run()
     content = (run / broken).read_bytes()
@@ -71,7 +71,7 @@ def test_interrupted(make_run: Callable[..., Path], parse: Parse) -> None:
     (run / "log.jsonl").write_text("\n".join(log[:4]) + "\n" + log[4][:30])  # killed while writing
     text = " ".join(parse(write_report(run)).text)
     assert "not finished" in text
-    assert "after epoch 2 of 3" in text
+    assert "last complete epoch is 2 of 3" in text
     assert "There are no results yet" in text
     assert "could not be read" not in text  # half a last line is how a kill looks, nothing to worry about
 
@@ -84,7 +84,7 @@ def test_just_begun(tmp_path: Path, closed_in_itself: Check) -> None:
     assert "not started" in (run / "report.html").read_text()
 
 
-def test_loss_that_is_no_number(make_run: Callable[..., Path], closed_in_itself: Check) -> None:
+def test_loss_that_is_not_finite(make_run: Callable[..., Path], closed_in_itself: Check) -> None:
     run = make_run()
     entry = {"kind": "epoch", "epoch": 3, "step": 40, "loss": float("nan"), "lr": 1e-3,
              "terms": {"ce/student": float("inf")}, "weights": {"ce/student": 1.0}}
@@ -106,7 +106,7 @@ def test_no_subjects_no_lux_no_validation(make_run: Callable[..., Path], parse: 
     (run / "log.jsonl").write_text("".join(json.dumps({k: v for k, v in x.items() if k != "val"}) + "\n" for x in lines))
     text = " ".join(parse(write_report(run, samples=[])).text)
     assert "Accuracy by brightness is not shown" in text
-    assert "There is no accuracy over time" in text
+    assert "Nothing was measured on validation clips" in text
     assert "nothing can be said about other people" in text
 
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from rich.console import Console
 
 from modalift import networks, schemes
-from modalift.engine import joint
-from modalift.engine.experiment import assemble
+from modalift.engine.build import assemble
 from modalift.errors import ModaliftError
 from modalift.loading.framing import Framing
 from modalift.modalities import Batch
+from modalift.models import load, model_of
 from modalift.recipe import load_recipe
 from modalift.report import explain
 from modalift.schemes import Progress
@@ -85,15 +85,16 @@ def test_without_terms_of_their_own_branches_learn_through_the_joint_answer_alon
 @pytest.mark.parametrize("mode", ["late", "mid"])
 def test_the_joint_answer_is_the_same_when_read_again(tmp_path, mode):
     made, given = cast(mode=mode), batch()
-    framing = Framing(4, 32)
-    joint.write(tmp_path / "fusion.safetensors", made.fusion, dict.fromkeys(VIEWS, framing), tuple("abcd"))
-    held = joint.read(tmp_path / "fusion.safetensors")
-    assert (held.classes, held.framings["nir"]) == (tuple("abcd"), framing)
+    framing = Framing(frames=4, size=32)
+    fusion = made.models()["fusion"]
+    held = load(model_of(fusion, dict.fromkeys(VIEWS, framing), tuple("abcd")).save(tmp_path / "fusion.modalift"))
+    assert (held.kind, held.deployable, held.classes, held.framings["nir"]) == ("fusion", False, tuple("abcd"), framing)
+    assert held.views == tuple(net.view for net in made.roles.values()), "in the order of the head's weights"
     with torch.no_grad():
-        assert torch.equal(held.fusion(given.clips), made.fusion.eval()(given.clips))
+        assert torch.equal(held.network(given.clips), fusion.eval()(given.clips))
         seen = torch.stack([net(given.clips[k]) for k, net in made.roles.items()]).mean(0)
     if mode == "late":
-        torch.testing.assert_close(held.fusion(given.clips), seen)
+        torch.testing.assert_close(held.network(given.clips), seen)
 
 
 @pytest.mark.parametrize("mode", ["late", "mid"])
@@ -101,22 +102,14 @@ def test_explain_shows_the_head_that_all_share_and_that_stays(mode, recipe_file)
     cast = {"depth": {"name": "small", "view": "depth", "width": 4}, "pose": {"name": "signal", "view": "pose", "width": 8}}
     recipe = load_recipe(recipe_file(networks=cast), ["scheme.name=fusion", f"scheme.mode={mode}"])
     experiment = assemble(recipe, train=False)
-    (head,) = explain.as_json(experiment)["parts"]
+    found = explain.as_json(experiment)["training_only_modules"]
     weights = sum(p.numel() for p in experiment.scheme.head.parameters())
-    assert head == {"name": "head", "made_of": f"{mode} fusion, shared: the joint answer of depth, pose", "parameters": weights}
-    assert (weights > 0) == (mode == "mid")
+    assert found == ([{"name": "head", "made_of": "FusionHead", "parameters": weights}] if mode == "mid" else [])
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(explain.render(experiment))
     said = console.export_text()
-    assert "never ships" in said
-    assert f"{weights:,}" in said
-
-
-def test_a_file_that_is_no_fusion_is_told(tmp_path):
-    path = tmp_path / "fusion.safetensors"
-    path.write_bytes(b"nothing")
-    with pytest.raises(ModaliftError, match="not a readable safetensors file"):
-        joint.read(path)
+    assert ("for training only" in said) == (mode == "mid")
+    assert f"{weights:,}" in said or mode == "late"
 
 
 @pytest.mark.parametrize(("change", "told"), [

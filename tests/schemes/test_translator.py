@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,15 +16,16 @@ from safetensors.torch import load_file
 
 from modalift import cli, datasets, networks, schemes
 from modalift.derive import derive
-from modalift.engine import pictures
-from modalift.engine import state as states
+from modalift.engine import checkpoint as checkpoints
 from modalift.engine.evaluate import evaluate
 from modalift.engine.run import Run
 from modalift.engine.ship import ship
 from modalift.engine.train import train
 from modalift.errors import ModaliftError
 from modalift.loading import reading
-from modalift.loading.clips import ClipSet, Framing, Order
+from modalift.loading.clips import ClipSet
+from modalift.loading.framing import Framing
+from modalift.loading.order import Order
 from modalift.losses import relation_consistency
 from modalift.modalities import Batch
 from modalift.recipe import load_recipe
@@ -286,11 +286,12 @@ def test_a_table_without_labels_trains_a_translator_that_derives_a_view(pairs, t
 
 
 def test_the_target_is_compared_as_training_framed_it(pairs, tmp_path):
-    run = train(load_recipe(recipe(pairs, tmp_path, deceive=0.0), ["optim.epochs=1", "data.per_view.thermal.brighten=gamma"]))
-    trained, table = run.trained("generator"), datasets.open("csv", pairs).split("test")
-    psnr = {how: pictures.summary(pictures.compare(trained.net, ClipSet(table, {
-        "rgb": trained.framing, "thermal": replace(trained.framing, brighten=how)}), "thermal"))["psnr"]
-        for how in ("gamma", "none")}
+    run = train(load_recipe(recipe(pairs, tmp_path, deceive=0.0), ["optim.epochs=1", "data.per_view.thermal.low_light=gamma"]))
+    model, table = run.model("generator"), datasets.open("csv", pairs).split("test")
+    assert model.target_view == "thermal"
+    assert model.framings["thermal"].low_light == "gamma"
+    psnr = {how: model.validate(ClipSet(table, {
+        "rgb": model.framing, "thermal": model.framing.replace(low_light=how)}))["psnr"] for how in ("gamma", "none")}
     assert evaluate(run)["generator"]["psnr"] == pytest.approx(psnr["gamma"])
     assert psnr["none"] != pytest.approx(psnr["gamma"])
 
@@ -317,7 +318,7 @@ def test_a_run_without_pairs_to_look_at_trains_all_the_same(pairs, tmp_path):
                         [f"networks.back={back}", "protocol.select=last", "optim.updates.judge.lr=1e-3"])
     run = train(asked)
     assert isinstance(run, Run)
-    with pytest.raises(ModaliftError, match="no clip of this split has both 'rgb' and 'thermal'"):
+    with pytest.raises(ModaliftError, match="no clip of this split has all of the views rgb, thermal"):
         evaluate(run)
 
 
@@ -327,14 +328,14 @@ def test_stopped_at_every_step_it_ends_the_same(pairs, tmp_path, monkeypatch):
     changes = [f"networks.back={back}", "networks.generator.dropout=0.2", "scheme.mode=unpaired", "scheme.pool=3",
                "protocol.select=last", "run.save_s=1e-6"]
     whole = train(load_recipe(recipe(pairs, tmp_path), [*changes, f"run.dir={tmp_path / 'whole'}"]))
-    save, saves = states.State.save, []
+    save, saves = checkpoints.TrainingState.save, []
 
     def stop(self, path):
         save(self, path)
         saves.append(path.name)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(states.State, "save", stop)
+    monkeypatch.setattr(checkpoints.TrainingState, "save", stop)
     for _ in range(30):
         try:
             train(load_recipe(recipe(pairs, tmp_path), [*changes, f"run.dir={tmp_path / 'parts'}"]))
@@ -342,7 +343,7 @@ def test_stopped_at_every_step_it_ends_the_same(pairs, tmp_path, monkeypatch):
         except KeyboardInterrupt:
             if len(saves) > 5:
                 monkeypatch.undo()
-    one, other = (load_file(Run(f).network_file("generator")) for f in (whole.folder, tmp_path / "parts"))
+    one, other = (load_file(Run(f).model_file("generator")) for f in (whole.folder, tmp_path / "parts"))
     assert len(saves) > 5
     for key, value in one.items():
         assert torch.equal(value, other[key]), key
@@ -350,7 +351,7 @@ def test_stopped_at_every_step_it_ends_the_same(pairs, tmp_path, monkeypatch):
 
 def test_several_clips_of_a_class_stand_together(tiny):
     table = datasets.open("csv", tiny)
-    clips = ClipSet(table, {"depth": Framing(2, 16)})
+    clips = ClipSet(table, {"depth": Framing(frames=2, size=16)})
     order = [place for _, place in Order(clips, shuffle=True, seed=0, epoch=0, per_class=4).keys]
     assert sorted(order) == list(range(len(table)))
     labels = [table[i].label for i in order]

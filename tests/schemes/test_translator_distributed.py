@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 from casting import END, batch, cases_of, scheme
 from test_distributed import WHOLE, same, shares
 
-from modalift.engine.distribution import World, spread
+from modalift.engine.distributed import Ranks, wrap_ddp
 from modalift.schemes import total
 
 SETTINGS = {"unpaired": {"mode": "unpaired", "layers": 2, "ndf": 8, "pool": 0},
@@ -31,11 +31,11 @@ def given(lacking: str):
     return made
 
 
-def gradients(setting: str, lacking: str, rows: torch.Tensor, world: World | None = None):
+def gradients(setting: str, lacking: str, rows: torch.Tensor, ranks: Ranks | None = None):
     """Gradients of each update, and the terms that count clips."""
     made = scheme(cases_of("translator", SETTINGS[setting])[0]).train()
     updates = made.updates()
-    outer = spread(made, world, len(updates) > 1) if world else made
+    outer = wrap_ddp(made, ranks, len(updates) > 1) if ranks else made
     found, counted = {}, {}
     for update in updates:
         made.zero_grad(set_to_none=True)
@@ -51,8 +51,8 @@ def _process(rank: int, port: int, out: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2,
                             timeout=timedelta(seconds=30))
-    world = World(rank, 2, torch.device("cpu"))
-    found = {case: gradients(*case, shares()[rank], world) for case in CASES}
+    ranks = Ranks(rank, 2, torch.device("cpu"))
+    found = {case: gradients(*case, shares()[rank], ranks) for case in CASES}
     if rank == 0:
         torch.save(found, out)
     dist.destroy_process_group()

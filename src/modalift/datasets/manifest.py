@@ -250,7 +250,7 @@ def _guess_views(root: Path, columns: Sequence[str], lines: Sequence[Mapping[str
 
 
 def _names_in(path: Path) -> frozenset[str]:
-    """Names of the arrays in an archive; none where it is missing or broken, which is the doctor's business."""
+    """Names of the arrays in an archive; none where it is missing or broken, which `modalift check` reports."""
     try:
         return frozenset(reading.keys(path)) if path.is_file() else frozenset()
     except ModaliftError:

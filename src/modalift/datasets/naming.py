@@ -69,7 +69,7 @@ def with_channels(view: str, kind: Modality, tracks: Iterable[Track]) -> Modalit
     for track in tracks:
         try:
             found.append(reading.channels(track, kind))
-        except ModaliftError as error:  # a broken clip is the doctor's business, as long as another one is whole
+        except ModaliftError as error:  # `modalift check` reports a broken clip; another one tells as much
             problem = error
         if len(found) == 5:
             break

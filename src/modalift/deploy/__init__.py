@@ -1,7 +1,7 @@
-"""What goes home: the bundle, its export to ONNX, its answers frame by frame."""
+"""What is deployed: predictions of many recordings, frame-by-frame streaming, export to ONNX."""
 
-from modalift.deploy.bundle import Bundle, Prediction, Protocol, load, save_bundle
 from modalift.deploy.export import ExportReport, export_onnx
+from modalift.deploy.predict import predict_many
 from modalift.deploy.stream import Stream
 
-__all__ = ["Bundle", "ExportReport", "Prediction", "Protocol", "Stream", "export_onnx", "load", "save_bundle"]
+__all__ = ["ExportReport", "Stream", "export_onnx", "predict_many"]

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalift.deploy.bundle import Bundle
 from modalift.errors import ModaliftError
 from modalift.files import write_beside
 from modalift.modalities import Modality
-from modalift.networks import Network, Translator
+from modalift.models import SensorModel
+from modalift.models.translator import TranslatorModel
+from modalift.networks import Network
 
 #: Batch sizes that the exported file must serve alike.
 _BATCHES = (1, 2, 3)
@@ -53,7 +54,7 @@ class ExportReport:
     sha256: str
 
 
-def export_onnx(bundle: Bundle, out: str | Path, *, opset: int = 18, tolerance: float = 1e-4,
+def export_onnx(model: SensorModel, out: str | Path, *, opset: int = 18, tolerance: float = 1e-4,
                 seed: int = 0) -> ExportReport:
     r"""Writes a bundle's network, its normalization included, as an ONNX file.
 
@@ -70,7 +71,7 @@ def export_onnx(bundle: Bundle, out: str | Path, *, opset: int = 18, tolerance: 
     picture enlarges what rounding left of it some 300 times, so no two programs agree on them.
 
     Args:
-        bundle: an opened bundle.
+        model: an opened bundle.
         out: the file, ``*.onnx``; an older one of that name is replaced whole.
         opset: version of ONNX's operators.
         tolerance: :math:`\epsilon`.
@@ -83,32 +84,32 @@ def export_onnx(bundle: Bundle, out: str | Path, *, opset: int = 18, tolerance: 
     out = Path(out)
     if out.suffix != ".onnx":
         raise ModaliftError(f"{out}: name the export *.onnx")
-    if bundle.framing.sampler == "whole":
-        raise ModaliftError(f"{bundle.path or 'bundle'}: its framing takes whole recordings of any length, an export"
+    if model.framing.sampler == "whole":
+        raise ModaliftError(f"{model.path or 'bundle'}: its framing takes whole recordings of any length, an export"
                             " has a fixed number of frames - train with the sampler 'segments' or 'dense' to export")
     _need_onnx()
-    clips, draws = probes(bundle, seed), isinstance(bundle.net, Translator)
+    clips, draws = probes(model, seed), isinstance(model, TranslatorModel)
     if draws:
         clips = clips[:3].transpose(1, 2).flatten(0, 1)[:, :, None]  # frames of noise, one a clip
-    net = copy.deepcopy(bundle.net).cpu().eval()  # the bundle stays on its device
+    net = copy.deepcopy(model.network).cpu().eval()  # the bundle stays on its device
     gives = "picture" if draws else "logits"
-    data = _to_onnx(bundle, net, clips[:2], opset, out, gives)
+    data = _to_onnx(model, net, clips[:2], opset, out, gives)
     names, difference = _compare(net, data, clips, tolerance, out, gives)
     write_beside(out, lambda beside: beside.write_bytes(data))
-    return ExportReport(out, len(data), opset, names[0], names[1], len(clips), difference, tolerance, bundle.sha256)
+    return ExportReport(out, len(data), opset, names[0], names[1], len(clips), difference, tolerance, model.sha256)
 
 
-def probes(bundle: Bundle, seed: int = 0) -> Tensor:
+def probes(model: SensorModel, seed: int = 0) -> Tensor:
     """Clips ``(6, C, T, H, W)`` that an export is compared on, in the sensor's unit.
 
     Noise about the usual reading, noise over the whole range, the same with holes, no reading at all (or zero), and
     both ends of the range.
     """
-    framing, sensor = bundle.framing, bundle.modality
-    shape = (bundle.net.channels, framing.frames, *(() if sensor.kind == "signal" else (framing.size, framing.size)))
+    framing, sensor = model.framing, model.modality
+    shape = (model.network.channels, framing.frames, *(() if sensor.kind == "signal" else (framing.size, framing.size)))
     shape = shape if len(shape) == 4 else (*shape, 1, 1)
     rng = torch.Generator().manual_seed(seed)
-    mean, std = (v.reshape(-1, 1, 1, 1).cpu() for v in (bundle.net.prepare.mean, bundle.net.prepare.std))
+    mean, std = (v.reshape(-1, 1, 1, 1).cpu() for v in (model.network.prepare.mean, model.network.prepare.std))
     usual = mean + std * torch.randn(shape, generator=rng)
     spread = sensor.low + (sensor.high - sensor.low) * torch.rand(shape, generator=rng)
     nothing = 0.0 if sensor.invalid is None else sensor.invalid
@@ -145,7 +146,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _to_onnx(bundle: Bundle, net: Network, example: Tensor, opset: int, out: Path, gives: str) -> bytes:
+def _to_onnx(model: SensorModel, net: Network, example: Tensor, opset: int, out: Path, gives: str) -> bytes:
     """The network as a checked ONNX file, in memory."""
     import onnx
 
@@ -155,24 +156,24 @@ def _to_onnx(bundle: Bundle, net: Network, example: Tensor, opset: int, out: Pat
                                         input_names=["clip"], output_names=[gives],
                                         dynamic_shapes=({0: torch.export.Dim("batch")},))
         assert program is not None
-        model = program.model_proto
+        proto = program.model_proto
     except Exception as error:  # the exporter raises many kinds, all of them about the network
         line = next(iter(str(error).strip().splitlines()), "")[:200]
         raise ModaliftError(f"{out}: the network '{net.config['name']}' cannot be exported with opset {opset}"
                             f" ({type(error).__name__}: {line})") from None
-    _strip(model)
-    model.producer_name = "modalift"
-    facts = {"classes": list(bundle.classes), "framing": asdict(bundle.framing), "protocol": asdict(bundle.protocol),
-             "modality": asdict(bundle.modality), "provenance": bundle.provenance, "bundle_sha256": bundle.sha256}
-    if isinstance(net, Translator):
-        facts["target"] = asdict(net.given)
-    onnx.helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()})
+    _strip(proto)
+    proto.producer_name = "modalift"
+    metadata = {"classes": list(model.classes), "framing": model.framing.model_dump(), "protocol": model.protocol.model_dump(),
+             "modality": asdict(model.modality), "provenance": model.provenance, "bundle_sha256": model.sha256}
+    if isinstance(model, TranslatorModel):
+        metadata["target"] = asdict(model.network.given)
+    onnx.helper.set_model_props(proto, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModaliftError(f"{out}: the export is no valid ONNX ({str(error).splitlines()[0][:200]}); it was not"
                             " written") from None
-    return bytes(model.SerializeToString())
+    return bytes(proto.SerializeToString())
 
 
 def _strip(model: Any) -> None:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from modalift.deploy.bundle import Bundle, load
 from modalift.derive.pose_map import write_lossless
 from modalift.derive.registry import derived
 from modalift.derive.writing import source_view, write_view
 from modalift.errors import ModaliftError
 from modalift.loading import reading
-from modalift.loading.brighten import brighten
 from modalift.loading.clips import ClipSet
+from modalift.loading.low_light import enhance
 from modalift.modalities import Modality, Row, Table, modality
+from modalift.models import load
+from modalift.models.translator import TranslatorModel
 
 #: What a translator gives, to the modality that the new view then has.
 INFRARED = ("thermal", "nir", "gray")
@@ -59,26 +59,26 @@ def derive_pseudo_ir(table: Table, view: str | None, out: Path, *, bundle: str =
     if not Path(bundle).is_file():
         raise ModaliftError(f"{bundle}: no such bundle - `modalift train recipes/translator/pairs.yaml` and `modalift ship`"
                             " make one")
-    home = load(bundle, device)
-    if not hasattr(home.net, "target"):
-        raise ModaliftError(f"{bundle}: holds a recognizer of {len(home.classes)} classes, not a translator")
-    source = source_view(table, view, (home.modality.name,), f"{Path(bundle).name}: its pictures")
-    kind = table.modality(source)
-    given = modality("pseudo_ir" if home.net.target in INFRARED else home.net.target)
+    translator = load(bundle, device)
+    if not isinstance(translator, TranslatorModel):
+        raise ModaliftError(f"{bundle}: holds a {translator.kind} of {len(translator.classes)} classes, not a translator")
+    source = source_view(table, view, (translator.modality.name,), f"{Path(bundle).name}: its pictures")
+    kind, target = table.modality(source), translator.network.target
+    given = modality("pseudo_ir" if target in INFRARED else target)
     if given.dtype == "uint8" and given.channels not in (1, 3):
         raise ModaliftError(f"{bundle}: draws '{given.name}', which no file of pictures holds - name a translator to infrared,"
                             " color or depth")
-    video, boxed = given.dtype == "uint8", home.framing.region == "valid"
+    video, boxed = given.dtype == "uint8", translator.framing.region == "valid"
     if boxed:
-        box = replace(home.framing, sampler="whole", fit="stretch", keep=1.0, size=size or short_side(home))
+        box = translator.framing.replace(sampler="whole", fit="stretch", crop_ratio=1.0, size=size or short_side(translator))
         clips = ClipSet(table.where(lambda r: source in r.tracks), {source: box})
         places = {row.id: k for k, row in enumerate(clips.table.rows)}
 
     def make(row: Row, file: Path) -> None:
         if boxed:
-            drawn = drawn_of(home, clips[0, places[row.id]]["clips"][source].transpose(1, 2, 3, 0))
+            drawn = drawn_of(translator, clips[0, places[row.id]]["clips"][source].transpose(1, 2, 3, 0))
         else:
-            drawn = translate(home, reading.read(row.tracks[source], kind), size)
+            drawn = translate(translator, reading.read(row.tracks[source], kind), size)
         if video:
             write_lossless(file, drawn, round(row.tracks[source].rate or 30))
         else:
@@ -88,30 +88,30 @@ def derive_pseudo_ir(table: Table, view: str | None, out: Path, *, bundle: str =
                       keep_space=not boxed, progress=progress)
 
 
-def short_side(home: Bundle) -> int:
+def short_side(translator: TranslatorModel) -> int:
     """The short side of the frames that a translator was trained on."""
-    return max(8, round(home.framing.size / home.framing.keep))
+    return max(8, round(translator.framing.size / translator.framing.crop_ratio))
 
 
-def translate(home: Bundle, frames: np.ndarray, size: int = 0) -> np.ndarray:
+def translate(translator: TranslatorModel, frames: np.ndarray, size: int = 0) -> np.ndarray:
     """What a translator draws of whole frames ``(T, H, W, C)``: ``(T, h, w, C')`` in the target's unit and type.
 
     The short side is ``size``, or that of training where it is 0; dark pictures are made brighter as they were there.
     """
     height, width = frames.shape[1:3]
-    scale = (size or short_side(home)) / min(height, width)
+    scale = (size or short_side(translator)) / min(height, width)
     extent = (max(8, round(width * scale)), max(8, round(height * scale)))
-    pictures = np.stack([_resized(frame, extent, home.modality) for frame in frames])
-    if home.framing.brighten != "none":
+    pictures = np.stack([_resized(frame, extent, translator.modality) for frame in frames])
+    if translator.framing.low_light != "none":
         gray = np.rint(pictures).astype(np.uint8).transpose(3, 0, 1, 2)
-        pictures = brighten(gray, home.framing.brighten, home.framing.strength).transpose(1, 2, 3, 0)
-    return drawn_of(home, pictures)
+        pictures = enhance(gray, translator.framing.low_light, translator.framing.low_light_strength).transpose(1, 2, 3, 0)
+    return drawn_of(translator, pictures)
 
 
 @torch.inference_mode()
-def drawn_of(home: Bundle, pictures: np.ndarray) -> np.ndarray:
+def drawn_of(translator: TranslatorModel, pictures: np.ndarray) -> np.ndarray:
     """What a translator draws of pictures ``(T, h, w, C)`` as it takes them, one at a time: a clip of any length fits."""
-    net, given = home.net, modality(home.net.target)
+    net, given = translator.network, modality(translator.network.target)
     device = next(net.parameters()).device
     drawn = []
     for picture in pictures:

@@ -21,7 +21,8 @@ def derived(name: str) -> Callable[[Deriver], Deriver]:
     return DERIVED.register(name)
 
 
-def derive(name: str, table: Table, out: str | Path, /, *, view: str | None = None, **options: Any) -> Table:
+def derive(name: str, table: Table, out: str | Path, /, *, view: str | None = None,
+           progress: Callable[[int, int], None] | None = None, **options: Any) -> Table:
     """Compute a view for every clip and write a dataset that has it besides the views there were.
 
     Args:
@@ -30,6 +31,7 @@ def derive(name: str, table: Table, out: str | Path, /, *, view: str | None = No
         out: a new folder: the computed files, ``manifest.csv`` and ``manifest.json``, which the dataset ``csv`` reads;
             recordings stay where they are and are referred to.
         view: the view to compute from; by default the first that fits.
+        progress: called with (clips done, clips), where the view's function reports it.
         options: of what is computed.
 
     Returns:
@@ -42,5 +44,5 @@ def derive(name: str, table: Table, out: str | Path, /, *, view: str | None = No
     known = [p.name for p in inspect.signature(maker).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
     for key in options:
         if key not in known:
-            raise ModaliftError(f"'{name}' has no option '{key}' - {nearest(key, known)}")
-    return maker(table, view, Path(out), **options)
+            raise ModaliftError(f"'{name}' has no option '{key}' - {nearest(key, set(known) - {'progress'})}")
+    return maker(table, view, Path(out), **options, **({"progress": progress} if "progress" in known else {}))

@@ -1,4 +1,4 @@
-"""What a training writes down: JSON lines, a CSV of epochs, TensorBoard, and a progress bar."""
+"""What a training writes down: JSON lines, a CSV of epochs, TensorBoard."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+from modalift.engine.run import Run
 from modalift.errors import ModaliftError
 from modalift.files import disk_errors
 from modalift.schemes import Terms
@@ -21,20 +19,20 @@ class Logs:
     """The log files of a run, cut back to the last checkpoint when it resumes.
 
     Args:
-        folder: the run folder.
+        run: the run.
         marks: byte lengths at the last checkpoint (empty: a new run).
         tensorboard: also write event files.
         writes: False in every process but the first.
     """
 
-    def __init__(self, folder: Path, marks: Mapping[str, int], *, tensorboard: bool = False, writes: bool = True) -> None:
-        self.files = {"log": folder / "log.jsonl", "metrics": folder / "metrics.csv"} if writes else {}
+    def __init__(self, run: Run, marks: Mapping[str, int], *, tensorboard: bool = False, writes: bool = True) -> None:
+        self.files = {"log": run.log, "metrics": run.metrics} if writes else {}
         for name, path in self.files.items():
             with disk_errors(path):
                 path.touch()
                 with path.open("r+b") as file:
                     file.truncate(min(marks.get(name, 0), path.stat().st_size))
-        self._board = _board(folder / "tensorboard") if tensorboard and writes else None
+        self._board = _board(run.tensorboard) if tensorboard and writes else None
 
     def marks(self) -> dict[str, int]:
         return {name: path.stat().st_size for name, path in self.files.items()}
@@ -89,14 +87,7 @@ def _board(folder: Path) -> Any:
     return SummaryWriter(str(folder))
 
 
-def progress_bar(console: Console, writes: bool = True) -> Progress:
-    """Epochs done, time gone and time left."""
-    return Progress(TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                    TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[says]}"),
-                    console=console, disable=not writes or not console.is_terminal)
-
-
-def add(sums: dict[str, float], terms: Terms) -> None:
+def add_terms(sums: dict[str, float], terms: Terms) -> None:
     """Adds a step's raw terms to the sums of its epoch."""
     sums["count"] = sums.get("count", 0.0) + 1
     for key, (weight, raw) in terms.items():
@@ -104,13 +95,13 @@ def add(sums: dict[str, float], terms: Terms) -> None:
         sums[f"weight {key}"] = weight
 
 
-def say(terms: Terms) -> dict[str, Any]:
+def step_terms(terms: Terms) -> dict[str, Any]:
     """A step's terms as the log has them."""
     return {"terms": {k: float(r.detach()) for k, (_, r) in terms.items()},
             "weights": {k: w for k, (w, _) in terms.items()}}
 
 
-def means(sums: dict[str, float]) -> dict[str, Any]:
+def epoch_terms(sums: dict[str, float]) -> dict[str, Any]:
     """An epoch's terms as the log has them: means over its steps."""
     count = sums.get("count", 1.0)
     terms = {k: v / count for k, v in sums.items() if k != "count" and not k.startswith("weight ")}

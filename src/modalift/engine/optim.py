@@ -27,7 +27,7 @@ def check_updates(section: OptimSection, updates: Iterable[str]) -> None:
 
 
 def build_optimizer(section: OptimSection, scheme: Scheme, update: Update) -> torch.optim.Optimizer:
-    """The optimizer of one update: one parameter group a member, so that each network is clipped by itself.
+    """The optimizer of one update: one parameter group per member, so that each network is clipped by itself.
 
     Biases and normalization are decayed like everything else: that is what the four papers' SGD did.
     """
@@ -39,7 +39,7 @@ def build_optimizer(section: OptimSection, scheme: Scheme, update: Update) -> to
     return torch.optim.AdamW(groups, lr=section.lr, betas=section.betas, weight_decay=section.weight_decay)
 
 
-def factor(section: OptimSection, epoch: float, scale: float = 1.0) -> float:
+def lr_multiplier(section: OptimSection, epoch: float, scale: float = 1.0) -> float:
     """What the learning rate is multiplied by at a fractional epoch.
 
     A function of time alone, so that a resumed run needs no scheduler state; ``plateau``, which depends on the
@@ -49,7 +49,7 @@ def factor(section: OptimSection, epoch: float, scale: float = 1.0) -> float:
     from 1/25 to 1 in the first 30 % of training and falls to 1e-4 by half cosines.
 
     Example:
-        >>> factor(OptimSection(schedule="cosine", epochs=10), 5.0)
+        >>> lr_multiplier(OptimSection(schedule="cosine", epochs=10), 5.0)
         0.5
     """
     total = float(section.epochs)
@@ -70,13 +70,13 @@ def factor(section: OptimSection, epoch: float, scale: float = 1.0) -> float:
 
 
 class Plateau:
-    """Multiplies by gamma when the watched loss has not fallen for ``patience`` epochs."""
+    """Multiplies by gamma when the validation loss has not fallen for ``patience`` epochs."""
 
     def __init__(self, section: OptimSection) -> None:
         self.section = section
         self.best, self.waited, self.scale = math.inf, 0, 1.0
 
-    def look(self, loss: float) -> None:
+    def step(self, loss: float) -> None:
         if loss < self.best * (1 - 1e-4):
             self.best, self.waited = loss, 0
             return
@@ -97,10 +97,10 @@ def clip_each(optimizer: torch.optim.Optimizer, limit: float) -> dict[str, float
 
 
 class MovingAverage:
-    """Exponential moving average of the students' weights: what ships where a recipe asks for it.
+    """Exponential moving average of the students' weights: what is deployed where a recipe asks for it.
 
-    The decay grows to its value as :math:`(1 + n) / (10 + n)` with the step n, so that a short training does not ship
-    what it began with.
+    The decay grows to its value as :math:`(1 + n) / (10 + n)` with the step n, so that a short training does not end
+    with what it began with.
     """
 
     def __init__(self, students: Mapping[str, nn.Module], decay: float) -> None:
@@ -129,7 +129,7 @@ class MovingAverage:
 
 
 @contextmanager
-def only(scheme: Scheme, update: Update) -> Iterator[None]:
+def freeze_others(scheme: Scheme, update: Update) -> Iterator[None]:
     """While one of several updates runs, nothing but its members collects gradients."""
     others = [p for name, module in {**scheme.parts, **scheme.roles}.items() if name not in update.members
               for p in module.parameters() if p.requires_grad] if len(scheme.updates()) > 1 else []
@@ -142,6 +142,6 @@ def only(scheme: Scheme, update: Update) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = lr

@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.text import Text
 
-from modalift.engine.distribution import World, agree
+from modalift.engine.distributed import Ranks, broadcast
 from modalift.engine.experiment import Experiment
-from modalift.engine.optim import only
+from modalift.engine.monitor import Monitor
+from modalift.engine.optim import freeze_others
 from modalift.engine.processor import describe, environment
 from modalift.engine.run import Run
+from modalift.engine.selftest import safeguard
 from modalift.files import write_text
-from modalift.loading.clips import ClipSet, loader
+from modalift.loading.clips import ClipSet
+from modalift.loading.collation import loader
 from modalift.modalities import Batch
 from modalift.schemes import Progress, Scheme, total
 
@@ -56,30 +57,29 @@ class Choice:
                 "processor": describe().line(self.precision, device.type == "cuda")}
 
 
-def computing(precision: str, device: torch.device) -> AbstractContextManager[object]:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """The context in which a forward pass computes in a precision."""
     return torch.autocast(device.type, HALF[precision]) if precision in HALF else nullcontext()
 
 
-def settle(experiment: Experiment, run: Run, clips: ClipSet, world: World, console: Console) -> Choice:
+def settle(experiment: Experiment, run: Run, clips: ClipSet, ranks: Ranks, monitor: Monitor) -> Choice:
     """The precision of a run: what it began with, or what :func:`choose` says; kept in its ``environment.json``.
 
     Every process of a distributed training must call this, and all get the first one's choice. Nothing of the training
     is touched: the scheme is measured as a copy, and the random state is put back.
     """
     asked = experiment.recipe.run.precision
-    choice = agree(_kept(run, asked), world)
+    choice = broadcast(_kept(run, asked), ranks)
     if choice is None:
-        missing = agree(lacking(half_of(asked), world.device), world)  # all of them measure, or none
-        choice = agree(choose(asked, missing, lambda half: share_of_time(
-            half, experiment.scheme, first_batch(experiment, clips, world).to(world.device), world)), world)
-        if world.chief:
-            chosen = {"device": world.device.type, "precision": choice.precision, "precision_asked": asked,
+        missing = broadcast(lacking(half_of(asked), ranks.device), ranks)  # all of them measure, or none
+        choice = broadcast(choose(asked, missing, lambda half: share_of_time(
+            half, experiment.scheme, first_batch(experiment, clips, ranks).to(ranks.device), ranks)), ranks)
+        if ranks.is_main:
+            chosen = {"device": ranks.device.type, "precision": choice.precision, "precision_asked": asked,
                       "precision_reason": choice.reason}
             write_text(run.environment, json.dumps(environment() | chosen, indent=1))
-    if world.chief:
-        told = Text(f"precision {choice.precision}: {choice.reason}")
-        console.print(Text.assemble(("warning ", "yellow"), told) if choice.warns else told, soft_wrap=True)
+    if ranks.is_main:
+        monitor.message(f"precision {choice.precision}: {choice.reason}", warning=choice.warns)
     return choice
 
 
@@ -124,30 +124,32 @@ def lacking(half: str, device: torch.device) -> str:
     return f"nothing is known of {half} on '{device.type}'"
 
 
-def first_batch(experiment: Experiment, clips: ClipSet, world: World) -> Batch:
+def first_batch(experiment: Experiment, clips: ClipSet, ranks: Ranks) -> Batch:
     """The first batch of the training."""
     optim, seed = experiment.recipe.optim, experiment.recipe.run.seed
-    return next(iter(loader(clips, batch=optim.batch, shuffle=True, seed=seed, epoch=0, rank=world.rank, world=world.size,
+    return next(iter(loader(clips, batch=optim.batch, shuffle=True, seed=seed, epoch=0, rank=ranks.rank, world=ranks.size,
                             per_class=optim.per_class)))
 
 
-def share_of_time(half: str, scheme: Scheme, batch: Batch, world: World) -> float:
+def share_of_time(half: str, scheme: Scheme, batch: Batch, ranks: Ranks) -> float:
     """The time of a training step in a half precision as a share of float32's; 0 where float32 does not fit in memory.
 
     A step is the forward and backward pass of every update, on a copy of the scheme; CPU time on a CPU, for other work on
     the machine disturbs it less. Of large networks one step in each precision is enough; of others the fastest of several
     counts, without the first.
     """
-    probe, cuda = copy.deepcopy(scheme), world.device.type == "cuda"
+    probe, cuda = copy.deepcopy(scheme), ranks.device.type == "cuda"
+    for dtype in (torch.float32, HALF[half]):  # what is wrong on this processor could end the process
+        safeguard(probe, ranks.device, dtype)
     times: dict[str, list[float]] = {"fp32": [], half: []}
     try:
-        with torch.random.fork_rng(devices=[world.device] if cuda else []):
+        with torch.random.fork_rng(devices=[ranks.device] if cuda else []):
             for precision, spent in times.items():
-                spent.append(_step_time(probe, batch, precision, world.device))
+                spent.append(_step_time(probe, batch, precision, ranks.device))
             first = sum(spent[0] for spent in times.values())
-            for _ in range(agree(min(STEPS, int(BUDGET / first)), world)):
+            for _ in range(broadcast(min(STEPS, int(BUDGET / first)), ranks)):
                 for precision, spent in times.items():
-                    spent.append(_step_time(probe, batch, precision, world.device))
+                    spent.append(_step_time(probe, batch, precision, ranks.device))
     except torch.OutOfMemoryError:
         if times["fp32"]:
             raise
@@ -168,8 +170,8 @@ def _step_time(scheme: Scheme, batch: Batch, precision: str, device: torch.devic
         torch.cuda.synchronize(device)
     started = now()
     for update in scheme.updates():
-        with only(scheme, update):
-            with computing(precision, device):
+        with freeze_others(scheme, update):
+            with autocast(precision, device):
                 loss = total(scheme(batch, dataclasses.replace(Progress(), update=update.name)))
             loss.backward()
     if cuda:

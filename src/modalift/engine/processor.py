@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-import modalift
 from modalift.files import read_json
+from modalift.version import __version__
 
 #: Instruction sets that decide how fast a network is, in the order in which they are told: Linux's and PyTorch's name.
 FEATURES = {"avx2": "avx2", "avx512f": "avx512_f", "avx512_vnni": "avx512_vnni", "avx512_bf16": "avx512_bf16",
@@ -120,7 +120,7 @@ def environment() -> dict[str, Any]:
 
     here = describe()
     return {
-        "modalift": modalift.__version__, "python": sys.version.split()[0], "torch": torch.__version__,
+        "modalift": __version__, "python": sys.version.split()[0], "torch": torch.__version__,
         "numpy": numpy.__version__, "system": platform.platform(), "processor": here.name, "features": list(here.features),
         "limits": list(here.limits), "cores": here.cores, "threads": here.threads, "gpu": here.gpu,
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from modalift.engine.convolutions import Kind
+from modalift.engine.processor import describe
 from modalift.errors import ModaliftError
 from modalift.files import write_text
 from modalift.networks.skip import SlicedConv2d
@@ -146,23 +146,9 @@ def _asked(kinds: list[Kind]) -> tuple[list[bool], bool]:
 def fingerprint() -> str:
     """What decides which code computes a convolution: library, processor, settings and threads."""
     settings = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_SETTINGS)}
-    return json.dumps([torch.__version__, torch.backends.cpu.get_cpu_capability(), _processor(), settings,
-                       torch.get_num_threads()])
-
-
-def _processor() -> list[str]:
-    """Name and features of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return [platform.machine(), platform.processor()]
-    facts: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        facts.setdefault(name.strip(), value.strip())  # of the first core
-    flags = facts.get("flags", facts.get("Features", "")).split()
-    kept = sorted(f for f in flags if f.startswith(("avx", "amx", "sve", "fma")))
-    return [facts.get("model name", platform.machine()), *kept]
+    here = describe()
+    return json.dumps([torch.__version__, torch.backends.cpu.get_cpu_capability(), here.name, here.features, settings,
+                       here.threads])
 
 
 def cache_file() -> Path:

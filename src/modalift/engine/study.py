@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.text import Text
 
+from modalift.engine.monitor import Monitor
 from modalift.engine.run import Run
-from modalift.engine.statistics import Predictions, paired_seeds
+from modalift.engine.statistics import paired_seeds
 from modalift.errors import ModaliftError
+from modalift.models import Predictions
 from modalift.recipe import load_recipe
 
 
@@ -36,16 +37,17 @@ class Cell:
         tail = f"-fold{self.fold}" if self.folds else ""
         return Run(folder / self.name / f"seed{self.seed}{tail}")
 
-    def command(self, folder: Path) -> list[str]:
-        """The `modalift train` command of this cell: what anyone can type to make it again."""
+    def commands(self, folder: Path) -> list[list[str]]:
+        """The `modalift` commands of this cell, training and evaluation: what anyone can type to make it again."""
+        run = str(self.run(folder).folder)
         fold = [f"protocol.folds={self.folds}", f"protocol.fold={self.fold}"] if self.folds else []
         match = ["--match-compute", str(self.match)] if self.match else []
-        return ["train", *match, str(self.recipe), *self.overrides, f"run.seed={self.seed}", *fold,
-                f"run.dir={self.run(folder).folder}"]
+        return [["train", *match, str(self.recipe), *self.overrides, f"run.seed={self.seed}", *fold, f"run.dir={run}"],
+                ["eval", "--no-report", run]]
 
 
 def study(recipes: Sequence[Path], folder: Path, *, seeds: int = 3, folds: int = 0, jobs: int = 1,
-          overrides: Sequence[str] = (), console: Console | None = None) -> dict[str, Any]:
+          overrides: Sequence[str] = (), monitor: Monitor | None = None) -> dict[str, Any]:
     """Trains and evaluates every recipe with every seed (and fold); compares each with the first one, in pairs.
 
     A recipe whose teacher is trained for each seed names it with ``{seed}`` (and ``{fold}``) in ``networks.*.init``.
@@ -57,56 +59,74 @@ def study(recipes: Sequence[Path], folder: Path, *, seeds: int = 3, folds: int =
         load_recipe(path, overrides)
     cells = [Cell(path.stem, path, seed, fold, folds, tuple(overrides))
              for fold in range(max(1, folds)) for seed in range(seeds) for path in recipes]
-    run_cells(cells, folder, jobs=jobs, console=console)
+    run_cells(cells, folder, jobs=jobs, monitor=monitor)
     return summary(cells, folder)
 
 
-def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, console: Console | None = None,
-              watch: Callable[[], None] | None = None) -> None:
+def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, monitor: Monitor | None = None,
+              while_waiting: Callable[[], None] | None = None) -> None:
     """Trains and evaluates cells in order, ``jobs`` at a time, each in a process of its own; skips finished ones.
 
     Args:
         cells: what to train; each one's run is a folder below ``folder``.
         folder: where the runs are.
         jobs: processes at a time.
-        console: gets a line for each cell that ends.
-        watch: called several times a second while cells are trained, to show how far their logs are.
+        monitor: gets a line for each cell that ends.
+        while_waiting: called several times a second, to show how far the logs of the cells are.
 
     Raises:
         ModaliftError: a cell that failed, with its message; what was finished stays.
     """
-    console = console or Console(stderr=True)
+    monitor = monitor or Monitor()
     waiting = [c for c in cells if not (c.run(folder).results.is_file() and c.run(folder).finished)]
-    console.print(f"{len(cells) - len(waiting)} of {len(cells)} cells are there; {len(waiting)} to train",
-                  highlight=False)
-    running: list[tuple[Cell, subprocess.Popen[str], float]] = []
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            cell = waiting.pop(0)
-            running.append((cell, _start(cell, folder), time.perf_counter()))
-        for entry in list(running):
-            cell, process, started = entry
-            if process.poll() is None:
-                continue
-            running.remove(entry)
-            if process.returncode:
-                for _, other, _ in running:
-                    other.terminate()
-                said = (process.stderr.read() if process.stderr else "").strip().splitlines()
-                last = said[-1].removeprefix("error ") if said else "no message"
-                raise ModaliftError(f"study: {cell.run(folder).folder} failed: {last}")
-            console.print(Text(f"{cell.run(folder).folder}: {time.perf_counter() - started:.0f} s, {len(waiting)} wait"))
-        if watch is not None:
-            watch()
-        time.sleep(0.1)
+    monitor.message(f"{len(cells) - len(waiting)} of {len(cells)} cells are there; {len(waiting)} to train")
+    running: list[_Running] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(_Running(waiting.pop(0), folder))
+            for job in [job for job in running if job.done()]:
+                running.remove(job)
+                monitor.message(f"{job.cell.run(folder).folder}: {time.perf_counter() - job.started:.0f} s,"
+                                f" {len(waiting)} cells are left")
+            if while_waiting is not None:
+                while_waiting()
+            time.sleep(0.1)
+    finally:
+        for job in running:
+            job.process.terminate()
 
 
-def _start(cell: Cell, folder: Path) -> subprocess.Popen[str]:
-    run = cell.run(folder).folder
-    both = ("import subprocess, sys; m = [sys.executable, '-m', 'modalift.cli'];"
-            f"sys.exit(subprocess.call(m + {cell.command(folder)!r} + ['--json'], stdout=subprocess.DEVNULL)"
-            f" or subprocess.call(m + ['eval', '--no-report', '--json', {str(run)!r}], stdout=subprocess.DEVNULL))")
-    return subprocess.Popen([sys.executable, "-c", both], stderr=subprocess.PIPE, text=True)
+class _Running:
+    """A cell at work: one of its commands after the other."""
+
+    def __init__(self, cell: Cell, folder: Path) -> None:
+        self.cell, self.folder, self.started = cell, folder, time.perf_counter()
+        self.commands = cell.commands(folder)
+        self.messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe that nobody reads would fill and block)
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-m", "modalift", *self.commands.pop(0), "--json"],
+                                stdout=subprocess.DEVNULL, stderr=self.messages, text=True)
+
+    def done(self) -> bool:
+        """Whether the last command has ended; the next one is begun when one has.
+
+        Raises:
+            ModaliftError: a command failed.
+        """
+        if self.process.poll() is None:
+            return False
+        if self.process.returncode:
+            self.messages.seek(0)
+            said = self.messages.read().strip().splitlines()
+            last = said[-1].removeprefix("error ") if said else "no message"
+            raise ModaliftError(f"study: {self.cell.run(self.folder).folder} failed: {last}")
+        if self.commands:
+            self.process = self._start()
+            return False
+        return True
 
 
 def summary(cells: Sequence[Cell], folder: Path, role: str = "", split: str = "test") -> dict[str, Any]:

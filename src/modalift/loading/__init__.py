@@ -1,1 +1,1 @@
-"""From a Table to a Batch: reading, cache, sampling, transforms, doctor."""
+"""From a Table to a Batch: reading, cache, framing, order, collation, check."""

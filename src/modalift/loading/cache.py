@@ -1,7 +1,7 @@
 """A folder of decoded frames, so that an epoch is not bound by decoding.
 
-One append-only shard of frames and one index for each view. 8-bit frames are JPEG of quality 95, 16-bit ones are
-compressed without loss (lz4 over shuffled bits), floats are stored as they are; frames may be scaled once to a short
+One append-only shard of frames and one index per view. 8-bit frames are JPEG of quality 95, 16-bit ones are
+compressed without loss (lz4 after a bit shuffle), floats are stored as they are; frames may be scaled once to a short
 side. Shards are memory-mapped, so forked or spawned workers read them without sharing a file position.
 """
 
@@ -81,8 +81,8 @@ class Cache:
     def covers(self, table: Table, views: Iterable[str]) -> bool:
         """Whether every clip of the table is here, or named in ``skipped``, as its files stand now.
 
-        A clip counts as changed when its window, its file's name, size or time of change differ; files that are no
-        longer there are not held against the cache. Labels and splits play no part.
+        A clip counts as changed when its window, its file's name, size or time of change differ; files that no
+        longer exist do not count as changed. Labels and splits play no part.
         """
         views = tuple(views)
         if not set(views) <= set(self._views):

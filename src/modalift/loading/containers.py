@@ -9,8 +9,8 @@ def missing_bytes(path: Path) -> int:
     """Bytes that the container says it has and the file lacks; 0 for a whole file and for formats without a size.
 
     Knows RIFF (``.avi``), ISO media (``.mp4``, ``.mov``) and EBML (``.mkv``, ``.webm``). Decoders read a truncated
-    file to its end without a word, so a cut recording would otherwise pass for a short one. Only the sizes of the
-    outermost boxes are read (a few bytes a file).
+    file to its end without an error, so it would otherwise pass for a shorter recording. Only the sizes of the
+    outermost boxes are read (a few bytes per file).
     """
     size = path.stat().st_size
     with path.open("rb") as file:

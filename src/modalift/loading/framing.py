@@ -1,63 +1,134 @@
-"""Framing: how a recording of any length and size becomes a network's clip, without chance."""
+"""Framing, Augment, Protocol: how a recording of any length and size becomes the clips of a network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
-from modalift.errors import ModaliftError, nearest
-from modalift.loading.brighten import Brighten
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, Field
 
-Sampler = Literal["segments", "dense", "whole"]
-Pad = Literal["edge", "zeros", "loop"]
-Region = Literal["whole", "valid"]
-Fit = Literal["stretch", "short"]
+from modalift.loading.low_light import Method
+from modalift.settings import Settings
 
 
-@dataclass(frozen=True)
-class Framing:
-    """What training, evaluation and the shipped bundle must do alike to a recording.
+class Framing(Settings):
+    """What training, evaluation and the shipped model must do alike to a recording; nothing here is random.
 
-    Attributes:
-        frames: frames of the clip (T).
-        size: height and width of the clip in pixels; 1 for signals.
-        sampler: ``segments`` (T equal segments of the clip, one frame each: random inside in training, the center in
-            test), ``dense`` (T neighboring frames, ``stride`` apart) or ``whole`` (every frame, T as recorded; clips
-            of a batch are padded to the longest).
-        stride: frames between neighbors of a dense window.
-        pad: what stands where a dense window is longer than the clip: the ``edge`` frame, ``zeros`` (at random sides
-            in training, at both sides alike in test), or the clip again (``loop``).
-        region: ``whole`` picture, or the square box around all ``valid`` readings of the clip (a person that a depth
-            camera cut out), widened by ``margin`` of its side.
-        margin: see ``region``.
-        fit: ``stretch`` the region to the square, or scale its ``short`` side and crop.
-        keep: side of the crop as a share of the region's (short) side, in (0, 1]: 0.875 is *resize to 256, crop 224*.
-        brighten, strength: see :func:`~modalift.loading.brighten.brighten`; for 8-bit pictures.
+    Example:
+        >>> Framing(frames=8, size=64, sampler="dense").stride
+        1
+        >>> Framing(frames=0)
+        Traceback (most recent call last):
+        modalift.errors.ModaliftError: framing.frames = 0: must be 1 or more
     """
 
-    frames: int
-    size: int
-    sampler: Sampler = "segments"
-    stride: int = 1
-    pad: Pad = "edge"
-    region: Region = "whole"
-    margin: float = 0.1
-    fit: Fit = "short"
-    keep: float = 1.0
-    brighten: Brighten = "none"
-    strength: float = 0.0
+    frames: int = Field(16, ge=1, description="frames of a clip (T)")
+    size: int = Field(112, ge=1, description="height and width of a clip, pixels; signals have 1")
+    sampler: Literal["segments", "dense", "whole"] = Field(
+        "segments", description="`segments`: one frame from each of T equal segments of the recording, at random inside in"
+        " training, the center in test; `dense`: T neighboring frames, `stride` apart; `whole`: every frame, and clips of a"
+        " batch are padded to the longest")
+    stride: int = Field(1, ge=1, description="frames from one to the next in a dense window")
+    pad: Literal["edge", "zeros", "loop"] = Field(
+        "edge", description="what fills a dense window that is longer than the recording: the `edge` frame, `zeros` (split"
+        " at random between both sides in training, evenly in test), or the recording again (`loop`)")
+    region: Literal["whole", "valid"] = Field(
+        "whole", description="the part of the picture that is framed: all of it, or the square box around all `valid`"
+        " readings of the clip (a person whom a depth camera cut out)")
+    margin: float = Field(0.1, ge=0, description="by how much the box of `valid` readings is widened, as a share of its side")
+    fit: Literal["stretch", "short"] = Field(
+        "short", description="`stretch` the region to a square, or scale its `short` side and crop the long one")
+    crop_ratio: float = Field(
+        1.0, gt=0, le=1, description="side of the crop as a share of the region's (short) side; 0.875 is \"resize to 256,"
+        " crop 224\"")
+    low_light: Method = Field(
+        "none", description="enhancement of dark 8-bit pictures before the network; mostly set for one view in `per_view`")
+    low_light_strength: float = Field(
+        0.0, ge=0, description="the exponent of `gamma`, or the clip limit of `clahe`; 0: the usual 2.5 or 4")
 
-    def __post_init__(self) -> None:
-        for name in ("frames", "size", "stride"):
-            if getattr(self, name) < 1:
-                raise ModaliftError(f"framing.{name} is {getattr(self, name)} - it must be 1 or more")
-        for name, known in (("sampler", Sampler), ("pad", Pad), ("region", Region), ("fit", Fit), ("brighten", Brighten)):
-            value = getattr(self, name)
-            if value not in get_args(known):
-                raise ModaliftError(f"framing.{name} is '{value}' - {nearest(str(value), get_args(known))}")
-        if not 0.0 < self.keep <= 1.0:
-            raise ModaliftError(f"framing.keep is {self.keep} - it is a share of the region's side, in (0, 1]")
-        if self.strength < 0.0:
-            raise ModaliftError(f"framing.strength is {self.strength} - it must be 0 (the usual one) or more")
-        if self.margin < 0.0:
-            raise ModaliftError(f"framing.margin is {self.margin} - it must be 0 or more")
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("give the smaller number first")
+    return pair
+
+
+_Scale = Annotated[float, Ge(0.05), Le(4)]
+_Aspect = Annotated[float, Ge(0.25), Le(4)]
+_Speed = Annotated[float, Ge(0.1), Le(4)]
+
+
+class Augment(Settings):
+    """Random changes of a training clip; the defaults change nothing but which frame of a segment is taken.
+
+    Geometry is sampled once per space (aligned views move together), time and the mirror image once per clip, and
+    photometric changes once per view. Every parameter is constant over a clip, except for noise.
+
+    Example:
+        >>> Augment(crop="corner", scales=(1, 7/8, 3/4, 2/3)).scales[0]
+        1.0
+        >>> Augment(flip=2)
+        Traceback (most recent call last):
+        modalift.errors.ModaliftError: augment.flip = 2: must lie in [0, 1]
+    """
+
+    crop: Literal["center", "random", "corner"] = Field(
+        "center", description="where the crop lies in the region: its center, anywhere (`random`), or one of the four corners"
+        " and the center (`corner`)")
+    scale: Annotated[tuple[_Scale, _Scale], AfterValidator(_ascending)] = Field(
+        (1.0, 1.0), description="range of the crop's side as a share of the framing's; below 1 zooms in")
+    scales: tuple[_Scale, ...] = Field(
+        (), description="choose the crop's side from these shares instead of from `scale`; MSD: [1, 0.875, 0.75, 0.66]")
+    aspect: Annotated[tuple[_Aspect, _Aspect], AfterValidator(_ascending)] = Field(
+        (1.0, 1.0), description="range of the crop's width over its height, uniform in the logarithm")
+    rotate: float = Field(0.0, ge=0, le=180, description="largest rotation in either direction, degrees")
+    shift: float = Field(0.0, ge=0, le=1, description="largest displacement in x and in y, as a share of the crop's side")
+    flip: float = Field(
+        0.0, ge=0, le=1, description="probability of a mirror image; only clips whose label has one (it changes with the"
+        " picture) and whose views all have one are mirrored")
+    speed: Annotated[tuple[_Speed, _Speed], AfterValidator(_ascending)] = Field(
+        (1.0, 1.0), description="range of the share of the recording that a clip covers; above 1 its end frames repeat")
+    warp: float = Field(0.0, ge=0, le=0.95, description="largest depth of slowing down and speeding up inside a clip")
+    brightness: float = Field(0.0, ge=0, le=1, description="largest relative change of the exposure of 8-bit views")
+    contrast: float = Field(0.0, ge=0, le=1, description="largest relative change of contrast about the clip's mean")
+    saturation: float = Field(0.0, ge=0, le=1, description="largest relative change of saturation")
+    hue: float = Field(0.0, ge=0, le=0.5, description="largest rotation of the color circle, turns")
+    photometric: float = Field(
+        1.0, ge=0, le=1, description="probability that brightness, contrast, saturation and hue change at all (MSD: 0.4)")
+    noise: float = Field(
+        0.0, ge=0, le=128, description="largest standard deviation of added noise, gray levels; new in every frame")
+    depth_scale: float = Field(0.0, ge=0, le=0.5, description="largest relative change of depth")
+    depth_offset: float = Field(0.0, ge=0, le=5000, description="largest offset of depth, mm")
+    signal_scale: float = Field(
+        0.0, ge=0, le=0.9, description="largest relative change of a signal's size (joints: about their center)")
+    signal_rotate: float = Field(
+        0.0, ge=0, le=180, description="largest rotation of joints about the vertical axis through their center, degrees")
+    signal_noise: float = Field(
+        0.0, ge=0, le=5, description="standard deviation of noise, as a share of each channel's over the clip")
+    vertical: Literal[0, 1, 2] = Field(1, description="which of a joint's three coordinates is vertical")
+
+    @classmethod
+    def strong(cls) -> Augment:
+        """For small datasets: large affine changes without a mirror image, and changes of light, depth, size and speed."""
+        return cls(crop="center", scale=(0.9, 1.25), aspect=(0.85, 1.18), rotate=12.0, shift=0.08, speed=(0.8, 1.1),
+                   warp=0.3, brightness=0.3, contrast=0.3, saturation=0.3, noise=4.0, depth_scale=0.05,
+                   depth_offset=150.0, signal_scale=0.15, signal_rotate=25.0, signal_noise=0.05)
+
+
+class Protocol(Settings):
+    """How many clips of a recording are evaluated: probabilities are averaged over ``temporal_crops * spatial_crops``.
+
+    Example:
+        >>> Protocol(spatial_crops=2)
+        Traceback (most recent call last):
+        modalift.errors.ModaliftError: protocol.spatial_crops = 2: Input should be 1, 3 or 5
+    """
+
+    temporal_crops: int = Field(1, ge=1, le=1000, description="clips evenly spread over a recording's time")
+    spatial_crops: Literal[1, 3, 5] = Field(
+        1, description="crops of each: the center, three along the longer side, or the four corners and the center")
+
+    @property
+    def crops(self) -> int:
+        """Clips per recording."""
+        return self.temporal_crops * self.spatial_crops

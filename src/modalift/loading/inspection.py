@@ -1,4 +1,4 @@
-"""What the doctor looks at in each recording: whether it reads, how long and bright it is, what its content is."""
+"""What `modalift check` finds in each recording: whether it can be read, its length, its brightness, its content."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from modalift.errors import ModaliftError
 from modalift.loading import reading
 from modalift.modalities import Modality, Row, Table, Track
 
-_LOOKED_AT = 8  # frames of a clip whose brightness is taken
+_MEASURED = 8  # frames of a clip whose brightness is taken
 _CHUNK = 64     # frames decoded at a time
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One track, looked at.
+class TrackReport:
+    """What is known of one track.
 
     Attributes:
         problem: why it cannot be read, or an empty string.
         frames: frames of its window.
         size: (height, width), or None where nothing was decoded or there is no picture.
         mean: mean of valid readings over some frames, in the modality's unit; None where there are none.
-        still: whether all looked-at readings are one number.
+        constant: whether all measured readings are one number.
         holes: share of readings that are marked invalid.
         finite: whether all readings are finite numbers.
         outside: share of valid readings outside of the modality's range.
@@ -38,51 +38,51 @@ class Seen:
     frames: int = 0
     size: tuple[int, int] | None = None
     mean: float | None = None
-    still: bool = False
+    constant: bool = False
     holes: float = 0.0
     finite: bool = True
     outside: float = 0.0
 
 
-def look_at(track: Track, kind: Modality, decode: bool) -> Seen:
+def inspect_track(track: Track, kind: Modality, decode: bool) -> TrackReport:
     """Count a track's frames and, with ``decode``, read every one of them."""
     try:
         start, end = reading.window(track)
         if not decode:
-            return Seen(frames=end - start)
+            return TrackReport(frames=end - start)
         parts, size, finite = [], None, True
-        every = max(1, (end - start) // _LOOKED_AT)
+        every = max(1, (end - start) // _MEASURED)
         for at in range(0, end - start, _CHUNK):
             frames = reading.read(track, kind, range(at, min(at + _CHUNK, end - start)))
             size = (frames.shape[1], frames.shape[2]) if kind.kind == "video" else None
             finite = finite and (frames.dtype.kind != "f" or bool(np.isfinite(frames).all()))
             parts.append(frames[(-at) % every::every].reshape(-1))
     except ModaliftError as error:
-        return Seen(problem=str(error))
+        return TrackReport(problem=str(error))
     values = np.concatenate(parts)
     valid = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if kind.invalid is not None:
         valid = valid[valid != kind.invalid]
-    return Seen("", end - start, size, float(valid.mean()) if valid.size else None,
+    return TrackReport("", end - start, size, float(valid.mean()) if valid.size else None,
                 bool(values.size and (values == values[0]).all()), 1.0 - valid.size / max(1, values.size), finite,
                 float(((valid < kind.low) | (valid > kind.high)).mean()) if valid.size else 0.0)
 
 
-def look_at_all(table: Table, decode: Callable[[int], bool]) -> Iterator[tuple[Row, dict[str, Seen]]]:
-    """Every clip's tracks, looked at by a few threads (decoding runs outside of Python's lock)."""
-    def look(numbered: tuple[int, Row]) -> tuple[Row, dict[str, Seen]]:
+def inspect_table(table: Table, decode: Callable[[int], bool]) -> Iterator[tuple[Row, dict[str, TrackReport]]]:
+    """Every clip's tracks, inspected by a few threads (decoding runs outside of Python's lock)."""
+    def inspect(numbered: tuple[int, Row]) -> tuple[Row, dict[str, TrackReport]]:
         index, row = numbered
-        return row, {v: look_at(t, table.views[v], decode(index)) for v, t in row.tracks.items()}
+        return row, {v: inspect_track(t, table.views[v], decode(index)) for v, t in row.tracks.items()}
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        yield from pool.map(look, enumerate(table))
+        yield from pool.map(inspect, enumerate(table))
 
 
-def twins(table: Table, readable: Mapping[str, set[str]]) -> dict[str, list[list[str]]]:
+def duplicates(table: Table, readable: Mapping[str, set[str]]) -> dict[str, list[list[str]]]:
     """Clips of one content, by view: groups of clip ids whose frames are the same bytes.
 
     Files are compared by size first and by SHA-256 where sizes agree, arrays of archives by shape and content; clips
-    that cut different windows out of one file are not twins.
+    of different windows of one file are not duplicates.
 
     Args:
         table: the clips.

@@ -1,9 +1,9 @@
-"""Which frames of a recording a network sees: parameters of an event first, then each view's own frames.
+"""Which frames of a recording a network receives: one draw per event first, then each view's own frames.
 
-One :class:`Moment` is drawn for a clip, in fractions of the event, and every view maps it to its own frames. So views
-of different rates and lengths (80 frames of color, 93 of infrared, 190 inertial samples) stay synchronized, and the
-frames of one view never depend on which other views are read, except in a dense window, whose stride counts frames of
-the first view.
+One :class:`TemporalDraw` is sampled per clip, in fractions of the event, and every view maps it to its own frames. So
+views of different rates and lengths (80 frames of color, 93 of infrared, 190 inertial samples) stay synchronized, and
+the frames of one view never depend on which other views are read, except in a dense window, whose stride counts frames
+of the first view.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from modalift.errors import ModaliftError
 from modalift.loading.framing import Framing
+from modalift.modalities import Track
 
-Frames = NDArray[np.int64]
+Positions = NDArray[np.int64]
 
-#: What stands for *no frame here: zeros* among frame positions.
+#: Stands among frame positions for a frame of zeros.
 BLANK = -1
 
 
 @dataclass(frozen=True)
-class Moment:
-    r"""One draw of time, shared by all views of a clip.
+class TemporalDraw:
+    r"""What is random in time, shared by all views of a clip.
 
     A fraction of the clip :math:`f \in [0, 1)` shows the fraction of the event
 
@@ -33,12 +35,12 @@ class Moment:
     where :math:`s` is ``speed``, :math:`w` is ``warp`` and :math:`a = (1 - s)\,\text{begin}`.
 
     Attributes:
-        inside: where in its segment each frame lies, ``(S,)`` fractions in [0, 1); a view of T frames takes the
-            first T, or all of them alike where one number stands there.
-        begin: where a window stands among its possible places, 0 (earliest) to 1.
-        front: share of a short clip's padding that stands before it.
-        speed: share of the event that the clip covers; above 1 the clip holds still at its ends.
-        warp: depth of the slowing and hurrying inside the clip, in (-1, 1); the ends stay.
+        inside: where in its segment each frame lies, ``(S,)`` fractions in [0, 1); a view of T frames takes the first T,
+            or one number for all of them.
+        begin: where a window lies among its possible places, from 0 (earliest) to 1.
+        front: share of a short clip's padding that comes before it.
+        speed: share of the event that the clip covers; above 1 the end frames repeat.
+        warp: depth of slowing down and speeding up inside the clip, in (-1, 1); the ends stay.
     """
 
     inside: NDArray[np.float64]
@@ -56,74 +58,103 @@ class Moment:
         return fraction
 
 
-def still(view: int = 0, views: int = 1) -> Moment:
-    """The moment without chance, of the ``view``-th of ``views`` evenly spread views in time.
+def centered(crop: int = 0, crops: int = 1) -> TemporalDraw:
+    """The ``crop``-th of ``crops`` evenly spread temporal crops, without randomness.
 
-    One view looks at the center of each segment, or of the clip; K views look at (k + 1/2)/K.
+    One crop takes the center of each segment, or of the recording; the k-th of K takes the fraction (k + 1/2)/K.
 
     Example:
-        >>> float(still(0, 2).inside[0]), still(1, 2).begin
+        >>> float(centered(0, 2).inside[0]), centered(1, 2).begin
         (0.25, 0.75)
     """
-    place = (view + 0.5) / views
-    return Moment(np.array([place]), begin=place)
+    place = (crop + 0.5) / crops
+    return TemporalDraw(np.array([place]), begin=place)
 
 
-def draw(frames: int, rng: np.random.Generator, speed: tuple[float, float] = (1.0, 1.0), warp: float = 0.0) -> Moment:
-    """A random moment for clips of up to ``frames`` frames; ``warp`` is the largest depth of warping."""
+def sample(frames: int, rng: np.random.Generator, speed: tuple[float, float] = (1.0, 1.0),
+           warp: float = 0.0) -> TemporalDraw:
+    """A random draw for clips of up to ``frames`` frames; ``warp`` is the largest depth of warping."""
     begin, front, pace, bend = rng.random(4)
     inside = rng.random(frames)  # last, and its first frames are the same whatever its length
-    return Moment(inside, float(begin), float(front), speed[0] + float(pace) * (speed[1] - speed[0]),
-                  warp * (2.0 * float(bend) - 1.0))
+    return TemporalDraw(inside, float(begin), float(front), speed[0] + float(pace) * (speed[1] - speed[0]),
+                        warp * (2.0 * float(bend) - 1.0))
 
 
-def positions(length: int, framing: Framing, moment: Moment, *, reference: int | None = None, shift: float = 0.0,
-              times: NDArray[np.float64] | None = None) -> Frames:
-    """Frames of one view, relative to its window, for one moment.
+@dataclass(frozen=True, eq=False)
+class Clock:
+    """How a recording's frames lie in the time of the event that all views of a clip recorded.
+
+    Attributes:
+        reference: frames of the event in the view whose frames a dense window counts; None: in this recording.
+        shift: by how much this sensor's clock is ahead, in frames; in seconds where there are ``times``.
+        times: seconds of each frame, ``(N,)``, by which frames are found; None: they are evenly spaced.
+    """
+
+    reference: int | None = None
+    shift: float = 0.0
+    times: NDArray[np.float64] | None = None
+
+
+def clock_of(track: Track, length: int, reference: int | None = None) -> Clock:
+    """The clock of a track whose window has ``length`` frames.
+
+    Raises:
+        ModaliftError: an offset in milliseconds of a track without a rate.
+    """
+    times = np.asarray(track.timestamps) if len(track.timestamps) == length else None
+    shift = track.offset_ms / 1000.0
+    if shift and times is None:
+        if track.rate is None:
+            raise ModaliftError(f"{track.path}: has offset_ms {track.offset_ms:g} but no rate - give its rate too")
+        shift *= track.rate
+    return Clock(reference, shift, times)
+
+
+def positions(length: int, framing: Framing, when: TemporalDraw, clock: Clock | None = None) -> Positions:
+    """Frames of one view, relative to its window, for one draw of time.
 
     Args:
         length: frames of the view's window.
         framing: sampler, frames, stride and padding.
-        moment: the draw shared by the clip's views.
-        reference: frames of the same event in the view whose frames a dense window counts; None: this view.
-        shift: frames that this view's clock is ahead (``offset_ms / 1000 * rate``).
-        times: seconds of each frame of the window (``shift`` is then in seconds): frames are found by time.
+        when: the draw shared by the clip's views.
+        clock: how the frames lie in the event's time; by default they span it evenly.
 
     Returns:
         ``(T,)`` frame numbers in ``[0, length)``; :data:`BLANK` where a short clip is padded by zeros.
 
     Example:
-        >>> positions(10, Framing(frames=5, size=8), still()).tolist()
+        >>> positions(10, Framing(frames=5, size=8), centered()).tolist()
         [1, 3, 5, 7, 9]
-        >>> positions(4, Framing(frames=8, size=8, sampler="dense", pad="zeros"), still()).tolist()
+        >>> positions(4, Framing(frames=8, size=8, sampler="dense", pad="zeros"), centered()).tolist()
         [-1, -1, 0, 1, 2, 3, -1, -1]
     """
+    clock = clock or Clock()
     if framing.sampler == "whole":
         return np.arange(length, dtype=np.int64)
     if framing.sampler == "segments":
-        inside = moment.inside[: framing.frames] if moment.inside.size >= framing.frames else moment.inside[:1]
-        fraction = moment.event((np.arange(framing.frames) + inside) / framing.frames)
-        return _at(fraction, length, shift, times)
-    return _dense(length, framing, moment, reference or length, shift, times)
+        inside = when.inside[: framing.frames] if when.inside.size >= framing.frames else when.inside[:1]
+        fraction = when.event((np.arange(framing.frames) + inside) / framing.frames)
+        return _at(fraction, length, clock)
+    return _dense(length, framing, when, clock)
 
 
-def _dense(length: int, framing: Framing, moment: Moment, reference: int, shift: float,
-           times: NDArray[np.float64] | None) -> Frames:
-    """A window of neighboring frames, counted in ``reference`` frames of the event."""
-    stride = framing.stride * moment.speed
+def _dense(length: int, framing: Framing, when: TemporalDraw, clock: Clock) -> Positions:
+    """A window of neighboring frames, counted in the clock's ``reference`` frames of the event."""
+    reference = clock.reference or length
+    stride = framing.stride * when.speed
     span = round((framing.frames - 1) * stride) + 1
     steps = np.floor(np.arange(framing.frames) * stride + 0.5).astype(np.int64)
     room = reference - span
     if room >= 0:
         # floor((room + 1) u) is uniform over the places; the middle one at u = 1/2.
-        wanted = steps + min(room, int((room + 1) * moment.begin))
+        wanted = steps + min(room, int((room + 1) * when.begin))
     elif framing.pad == "loop":
         wanted = steps % reference
     else:
-        wanted = steps - min(-room, int((1 - room) * moment.front))
+        wanted = steps - min(-room, int((1 - room) * when.front))
     outside = (wanted < 0) | (wanted >= reference)
-    if reference != length or shift or times is not None:
-        found = _at((np.clip(wanted, 0, reference - 1) + 0.5) / reference, length, shift, times)
+    if reference != length or clock.shift or clock.times is not None:
+        found = _at((np.clip(wanted, 0, reference - 1) + 0.5) / reference, length, clock)
     else:
         found = np.clip(wanted, 0, length - 1)
     if framing.pad == "zeros":
@@ -131,12 +162,13 @@ def _dense(length: int, framing: Framing, moment: Moment, reference: int, shift:
     return found
 
 
-def _at(fraction: NDArray[np.float64], length: int, shift: float, times: NDArray[np.float64] | None) -> Frames:
-    """The frame that shows each fraction of the event; the edge frames stand beyond the ends."""
+def _at(fraction: NDArray[np.float64], length: int, clock: Clock) -> Positions:
+    """The frame that shows each fraction of the event; the edge frames beyond its ends."""
+    times = clock.times
     if times is not None and length > 1:
         # Each frame is shown until the next one; the last one as long as the average frame.
         duration = (times[-1] - times[0]) * length / (length - 1)
-        found = np.searchsorted(times, times[0] + fraction * duration + shift, side="right") - 1
+        found = np.searchsorted(times, times[0] + fraction * duration + clock.shift, side="right") - 1
     else:
-        found = np.floor(fraction * length + shift).astype(np.int64)
+        found = np.floor(fraction * length + clock.shift).astype(np.int64)
     return np.clip(found, 0, length - 1).astype(np.int64)

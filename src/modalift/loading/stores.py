@@ -1,8 +1,10 @@
-"""Where frames come from: recordings as they stand, or arrays in memory; a cache folder has the same two methods."""
+"""Where frames come from: recordings on disk, or arrays in memory; a cache folder has the same two methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from modalift.errors import ModaliftError
 from modalift.loading import reading
-from modalift.modalities import Modality, Row, Table
+from modalift.modalities import Modality, Row, Table, Track
 
 Array = NDArray[Any]
 
@@ -28,7 +30,7 @@ class Store(Protocol):
 
 
 class Files:
-    """The recordings as they stand: every read decodes."""
+    """Recordings on disk: every read decodes."""
 
     def __init__(self, views: Mapping[str, Modality]) -> None:
         self.views = dict(views)
@@ -41,8 +43,50 @@ class Files:
         return reading.read(row.tracks[view], self.views[view], frames)
 
 
-class _Inner:
-    """A clip that is zero outside a box, without its outside: a cut-out person fills a fifth of the picture."""
+@dataclass(frozen=True)
+class Stored:
+    """The frames of one view of one clip, in a store."""
+
+    store: Store
+    row: Row
+    view: str
+
+    def __len__(self) -> int:
+        return self._length
+
+    @cached_property
+    def _length(self) -> int:
+        length = self.store.length(self.row, self.view)
+        if length < 1:
+            raise ModaliftError(f"{self.row.tracks[self.view].path}: view '{self.view}' has no frame in its window - correct"
+                                " the window or leave the clip out")
+        return length
+
+    def read(self, indices: Sequence[int]) -> Array:
+        return self.store.read(self.row, self.view, indices)
+
+
+@dataclass(frozen=True)
+class TrackFrames:
+    """The frames of a track on disk; every read decodes."""
+
+    track: Track
+    modality: Modality
+
+    def __len__(self) -> int:
+        return self._length
+
+    @cached_property
+    def _length(self) -> int:
+        start, end = reading.window(self.track)
+        return end - start
+
+    def read(self, indices: Sequence[int]) -> Array:
+        return reading.read(self.track, self.modality, indices)
+
+
+class _Cropped:
+    """A clip without its margin of zeros: a cut-out person fills a fifth of the picture."""
 
     def __init__(self, frames: Array) -> None:
         seen: Array = np.any(frames, axis=(0, 3))
@@ -61,7 +105,7 @@ class _Inner:
 
 
 class Memory:
-    """Decoded clips in main memory, for sets that fit; depth without its empty surroundings.
+    """Decoded clips in main memory, for datasets that fit; depth without its empty margin.
 
     Example:
         >>> store = Memory({("a", "nir"): np.zeros((3, 2, 2, 1), np.uint8)})
@@ -69,7 +113,7 @@ class Memory:
         12
     """
 
-    def __init__(self, arrays: Mapping[tuple[str, str], Array | _Inner],
+    def __init__(self, arrays: Mapping[tuple[str, str], Array | _Cropped],
                  skipped: Mapping[str, str] | None = None) -> None:
         self.arrays = dict(arrays)
         self.skipped = dict(skipped or {})
@@ -83,7 +127,7 @@ class Memory:
             ModaliftError: the clips need more than ``limit_gb`` (10^9 bytes).
         """
         files, views = Files(table.views), tuple(views)
-        arrays: dict[tuple[str, str], Array | _Inner] = {}
+        arrays: dict[tuple[str, str], Array | _Cropped] = {}
         skipped: dict[str, str] = {}
         size = 0
         for done, row in enumerate(table.rows, 1):
@@ -95,7 +139,7 @@ class Memory:
                 except ModaliftError as error:
                     skipped[row.id] = str(error)
                     break
-                kept = _Inner(frames) if table.views[view].invalid == 0 else frames
+                kept = _Cropped(frames) if table.views[view].invalid == 0 else frames
                 arrays[row.id, view] = kept
                 size += _bytes(kept)
             if size > limit_gb * 1e9:
@@ -115,16 +159,16 @@ class Memory:
 
     def read(self, row: Row, view: str, frames: Sequence[int] | None = None) -> Array:
         clip = self._clip(row, view)
-        if isinstance(clip, _Inner):
+        if isinstance(clip, _Cropped):
             return clip.read(frames)
         return clip if frames is None else clip[np.asarray(frames, dtype=np.int64)]
 
-    def _clip(self, row: Row, view: str) -> Array | _Inner:
+    def _clip(self, row: Row, view: str) -> Array | _Cropped:
         try:
             return self.arrays[row.id, view]
         except KeyError:
             raise ModaliftError(f"view '{view}' of clip '{row.id}' is not in memory - read its table first") from None
 
 
-def _bytes(clip: Array | _Inner) -> int:
-    return clip.inner.nbytes if isinstance(clip, _Inner) else clip.nbytes
+def _bytes(clip: Array | _Cropped) -> int:
+    return clip.inner.nbytes if isinstance(clip, _Cropped) else clip.nbytes

@@ -1,6 +1,6 @@
 """Geometric and photometric transforms: parameters first, then applied once.
 
-A :class:`Geometry` is drawn for a *space*; every view of that space applies it to its own pixels, by one affine map
+A :class:`Geometry` is sampled per *space*; every view of that space applies it to its own pixels, by one affine map
 from the output square to its source pixels. Units on the way: the output square and every picture are -1..1 in x and
 y (*normalized*); a region lies in *isotropic* units of its space, in which the picture is 2 high and 2a wide, so that
 a rotation does not shear.
@@ -16,12 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from modalift.loading.augment import Augment, Crop
-from modalift.loading.framing import Framing
+from modalift.loading.framing import Augment, Framing
 from modalift.modalities import Modality
-
-__all__ = ["Augment", "Crop", "Geometry", "Region", "crop_geometry", "draw_geometry", "photometric", "pixel_map",
-           "transform_signal", "valid_box", "warp"]
 
 Array = NDArray[Any]
 Matrix = NDArray[np.float64]
@@ -29,7 +25,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Region:
-    """The part of a space that framing looks at: center and sides, isotropic units (the picture is 2 high)."""
+    """The part of a space that is framed: center and sides, isotropic units (the picture is 2 high)."""
 
     x: float
     y: float
@@ -39,13 +35,14 @@ class Region:
 
 @dataclass(frozen=True)
 class Geometry:
-    """One draw of geometry, relative to a region, shared by the views of a space.
+    """A crop, turn and mirror image, relative to a region, shared by the views of a space.
 
     Attributes:
         side: the crop's side as a share of the framing's.
         aspect: width over height.
         angle: rotation, radians.
         place: where the crop lies among its possible places, (-1..1, -1..1); 0 is the center.
+        along: further displacement among its places along the region's longer side, -1..1.
         shift: further displacement in shares of the crop's side.
         flip: whether the picture is mirrored in x.
     """
@@ -54,6 +51,7 @@ class Geometry:
     aspect: float = 1.0
     angle: float = 0.0
     place: tuple[float, float] = (0.0, 0.0)
+    along: float = 0.0
     shift: tuple[float, float] = (0.0, 0.0)
     flip: bool = False
 
@@ -62,10 +60,15 @@ class Geometry:
         width, height = region.width, region.height
         if framing.fit == "short":
             width = height = min(width, height)
-        width, height = width * framing.keep * self.side, height * framing.keep * self.side
+        width, height = width * framing.crop_ratio * self.side, height * framing.crop_ratio * self.side
+        across, down = self.place
+        if region.width >= region.height:
+            across += self.along
+        else:
+            down += self.along
         # The room is that of the unturned crop; a crop wider than the region stays centered.
-        x = region.x + self.place[0] * max(0.0, region.width - width) / 2 + self.shift[0] * width
-        y = region.y + self.place[1] * max(0.0, region.height - height) / 2 + self.shift[1] * height
+        x = region.x + across * max(0.0, region.width - width) / 2 + self.shift[0] * width
+        y = region.y + down * max(0.0, region.height - height) / 2 + self.shift[1] * height
         width, height = width * math.sqrt(self.aspect), height / math.sqrt(self.aspect)
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         mirror = -1.0 if self.flip else 1.0
@@ -76,8 +79,8 @@ class Geometry:
 _CORNERS = ((-1.0, -1.0), (1.0, -1.0), (-1.0, 1.0), (1.0, 1.0), (0.0, 0.0))
 
 
-def draw_geometry(augment: Augment, rng: np.random.Generator, flip: bool = False) -> Geometry:
-    """A random geometry; always the same number of draws, whatever is switched on."""
+def sample_geometry(augment: Augment, rng: np.random.Generator, flip: bool = False) -> Geometry:
+    """A random geometry; always the same number of random numbers, whatever is switched on."""
     side, aspect, angle, *rest = rng.random(8).tolist()
     if augment.scales:
         chosen = augment.scales[min(int(side * len(augment.scales)), len(augment.scales) - 1)]
@@ -90,16 +93,15 @@ def draw_geometry(augment: Augment, rng: np.random.Generator, flip: bool = False
         place = _CORNERS[int(rest[2] * 5)]
     low, high = math.log(augment.aspect[0]), math.log(augment.aspect[1])
     turn = math.radians(augment.rotate) * (2 * angle - 1)
-    return Geometry(chosen, math.exp(low + aspect * (high - low)), turn, place,
+    return Geometry(chosen, math.exp(low + aspect * (high - low)), turn, place, 0.0,
                     (augment.shift * (2 * rest[3] - 1), augment.shift * (2 * rest[4] - 1)), flip)
 
 
-def crop_geometry(crop: int = 0, crops: int = 1, wide: bool = True) -> Geometry:
-    """The geometry without chance of the ``crop``-th of 1 (center), 3 (along the longer side) or 5 (corners too)."""
+def crop_geometry(crop: int = 0, crops: int = 1) -> Geometry:
+    """The ``crop``-th of 1 (center), 3 (along the longer side) or 5 (corners and center) crops, without randomness."""
     if crops == 5:
         return Geometry(place=_CORNERS[crop])
-    along = float(crop - 1) if crops == 3 else 0.0
-    return Geometry(place=(along, 0.0) if wide else (0.0, along))
+    return Geometry(along=float(crop - 1) if crops == 3 else 0.0)
 
 
 def pixel_map(to_space: Matrix, aspect: float, affine: tuple[float, ...] | None, width: int, height: int,
@@ -123,13 +125,13 @@ def pixel_map(to_space: Matrix, aspect: float, affine: tuple[float, ...] | None,
 
 
 def warp(frames: Array, matrix: Matrix, size: int, modality: Modality) -> tuple[Array, Array | None]:
-    """Frames seen through an affine map.
+    """Frames resampled through an affine map.
 
-    The source is cut to what the output shows. Where that shrinks by 1.5 or more it is first averaged over areas
-    (by the nearest whole factor), then sampled bilinearly, so that thin things neither vanish nor flicker. Readings
-    marked invalid take no part: value and mask are interpolated apart and divided, valid where the mask exceeds one
-    half, so no depth between a hand and the wall behind it arises. Vectors (flow) turn, mirror and scale with the
-    picture. Beyond the picture there is no reading (depth), no motion (flow), or its edge again.
+    The source is cropped to what the output shows. Where that shrinks by 1.5 or more it is first averaged over areas
+    (by the nearest whole factor), then sampled bilinearly, so that thin objects neither vanish nor flicker. Readings
+    marked invalid take no part: value and mask are interpolated separately and divided, valid where the mask exceeds
+    one half, so no depth between a hand and the wall behind it arises. Vectors (flow) turn, mirror and scale with the
+    picture. Beyond the picture there is no reading (depth), no motion (flow), or its edge is repeated.
 
     Args:
         frames: ``(T, H, W, C)`` uint8, uint16 or float32.
@@ -222,7 +224,7 @@ def _warp_valid(source: Array, size: int, see: Any, modality: Modality) -> tuple
 
 
 def valid_box(frames: Array, modality: Modality) -> tuple[float, float, float, float]:
-    """The box around the valid readings of a clip, robust to specks: x0, y0, x1, y1, normalized (-1..1).
+    """The box around the valid readings of a clip, robust to isolated pixels: x0, y0, x1, y1, normalized (-1..1).
 
     A pixel counts where any frame has a reading; single pixels and lines are removed (3 x 3 opening), and the
     outermost thousandth of what is left is ignored on every side.

@@ -22,7 +22,7 @@ from modalift.loading.containers import missing_bytes
 from modalift.modalities.modality import Modality
 
 # Codecs of which every packet gives one frame.
-_ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp8", "vp9", "av1", "mjpeg",
+_ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp8", "vp9", "av1", "mjpeg",
                                  "ffv1", "png", "rawvideo", "huffyuv", "ffvhuff", "prores", "dnxhd", "msmpeg4v3",
                                  "mpeg2", "jpeg2000", "utvideo", "libdav1d", "libvpx-vp9"})
 # Containers that store a presentation time with each packet; in AVI it is guessed, often wrongly.
@@ -104,7 +104,7 @@ def index(path: Path) -> Index:
             odd = True  # the part before the damage may still serve; missing_bytes tells of cut files
         codec, delay = stream.codec_context, stream.codec_context.has_b_frames
         stamped = any(name in container.format.name for name in _STAMPED)
-        odd = odd or not keys or not keys[0] or codec.name not in _ONE_FRAME_A_PACKET
+        odd = odd or not keys or not keys[0] or codec.name not in _ONE_FRAME_PER_PACKET
     found = Index(len(keys), [*(i for i, key in enumerate(keys) if key), len(keys)], odd=odd,
                   missing=missing_bytes(path))
     if odd:

@@ -21,12 +21,13 @@ class Modality:
     Attributes:
         name: what recipes and tables call it.
         kind: ``video`` (clips ``(C, T, H, W)``) or ``signal`` (clips ``(C, T, 1, 1)``: joints, accelerations).
-        channels: numbers a pixel (or a sample); 0 means *as many as the recording has*, fixed when a table is opened.
+        channels: numbers per pixel (or per sample of a signal); 0 means *as many as the recording has*, fixed when a table is
+            opened.
         unit: the unit of a number, e.g. ``gray level``, ``mm``, ``°C``, ``m``, ``pixel/frame``.
         low, high: range of valid readings, in that unit.
         dtype: how a reading is stored: ``uint8``, ``uint16`` or ``float32``.
         invalid: the reading that means *no reading* (0 for depth), or None.
-        mean, std: default constants with which a network normalizes (one a channel, or one for all channels).
+        mean, std: default constants with which a network normalizes (one per channel, or one for all).
         photometric: changes that augmentation may make.
         mirror: what a mirror image of the reading is.
         derived_from: the modality that it is computed from, for derived ones (flow from rgb).
@@ -51,7 +52,7 @@ class Modality:
     derived_from: str | None = None
 
     def with_channels(self, channels: int) -> Modality:
-        """The same modality with its number of channels fixed (joints: three a joint)."""
+        """The same modality with its number of channels fixed (joints: three per joint)."""
         return replace(self, channels=channels)
 
 

@@ -1,4 +1,4 @@
-"""The Table: one row a clip, one column a view; every dataset becomes one."""
+"""The Table: one row per clip, one column per view; every dataset becomes one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Track:
         path: a video that PyAV opens, a folder of images, or an ``.npz`` / ``.npy`` file of signals.
         key: the array inside an ``.npz`` (joints of many clips in one file).
         start, end: frame window in *decode order*, 0-based, end exclusive; None means up to the last frame.
-        rate: frames a second, where known.
+        rate: frames per second, where known.
         timestamps: seconds of each frame of the window, where they were recorded; they outrank ``rate``.
         offset_ms: this sensor's clock minus the table's, in milliseconds.
         space: name of the frame of reference; views of one space share geometric augmentation. Empty: its own.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,8 @@ class Fusion(nn.Module):
     ``clips`` maps views to ``(B, C, T, H, W)``; every sensor is there.
     """
 
+    kind: ClassVar[str] = "fusion"
+
     def __init__(self, members: Mapping[str, Recognizer], head: FusionHead) -> None:
         super().__init__()
         self.members, self.head = nn.ModuleDict(members), head
@@ -86,9 +88,14 @@ class Fusion(nn.Module):
         return {k: m for k, m in self.members.items() if isinstance(m, Recognizer)}
 
     @property
-    def views(self) -> list[str]:
+    def views(self) -> tuple[str, ...]:
         """The views that it reads, each once."""
-        return list(dict.fromkeys(net.view for net in self.networks.values()))
+        return tuple(dict.fromkeys(net.view for net in self.networks.values()))
+
+    @property
+    def classes(self) -> int:
+        """How many classes it tells apart."""
+        return next(iter(self.networks.values())).classes
 
     def forward(self, clips: Mapping[str, Tensor]) -> Tensor:
         seen: list[Observation] = [net.observe(clips[net.view], [net.last_stage]) for net in self.networks.values()]

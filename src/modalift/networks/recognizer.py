@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -116,10 +116,12 @@ class Network(nn.Module):
     Attributes:
         prepare: from the sensor's unit to what the network likes.
         view, modality, classes, channels, frames, size, config: those of its spec.
+        kind: which kind of model it makes when it is trained (:data:`modalift.models.KINDS`).
         streams: whether it can take one frame at a time (``step``).
         smallest: the fewest frames and pixels (height or width) of a clip that it can read.
     """
 
+    kind: ClassVar[str] = ""
     streams: bool = False
     smallest: tuple[int, int] = (1, 1)
 
@@ -130,6 +132,11 @@ class Network(nn.Module):
         self.view, self.modality = spec.view, spec.modality
         self.classes, self.channels, self.frames, self.size = spec.classes, spec.channels, spec.frames, spec.size
         self.config = spec.config
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views that it reads: one."""
+        return (self.view,)
 
     @property
     def stages(self) -> Mapping[str, Stage]:
@@ -157,6 +164,8 @@ class Recognizer(Network):
         spec: what it reads and is built for; it also says whether there is a ``neck`` between trunk and head.
         backbone, head: the trunk, and what makes logits of its last map.
     """
+
+    kind = "recognizer"
 
     def __init__(self, spec: NetworkSpec, backbone: Backbone, head: nn.Module) -> None:
         super().__init__(spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from modalift.errors import ModaliftError, nearest
 from modalift.modalities import MODALITIES, modality
@@ -27,13 +27,13 @@ class FamilyInfo:
         papers: who uses it.
         view: the view that it is shown on.
         clip: channels, frames and pixels of a clip as its paper has it.
-        kind: whether it gives logits (``recognizer``) or pictures (``translator``, which has no classes).
+        classes: whether it tells classes apart (a translator does not).
     """
 
     papers: str
     view: str
     clip: tuple[int, int, int]
-    kind: Literal["recognizer", "translator"] = "recognizer"
+    classes: bool = True
 
 
 #: Family name -> what is known of it.
@@ -44,19 +44,19 @@ F = TypeVar("F", bound=Callable[..., Network])
 
 
 def network(name: str, *, papers: str = "", view: str = "rgb", clip: tuple[int, int, int] = (3, 8, 224),
-            kind: Literal["recognizer", "translator"] = "recognizer") -> Callable[[F], F]:
+            classes: bool = True) -> Callable[[F], F]:
     """Registers a family: a decorator of its function. The arguments make its :class:`FamilyInfo`."""
     def register(family: F) -> F:
         NETWORKS.add(name, family)
-        FAMILIES.add(name, FamilyInfo(papers, view, clip, kind))
+        FAMILIES.add(name, FamilyInfo(papers, view, clip, classes))
         return family
 
     return register
 
 
 def has_classes(name: str) -> bool:
-    """Whether a family tells classes apart, or gives pictures."""
-    return FAMILIES[name].kind == "recognizer"
+    """Whether a family tells classes apart."""
+    return FAMILIES[name].classes
 
 
 #: Options of :func:`build` that every family takes.
@@ -114,7 +114,7 @@ def build(name: str, *, classes: int = 0, view: str = "", modality_name: str = "
     if not has_classes(name):
         classes = 0
         if motion != "none" or neck != "none":
-            raise ModaliftError(f"network '{name}' gives pictures - it takes neither motion nor a neck")
+            raise ModaliftError(f"network '{name}' tells no classes apart - it takes neither motion nor a neck")
     if classes < has_classes(name) or frames < 1 or size < 1:
         raise ModaliftError(f"network '{name}': classes={classes}, frames={frames}, size={size} - "
                             "each must be 1 or more")

@@ -71,6 +71,7 @@ class Translator(Network):
     Shapes: ``(B, C, T, H, W)`` in the sensor's unit, H and W of 8 pixels at least -> ``(B, C', T, H, W)`` float32.
     """
 
+    kind = "translator"
     smallest = (1, 8)
     middle: Tensor
     reach: Tensor
@@ -148,7 +149,7 @@ class PatchJudge(nn.Module):
         return out
 
 
-@network("translator", papers="MTCD", clip=(3, 1, 256), kind="translator")
+@network("translator", papers="MTCD", clip=(3, 1, 256), classes=False)
 def translator(spec: NetworkSpec, *, target: str = "thermal", backbone: Generator = "resnet_9", ngf: Count = 64,
                dropout: Share = 0.0, output: Literal["sigmoid", "linear"] = "sigmoid", low: float | None = None,
                high: float | None = None) -> Translator:

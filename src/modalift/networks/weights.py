@@ -87,7 +87,7 @@ def _grouped(what: str, reasons: Mapping[str, str]) -> list[str]:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The named tensors of a ``.safetensors`` or PyTorch file; never runs code that the file may hold.
+    """The named tensors of a ``.modalift``, ``.safetensors`` or PyTorch file; never runs code that the file may hold.
 
     Raises:
         ModaliftError: no such file, a damaged one, one with code in it, or one without named tensors.
@@ -95,7 +95,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise ModaliftError(f"{path}: no such file of weights")
-    if path.suffix == ".safetensors":
+    if path.suffix in (".safetensors", ".modalift"):
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:

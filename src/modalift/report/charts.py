@@ -7,23 +7,24 @@ from typing import Any
 
 from modalift.report import html
 from modalift.report.figures import Line, Mark, columns, forest, heat, lines, reliability
-from modalift.report.html import bar, card, missing, pct
+from modalift.report.html import bar, card, missing
+from modalift.report.numbers import percent
 from modalift.report.record import Record
+from modalift.report.results import Column, Metrics, headlines
 
 
 def curves(record: Record) -> str:
-    """Loss, every term of it, accuracy and learning rate over time."""
+    """Loss, each of its terms, headline figures and learning rate over time."""
     if not record.epochs and not record.steps:
-        return missing("Nothing has been logged yet. A line of log.jsonl appears after the first steps of training.")
-    grid = [card("loss", _over_time(record, lambda e: e.get("loss")), "the weighted sum of all terms")]
+        return missing("Nothing has been logged yet: the first line of log.jsonl is written after some steps of training.")
+    grid = [card("loss", _over_time(record, lambda e: e.get("loss")), "weighted sum of all terms")]
     grid += [_term(record, name) for name in _names(record, "terms")]
-    if (looked := _accuracy(record)) is not None:
-        grid.append(looked)
+    watched = [chart for column in headlines() if (chart := _while_training(record, column))]
     rate = [Line("learning rate", *_points(record.steps or record.epochs, lambda e: e.get("lr"), record))]
-    grid.append(card("learning rate", lines(rate, low=0)))
-    note = "" if looked is not None else missing(
-        "There is no accuracy over time: the recipe holds no subject out for validation (protocol.val_subjects), and the"
-        " test split is not looked at during training.")
+    grid += [*watched, card("learning rate", lines(rate, low=0))]
+    note = "" if watched else missing(
+        "Nothing was measured on validation clips: the recipe holds no subject out for validation (protocol.val_subjects),"
+        " and the test split is never evaluated during training.")
     return f'<div class="grid">{"".join(grid)}</div>{note}'
 
 
@@ -32,30 +33,33 @@ def _term(record: Record, name: str) -> str:
                if (w := (e.get("weights") or {}).get(name)) is not None]
     used = [w for _, w in weights]
     if not any(used):
-        said = "logged only, never part of the loss"
+        said = "logged only, not part of the loss"
     elif len(set(used)) == 1:
-        said = f"raw value; enters the loss with weight {used[0]:g}"
+        said = f"unweighted; its weight in the loss is {used[0]:g}"
     else:
         first = next(x for x, w in weights if w)
-        said = f"raw value; weight {used[0]:g} at first, {used[-1]:g} at the end (not zero from epoch {first:g})"
+        said = f"unweighted; its weight in the loss goes from {used[0]:g} to {used[-1]:g} (above zero from epoch {first:g})"
     last = (record.epochs or record.steps)[-1]
     raw, loss = (last.get("terms") or {}).get(name), last.get("loss")
     if raw is not None and loss and any(used):
-        said += f"; {100 * used[-1] * raw / loss:.0f} % of the last loss"
+        said += f"; {100 * used[-1] * raw / loss:.0f} % of the final loss"
     return card(name, _over_time(record, lambda e: (e.get("terms") or {}).get(name), low=0), said)
 
 
-def _accuracy(record: Record) -> str | None:
+def _while_training(record: Record, headline: Column) -> str:
+    """A headline figure of each network after each epoch; empty where none has been measured."""
     drawn = []
     for split, dash in (("train", True), ("val", False)):
         for k, role in enumerate(dict.fromkeys(r for e in record.epochs for r in e.get(split) or {})):
-            x, y = _points(record.epochs, lambda e, s=split, r=role: (e.get(s) or {}).get(r, {}).get("top1"), record)  # type: ignore[misc]
-            drawn.append(Line(f"{role}, {split}", x, y, 1 + k % 6, dash=dash))
-    return card("top-1 while training", lines(drawn, percent=True, low=0)) if drawn else None
+            x, y = _points(record.epochs, lambda e, s=split, r=role: (e.get(s) or {}).get(r, {}).get(headline.key), record)  # type: ignore[misc]
+            if x:
+                drawn.append(Line(f"{role}, {split}", x, y, 1 + k % 6, dash=dash))
+    share = headline.format == "percent"
+    return card(f"{headline.title} during training", lines(drawn, shares=share, low=0 if share else None)) if drawn else ""
 
 
 def _over_time(record: Record, value: Callable[[Mapping[str, Any]], Any], low: float | None = None) -> str:
-    """Single steps thin, means of epochs bold."""
+    """Single steps as a thin line, means of epochs as a bold one."""
     drawn = []
     if record.steps:
         drawn.append(Line("steps", *_points(record.steps, value, record), 6, thin=bool(record.epochs)))
@@ -87,28 +91,31 @@ def _names(record: Record, key: str) -> list[str]:
 # ---- one evaluation -------------------------------------------------------------------------------------------------
 
 
-def evaluation(m: Mapping[str, Any]) -> str:
+def worst_clips(m: Metrics) -> str:
+    """The clips whose pictures are least like the target sensor's."""
+    worst = sorted(m["per_clip"], key=lambda f: f["ssim"])[:10]
+    return card("clips with the lowest SSIM", html.table(("clip", "PSNR, dB", "SSIM", "edge correlation"), [
+        (f["id"], f"{f['psnr']:.1f}", f"{f['ssim']:.3f}", f"{f['edges']:.3f}") for f in worst], range(1, 4)))
+
+
+def classification(m: Metrics) -> str:
     """Confusion, classes, calibration, brightness and subjects of one network on one split."""
-    if "psnr" in m:
-        worst = sorted(m["per_clip"], key=lambda f: f["ssim"])[:10]
-        return card("the least like", html.table(("clip", "PSNR, dB", "SSIM", "edges"), [
-            (f["id"], f"{f['psnr']:.1f}", f"{f['ssim']:.3f}", f"{f['edges']:.3f}") for f in worst], range(1, 4)))
-    matrix = card("confusion", heat(m["confusion"], m["classes"]))
+    matrix = card("confusion matrix", heat(m["confusion"], m["classes"]))
     side = [card("calibration", reliability(m["calibration"]),
-                 f"Expected calibration error {pct(m['ece'])}: how far stated probability and accuracy lie apart, over"
-                 " 15 bins. On the dashed line a network is as sure as it is right.")]
+                 f"Expected calibration error {percent(m['ece'])}: the mean distance between confidence and accuracy, over"
+                 " 15 bins. On the dashed line, confidence equals accuracy.")]
     facts = dict(m.get("by_fact", {}))
     if "lux" in facts:
         side.append(_by_fact("lux", facts.pop("lux"), len(m["classes"])))
     else:
-        side.append(missing("Accuracy by brightness is not shown: the clips have no fact 'lux', or all the same."))
+        side.append(missing("Accuracy by brightness is not shown: the clips have no 'lux' in their metadata, or all the same."))
     out = matrix + f'<div class="wide">{"".join(side)}</div>' + _classes(m["per_class"])
     if len(people := m.get("by_subject") or []) > 1:
         marks = [Mark(p["subject"], p["top1"], note=f"{p['n']} clips") for p in sorted(people, key=lambda p: -p["top1"])]
-        out += html.fold(f"{len(people)} subjects, one by one", forest(marks))
+        out += html.fold(f"accuracy of each of the {len(people)} subjects", forest(marks))
     if facts:
         rest = "".join(_by_fact(name, groups, len(m["classes"])) for name, groups in facts.items())
-        out += html.fold(f"by {', '.join(facts)}", f'<div class="wide">{rest}</div>')
+        out += html.fold(f"accuracy by {', '.join(facts)}", f'<div class="wide">{rest}</div>')
     return out
 
 
@@ -117,14 +124,14 @@ def _by_fact(name: str, groups: Sequence[Mapping[str, Any]], classes: int) -> st
                   else f"{g['low']:.3g}–{g['high']:.3g}", g["top1"], g["interval"], note=f"n {g['n']}") for g in groups]
     title = "accuracy by brightness" if name == "lux" else f"accuracy by {name}"
     return card(title, columns(marks, x_label=name, reference=1 / classes, said="chance"),
-                "Whiskers: 95 % over clips. Dashed: chance.")
+                "Whiskers: 95 % interval over clips. Dashed: chance.")
 
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> str:
     ordered = sorted(rows, key=lambda r: (r["recall"] is None, -(r["recall"] or 0), r["class"]))
-    body = html.table(("class", "clips", "found (recall)", "answers right (precision)", "F1", "most often mistaken for"),
-                      [(r["class"], r["support"], bar(r["recall"]), bar(r["precision"]), pct(r["f1"]),
+    body = html.table(("class", "clips", "recall", "precision", "F1", "most often mistaken for"),
+                      [(r["class"], r["support"], bar(r["recall"]), bar(r["precision"]), percent(r["f1"]),
                         r.get("mistaken_for") or "–") for r in ordered], (1, 4))
     absent = sum(not r["support"] for r in rows)
     note = f'<p class="note">{absent} classes do not occur in this split.</p>' if absent else ""
-    return f'<div class="card"><h3>class by class</h3>{body}{note}</div>'
+    return f'<div class="card"><h3>per class</h3>{body}{note}</div>'

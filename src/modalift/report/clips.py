@@ -1,4 +1,4 @@
-"""Sample clips as small animations: what every sensor saw, side by side, and what each network made of it."""
+"""Sample clips as small animations: every sensor's recording, side by side, and each network's prediction."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from modalift.engine.statistics import Predictions
 from modalift.errors import ModaliftError
 from modalift.loading import reading
 from modalift.modalities import Modality, Row, Table
-from modalift.report.html import data_uri, esc, pct
+from modalift.models import Predictions
+from modalift.report.html import data_uri, esc
+from modalift.report.numbers import percent
 
 Pictures = NDArray[np.uint8]
 Sample = dict[str, Any]
@@ -36,9 +37,9 @@ _CUT_OUT = 0.4
 
 
 def pick(table: Table, count: int, *, seed: int = 0, fact: str = "lux") -> list[int]:
-    """Rows to show, without choosing flattering ones: at random, of unlike classes, one from each band of ``fact``.
+    """Rows to show, without choosing flattering ones: at random, of different classes, one from each band of ``fact``.
 
-    Where the clips do not know the fact, the bands are of the table's order. Deterministic for a seed.
+    Where the clips do not have the fact, the bands are of the table's order. Deterministic for a seed.
     """
     def known(i: int) -> float:
         value = table[i].facts.get(fact)
@@ -65,9 +66,9 @@ def sample_clips(table: Table, indices: Iterable[int], views: Sequence[str] = ()
         table: the clips.
         indices: which rows of it.
         views: which sensors, in order; by default all that the table has.
-        frames: at most so many frames a clip, evenly spread.
+        frames: at most so many frames per clip, evenly spread.
         height: pixels of a picture.
-        answers: network -> what it answered (matched by clip id).
+        answers: network -> its predictions (matched by clip id).
 
     Returns:
         ``{"id", "label" (class name or None), "subject", "facts", "views": {view: (T, h, w, 3) uint8}, "answers":
@@ -200,7 +201,7 @@ def _sticks(joints: NDArray[np.float32], chosen: NDArray[Any], height: int) -> P
 
 
 def skeleton(joints: NDArray[Any]) -> tuple[list[tuple[int, int]], bool]:
-    """Bones of joints ``(T, J, 3)`` whose names nobody told, and whether y points up.
+    """Bones of joints ``(T, J, 3)`` of unknown names, and whether y points up.
 
     A known order of that many joints, the one with the shortest bones; else a guess: a bone is short and does not
     change its length, so each pair costs its mean distance plus five times the deviation of it, and the cheapest tree
@@ -249,12 +250,12 @@ def gallery(samples: Sequence[Sample], note: str) -> str:
     """All samples as cards, with a box that stops them."""
     if not samples:
         return ""
-    return (f'<p>{esc(note)}</p><label class="still"><input type="checkbox" id="still"> hold all pictures still</label>'
+    return (f'<p>{esc(note)}</p><label class="still"><input type="checkbox" id="still"> pause all pictures</label>'
             f'<div class="clips">{"".join(clip(s) for s in samples)}</div>')
 
 
 def clip(sample: Sample) -> str:
-    """One clip: its label, what each sensor saw, and what each network answered."""
+    """One clip: its label, each sensor's recording, and each network's prediction."""
     known = {k: v for k, v in sample.get("facts", {}).items() if not any(w in k for w in _DULL)}
     first = sorted(known, key=lambda k: k != "lux")[:3]
     facts = [f"{known[k]:.3g} {k}" if k == "lux" and isinstance(known[k], float) else f"{k.replace('_', ' ')} "
@@ -291,10 +292,10 @@ def film(view: str, pictures: NDArray[Any], rate: float = 8.0) -> str:
 
 
 def answer(network: str, said: str, probability: float, label: str | None) -> str:
-    """One network's answer as a bar: green where it is right."""
+    """One network's prediction as a bar: green where it is correct."""
     state = "unknown" if label is None else "yes" if said == label else "no"
     sign = {"yes": "✓ ", "no": "✗ ", "unknown": ""}[state]
     width = 100 * min(1.0, max(0.0, probability))
     return (f'<div class="answer {state}"><span class="who">{esc(network)}</span><span class="what">'
             f'<i style="width:{width:.0f}%"></i><b>{sign}{esc(said)}</b></span>'
-            f'<span class="p">{pct(probability, 0)}</span></div>')
+            f'<span class="p">{percent(probability, 0)}</span></div>')

@@ -9,18 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from modalift.engine.experiment import open_table
-from modalift.engine.metrics import score
 from modalift.engine.run import Run
-from modalift.engine.statistics import Predictions, aligned, mean_accuracy, paired, paired_seeds
+from modalift.engine.statistics import aligned, mean_accuracy, paired, paired_seeds
+from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError
 from modalift.files import write_text
 from modalift.modalities import Table
+from modalift.models import Predictions
+from modalift.models.metrics import score
 from modalift.recipe import load_recipe
 from modalift.report import html
 from modalift.report.clips import Sample, gallery, pick, sample_clips
 from modalift.report.figures import Mark, columns, diverging, forest
-from modalift.report.html import card, duration, esc, missing, pct, points, quantity, span
+from modalift.report.html import card, esc, missing
+from modalift.report.numbers import UNKNOWN, duration, percent, points, points_span, quantity, span
 from modalift.report.record import Record, read_record
 
 Runs = Mapping[str, Path | Sequence[Path]] | Sequence[Path]
@@ -28,8 +30,8 @@ CLIPS = 8
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One way of training: its runs (one a seed), what they answered, and the scores of the first."""
+class Candidate:
+    """One way of training: its runs (one per seed), their predictions, and the scores of the first."""
 
     name: str
     role: str
@@ -45,7 +47,7 @@ def compare_runs(runs: Runs, *, split: str = "test", role: str = "",
     Args:
         runs: run folders, the baseline first; or name -> folder, or name -> folders of the same seeds.
         split: which predictions.
-        role: which network, where a run trained several; ``roles`` (name -> role) outranks it.
+        role: which network, where a run trained several; ``roles`` (name -> role) has precedence.
 
     Returns:
         ``{"split", "baseline", "rows": [...]}``; a row has ``name``, ``role``, ``view``, ``n``, ``seeds``, ``top1`` and its
@@ -57,7 +59,7 @@ def compare_runs(runs: Runs, *, split: str = "test", role: str = "",
     Raises:
         ModaliftError: fewer than two runs, a run without predictions, or runs on other clips.
     """
-    return _summary(_contenders(runs, split, role, roles or {}), split)
+    return _summary(_candidates(runs, split, role, roles or {}), split)
 
 
 def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", role: str = "",
@@ -75,22 +77,22 @@ def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", role: 
         focus: the run whose classes are compared with the baseline's; by default the last one.
         views: which sensors of the clips to show; by default all.
     """
-    contenders = _contenders(runs, split, role, roles or {})
-    found = _summary(contenders, split)
-    chosen = next((c for c in contenders if c.name == focus), contenders[-1])
+    candidates = _candidates(runs, split, role, roles or {})
+    found = _summary(candidates, split)
+    chosen = next((c for c in candidates if c.name == focus), candidates[-1])
     if focus and chosen.name != focus:
-        raise ModaliftError(f"focus '{focus}' is none of the runs: {', '.join(c.name for c in contenders)}")
-    shown, why = (list(samples), "") if samples is not None else _samples(contenders, split, table, views)
-    note = ("What every sensor saw at the same moment, and what each network answered; the networks see only their own"
-            " sensor. Drawn at random, one from each band of brightness where that is known; not chosen by the answers.")
+        raise ModaliftError(f"focus '{focus}' is none of the runs: {', '.join(c.name for c in candidates)}")
+    shown, why = (list(samples), "") if samples is not None else _samples(candidates, split, table, views)
+    note = ("What every sensor recorded at the same moment, and what each network predicted from its own sensor. Drawn at"
+            " random, one from each band of brightness where that is known, without regard to the predictions.")
     tables, clips = _tables(found), gallery(shown, note)
     page = html.document(title or f"{chosen.name} against {found['baseline']}", "comparison",
                          esc(lede) if lede else _lede(found, chosen), [
-        ("clips", "What was seen, and what was made of it", "Clips", clips or missing(why or "No clips were given.")),
+        ("clips", "Sample clips and their predictions", "Clips", clips or missing(why or "No clips were given.")),
         ("results", "Results", "Results", tables[0] + _forests(found)),
-        ("cost", "What it cost", "Cost", tables[1]),
-        ("light", "By brightness", "Brightness", _by_light(contenders)),
-        ("classes", "Class by class", "Classes", _classes(contenders[0], chosen)),
+        ("cost", "Cost", "Cost", tables[1]),
+        ("light", "Accuracy by brightness", "Brightness", _by_light(candidates)),
+        ("classes", "Recall per class", "Classes", _classes(candidates[0], chosen)),
         ("how", "How to read this", "How to read this", _how(found)),
     ])
     return write_text(Path(out), page)
@@ -99,11 +101,11 @@ def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", role: 
 # ---- what is compared -----------------------------------------------------------------------------------------------
 
 
-def _contenders(runs: Runs, split: str, role: str, roles: Mapping[str, str]) -> list[Contender]:
+def _candidates(runs: Runs, split: str, role: str, roles: Mapping[str, str]) -> list[Candidate]:
     named = dict(runs) if isinstance(runs, Mapping) else _named([Path(r) for r in runs])
     if len(named) < 2:
         raise ModaliftError("a comparison needs two different run folders or more")
-    return [_contender(name, [Path(f) for f in folders] if isinstance(folders, Sequence) and not isinstance(folders, str)
+    return [_candidate(name, [Path(f) for f in folders] if isinstance(folders, Sequence) and not isinstance(folders, str)
                        else [Path(folders)], split, roles.get(name, role)) for name, folders in named.items()]
 
 
@@ -112,7 +114,7 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
     return {(n if short.count(n) == 1 else str(f)): f for n, f in zip(short, folders, strict=True)}
 
 
-def _contender(name: str, folders: Sequence[Path], split: str, role: str) -> Contender:
+def _candidate(name: str, folders: Sequence[Path], split: str, role: str) -> Candidate:
     if not folders:
         raise ModaliftError(f"'{name}' has no run folder - give at least one")
     records = tuple(read_record(f) for f in folders)
@@ -129,12 +131,12 @@ def _contender(name: str, folders: Sequence[Path], split: str, role: str) -> Con
     shipped = records[0].networks.get(own)
     classes = shipped.classes if shipped else tuple(str(k) for k in range(first.probabilities.shape[1]))
     metrics = score(first.probabilities, first.labels, classes, subjects=first.subjects, facts=dict(first.facts))
-    return Contender(name, own, records, tuple(answers), metrics)
+    return Candidate(name, own, records, tuple(answers), metrics)
 
 
-def _summary(contenders: Sequence[Contender], split: str) -> dict[str, Any]:
-    base, rows = contenders[0], []
-    for c in contenders:
+def _summary(candidates: Sequence[Candidate], split: str) -> dict[str, Any]:
+    base, rows = candidates[0], []
+    for c in candidates:
         shipped, computed = c.records[0].networks.get(c.role), [r.compute for r in c.records]
         rows.append({
             "name": c.name, "role": c.role, "view": shipped.view if shipped else None,
@@ -148,7 +150,7 @@ def _summary(contenders: Sequence[Contender], split: str) -> dict[str, Any]:
     return {"split": split, "baseline": base.name, "rows": rows}
 
 
-def _difference(base: Contender, other: Contender) -> dict[str, Any]:
+def _difference(base: Candidate, other: Candidate) -> dict[str, Any]:
     if len(base.answers) == len(other.answers) > 1:
         return paired_seeds(base.answers, other.answers)
     return paired(base.answers[0], other.answers[0])
@@ -159,15 +161,15 @@ def _mean(values: Any) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _samples(contenders: Sequence[Contender], split: str, table: Table | None,
+def _samples(candidates: Sequence[Candidate], split: str, table: Table | None,
              views: Sequence[str]) -> tuple[list[Sample], str]:
     try:
-        table = table or open_table(load_recipe(contenders[0].records[0].folder))
-        seen = set(contenders[0].answers[0].ids.tolist())
+        table = table or open_table(load_recipe(candidates[0].records[0].folder))
+        seen = set(candidates[0].answers[0].ids.tolist())
         part = table.where(lambda r: r.id in seen)
         if not len(part):
             return [], f"The data of the first run hold none of the clips of its {split} predictions."
-        return sample_clips(part, pick(part, CLIPS), views, answers={c.name: c.answers[0] for c in contenders}), ""
+        return sample_clips(part, pick(part, CLIPS), views, answers={c.name: c.answers[0] for c in candidates}), ""
     except ModaliftError as error:
         return [], f"No clips are shown, because the data could not be opened: {error}"
 
@@ -197,23 +199,19 @@ def verdict(pair: Mapping[str, Any]) -> str:
     return "no difference shown"
 
 
-def _lede(found: Mapping[str, Any], chosen: Contender) -> str:
+def _lede(found: Mapping[str, Any], chosen: Candidate) -> str:
     row = next(r for r in found["rows"] if r["name"] == chosen.name)
     base = found["rows"][0]
     if row is base:
         return f"{esc(base['name'])} on {base['n']} clips of the {esc(found['split'])} split."
     pair = row["against_first"]
     interval, over = main_interval(pair)
-    said = f" (95&nbsp;% interval {_points(interval)} {esc(over)})" if interval else ""
+    said = f" (95&nbsp;% interval {points_span(interval)} {esc(over)})" if interval else ""
     tail = {"better": "", "worse": "", "no difference shown": " The interval includes zero: <b>no difference is shown</b>"
-            " with so many clips.", "too little data to say": " There are too few clips to say more."}[verdict(pair)]
-    return (f"On the same {row['n']} clips of the {esc(found['split'])} split, <b>{esc(row['name'])}</b> is right for"
-            f" <b>{pct(row['top1'])}</b> and {esc(base['name'])} for <b>{pct(base['top1'])}</b>: a difference of"
+            " with this number of clips.", "too little data to say": " There are too few clips for an interval."}[verdict(pair)]
+    return (f"Top-1 on the same {row['n']} clips of the {esc(found['split'])} split: <b>{esc(row['name'])}</b>"
+            f" <b>{percent(row['top1'])}</b>, {esc(base['name'])} <b>{percent(base['top1'])}</b>; difference"
             f" <b>{points(pair['difference'])} points</b>{said}.{tail}")
-
-
-def _points(interval: Sequence[float] | None) -> str:
-    return "–" if interval is None else f"{points(interval[0])} to {points(interval[1])}"
 
 
 def _tables(found: Mapping[str, Any]) -> tuple[str, str]:
@@ -221,22 +219,24 @@ def _tables(found: Mapping[str, Any]) -> tuple[str, str]:
     rows, costs = [], []
     for r in found["rows"]:
         pair = r["against_first"]
-        top1 = pct(r["top1"]) + (f" ± {100 * r['sd']:.1f}" if r["sd"] is not None else "")
+        top1 = percent(r["top1"]) + (f" ± {100 * r['sd']:.1f}" if r["sd"] is not None else "")
         gap = ("baseline", "", "") if pair is None else (
-            points(pair["difference"]), _points(main_interval(pair)[0]), verdict(pair))
-        rows.append((r["name"], r["view"] or "–", top1, span(r["intervals"]["clips"]), span(r["intervals"]["subjects"]),
+            points(pair["difference"]), points_span(main_interval(pair)[0]), verdict(pair))
+        rows.append((r["name"], r["view"] or UNKNOWN, top1, span(r["intervals"]["clips"]), span(r["intervals"]["subjects"]),
                      *gap))
-        costs.append((r["name"], r["epochs"] or "–", quantity(r["training_macs"]),
-                      "–" if r["seconds"] is None else duration(r["seconds"]), quantity(r["parameters"]),
+        costs.append((r["name"], r["epochs"] or UNKNOWN, quantity(r["training_macs"]),
+                      UNKNOWN if r["seconds"] is None else duration(r["seconds"]), quantity(r["parameters"]),
                       quantity(r["macs"])))
-    seeds = ("" if all(r["seeds"] == 1 for r in found["rows"]) else
-             '<p class="note">Top-1 is the mean over seeds ± their standard deviation. The intervals beside it hold the'
-             " trained networks fixed.</p>")
-    return html.table(("run", "sees", "top-1", "over clips", "over subjects", "difference", "95 % interval", "verdict"),
-                      rows, range(2, 7)) + seeds, html.table(
-        ("run", "epochs", "training MACs", "training time", "parameters", "MACs a clip"), costs, range(1, 6)) + (
-        '<p class="note">Multiply-accumulates of training include the teachers\' own trainings; the time does not.'
-        " Parameters and MACs a clip are those of the network that ships.</p>")
+    over = ", ".join(dict.fromkeys(main_interval(r["against_first"])[1] for r in found["rows"][1:]))
+    note = (f"CI: 95 % confidence interval. Differences are in percentage points; their interval is {over}."
+            + ("" if all(r["seeds"] == 1 for r in found["rows"]) else
+               " Top-1 is the mean over seeds ± their standard deviation; the intervals beside it hold the trained networks"
+               " fixed."))
+    return html.table(("run", "view", "top-1", "CI over clips", "CI over subjects", "difference", "CI", "verdict"),
+                      rows, range(2, 7)) + f'<p class="note">{esc(note)}</p>', html.table(
+        ("run", "epochs", "training MACs", "training time", "parameters", "MACs per clip"), costs, range(1, 6)) + (
+        '<p class="note">MACs: multiply-accumulates. Those of training include the teachers\' own trainings; the time does not.'
+        " Parameters and MACs per clip are those of the network that is deployed.</p>")
 
 
 def _forests(found: Mapping[str, Any]) -> str:
@@ -251,44 +251,44 @@ def _forests(found: Mapping[str, Any]) -> str:
             inner, note = pair["intervals"]["clips"], f"McNemar p {_p(pair['mcnemar_p'])}"
         tone = {"better": 1, "worse": 2}.get(verdict(pair), 6)
         gaps.append(Mark(r["name"], pair["difference"], inner, tone, note, main_interval(pair)[0]))
-    return '<div class="wide">' + card("top-1", forest(each), "Bold: 95 % over clips. Faint: over subjects.") + card(
+    return '<div class="wide">' + card("top-1", forest(each), "Bold: 95 % interval over clips. Faint: over subjects.") + card(
         f"difference to {found['baseline']}, in points", forest(gaps, zero=0.0, difference=True),
-        "Bold: 95 % over clips (or seeds). Faint: over subjects (and seeds); gray where it includes zero.") + "</div>"
+        "Bold: 95 % interval over clips (or seeds). Faint: over subjects (and seeds); gray where it includes zero.") + "</div>"
 
 
 def _p(p: float) -> str:
     return f"= {p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def _by_light(contenders: Sequence[Contender]) -> str:
+def _by_light(candidates: Sequence[Candidate]) -> str:
     cards = []
-    for c in contenders:
+    for c in candidates:
         groups = c.score["by_fact"].get("lux")
         if groups:
             marks = [Mark(f"{g['value']:g}" if "value" in g else f"{g['low']:.2g}–{g['high']:.2g}", g["top1"], g["interval"],
                           note=f"n {g['n']}") for g in groups]
             cards.append(card(c.name, columns(marks, x_label="lux", reference=1 / len(c.score["classes"]), said="chance")))
     if not cards:
-        return missing("Accuracy by brightness is not shown: the predictions hold no column lux, or only one value of it.")
-    return f'<div class="wide">{"".join(cards)}</div><p class="note">Whiskers: 95 % over clips. Dashed: chance.</p>'
+        return missing("Accuracy by brightness is not shown: the clips have no 'lux' in their metadata, or all the same.")
+    return f'<div class="wide">{"".join(cards)}</div><p class="note">Whiskers: 95 % interval over clips. Dashed: chance.</p>'
 
 
-def _classes(base: Contender, chosen: Contender) -> str:
+def _classes(base: Candidate, chosen: Candidate) -> str:
     if chosen.name == base.name:
-        return missing("There is nothing to compare class by class.")
+        return missing("There is no second run to compare the classes of.")
     rows = []
     for one, other in zip(_recalls(base), _recalls(chosen), strict=True):
         if one[1] is not None and other[1] is not None:
-            rows.append((one[0], other[1] - one[1], f"({pct(one[1])} to {pct(other[1])}, {one[2]} clips)"))
+            rows.append((one[0], other[1] - one[1], f"({percent(one[1])} to {percent(other[1])}, {one[2]} clips)"))
     rows.sort(key=lambda r: -r[1])
     return '<div class="wide">' + card(
         f"recall of {chosen.name} minus that of {base.name}, in points", diverging(rows),
-        "A class has few clips, so single bars are uncertain; the whole is in the table above.") + card(
-        "who was right", forest(_agreement(base, chosen), zero=0.0, unit="% of clips"),
-        "Where only one of the two is right, they can be told apart.") + "</div>"
+        "A class has few clips, so single bars are uncertain; the table above has the whole.") + card(
+        "clips that were predicted correctly by", forest(_agreement(base, chosen), zero=0.0, unit="% of clips"),
+        "Only clips that one of the two alone predicts correctly tell them apart.") + "</div>"
 
 
-def _agreement(base: Contender, chosen: Contender) -> list[Mark]:
+def _agreement(base: Candidate, chosen: Candidate) -> list[Mark]:
     """Share of clips that both, one or none of the two got right."""
     pairs = [aligned(p, q) for p, q in zip(base.answers, chosen.answers, strict=False)]
     a, b = (np.concatenate([pair[k].right for pair in pairs]) for k in (0, 1))
@@ -297,7 +297,7 @@ def _agreement(base: Contender, chosen: Contender) -> list[Mark]:
     return [Mark(name, float(x.mean()), tone=tone) for name, x, tone in parts]
 
 
-def _recalls(c: Contender) -> list[tuple[str, float | None, int]]:
+def _recalls(c: Candidate) -> list[tuple[str, float | None, int]]:
     """Class, recall over all seeds, clips of one seed."""
     out: list[tuple[str, float | None, int]] = []
     for k, name in enumerate(c.score["classes"]):
@@ -312,15 +312,16 @@ def _how(found: Mapping[str, Any]) -> str:
         pair = r["against_first"]
         if "seeds" in pair:
             each = ", ".join(points(d) for d in pair["differences"])
-            lines.append(f"<p><b>{esc(r['name'])}</b>: differences of the {pair['seeds']} paired seeds {each} points; with"
-                         f" other seeds on these clips {_points(pair['over_seeds'])} (Student's t); with other seeds and other"
-                         f" people {_points(pair['over_subjects_seeds'])}.</p>")
+            lines.append(f"<p><b>{esc(r['name'])}</b>: differences of the {pair['seeds']} paired seeds: {each} points. 95 %"
+                         f" interval over seeds, on these clips: {points_span(pair['over_seeds'])} (Student's t); over seeds"
+                         f" and subjects: {points_span(pair['over_subjects_seeds'])} (bootstrap).</p>")
         else:
-            lines.append(f"<p><b>{esc(r['name'])}</b> alone was right for {pair['only_b']} clips, {esc(found['baseline'])}"
-                         f" alone for {pair['only_a']}. Were both equally good, so lopsided a count would come about with"
-                         f" probability p {_p(pair['mcnemar_p'])} (exact McNemar test, which takes clips as independent).</p>")
+            lines.append(f"<p><b>{esc(r['name'])}</b> alone predicted {pair['only_b']} clips correctly,"
+                         f" {esc(found['baseline'])} alone {pair['only_a']}. If both were equally good, a difference of at"
+                         f" least that size would occur with probability p {_p(pair['mcnemar_p'])} (exact McNemar test, which"
+                         " takes clips as independent).</p>")
     return "".join(lines) + (
-        "<p>An interval over clips says what other clips of these people would show; one over subjects, what other people"
-        " would show, and is wider where people differ. Where it includes zero, no difference is shown: that is not the"
-        " same as showing that there is none. Equal epochs do not mean equal cost: the table has the training cost with"
-        " that of the teachers.</p>")
+        "<p>An interval over clips estimates what other clips of the same people would give; one over subjects, what other"
+        " people would give, and it is wider where people differ. Where an interval includes zero, no difference is shown;"
+        " this does not show that there is none. Equal epochs do not mean equal cost: the table of costs includes the"
+        " teachers.</p>")

@@ -1,9 +1,9 @@
-"""What a network would cost, without making it: for the command line and the tables of networks."""
+"""A network's cost, computed without allocating it: for the command line and the tables of networks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from modalift.errors import ModaliftError
 from modalift.modalities import modality
 from modalift.networks import FAMILIES, Recognizer, build
 from modalift.networks.cost import LARGEST, cost, legacy_flops
+from modalift.report.numbers import quantity
 
 #: Said beside every figure of the early counter.
 LEGACY_NOTE = ("the MSD paper's GFLOPs come from a counter with a known defect: it divides the output of a strided "
@@ -72,7 +73,7 @@ def make(name: str, classes: int, clip: Extents, options: Mapping[str, Any] | No
     options = dict(options or {})
     for key, instead in (("classes", "--classes"), ("channels", "--input"), ("frames", "--input"), ("size", "--input")):
         if key in options:
-            raise ModaliftError(f"{key}={options[key]}: is not an option of a network - say it with {instead}")
+            raise ModaliftError(f"{key}={options[key]}: is not an option of a network - use {instead}")
     if "name" in options:
         raise ModaliftError(f"name={options['name']}: the network is the first word - modalift cost {options['name']} ...")
     view = str(options.pop("view", FAMILIES[name].view))
@@ -96,31 +97,6 @@ def figures(net: Recognizer, clip: Extents, legacy: bool = False) -> dict[str, i
     return found | ({"paper_msd_flops": legacy_flops(net, clip.frames, size)} if legacy else {})
 
 
-def short(number: float, base: int = 1000, units: Sequence[str] = ("", "k", "M", "G", "T", "P", "E")) -> str:
-    """A number with four digits and a unit.
-
-    Example:
-        >>> short(32698449920), short(999999), short(832), short(439123456, 1024, ("B", "KiB", "MiB"))
-        ('32.70 G', '1.000 M', '832', '418.8 MiB')
-    """
-    power = 0
-    while power < len(units) - 1 and number >= base * (1 - 0.00005 * (base == 1000)):
-        number, power = number / base, power + 1
-    whole = isinstance(number, int)
-    digits = 0 if whole else max(0, 3 - len(str(int(number))) + 1)
-    return f"{number:.{digits}f} {units[power]}".strip()
-
-
-def memory(number: int) -> str:
-    """Bytes with a unit.
-
-    Example:
-        >>> memory(867384832)
-        '827.2 MiB'
-    """
-    return short(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
-
-
 def render(title: str, found: Mapping[str, int]) -> Table:
     """The figures for a person: in short, and to the last digit."""
     table = Table(title=Text(title), title_justify="left", show_header=False)
@@ -130,8 +106,8 @@ def render(title: str, found: Mapping[str, int]) -> Table:
     for name, key in (("parameters", "parameters"), ("multiply-accumulates (MACs)", "macs"), ("FLOPs (2 x MACs)", "flops"),
                       ("activations kept for backward", "activation_bytes")):
         exact = f"{found[key]:,}"
-        table.add_row(name, *((memory(found[key]), f"{exact} bytes") if key == "activation_bytes" else
-                              (short(found[key]), exact)))
+        table.add_row(name, *((quantity(found[key], "B", digits=4, base=1024), f"{exact} bytes") if key == "activation_bytes"
+                              else (quantity(found[key], digits=4), exact)))
     if "paper_msd_flops" in found:
         figure = found["paper_msd_flops"]
         table.add_row("the MSD paper's GFLOPs", f"{figure / 1e9:.1f}", f"{figure:,}")

@@ -1,4 +1,4 @@
-"""The cast of an experiment, before any training: who sees what, learns, ships, at what cost, and who teaches whom."""
+"""An experiment before training: its networks, their cost, which are trained and deployed, and which teaches which."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from torch import nn
 
+from modalift.engine.compute import epoch_macs, own_macs
 from modalift.engine.experiment import Experiment
-from modalift.engine.train import epoch_macs, own_macs
 from modalift.modalities import Batch
 from modalift.networks import Recognizer, cost
+from modalift.report.numbers import quantity
 from modalift.schemes import Progress, Terms
 
 
 @dataclass(frozen=True)
-class Member:
-    """One network of the cast."""
+class NetworkSummary:
+    """One network of a scheme."""
 
     role: str
     network: str
     view: str
     clip: str
-    learns: bool
-    ships: bool
+    trained: bool
+    deployed: bool
     parameters: int
     macs: int
 
 
-def cast(experiment: Experiment) -> list[Member]:
-    """Every network of a scheme with what it sees and costs."""
+def networks_of(experiment: Experiment) -> list[NetworkSummary]:
+    """Every network of a scheme with its view and its cost."""
     scheme, members = experiment.scheme, []
     frozen = {id(n) for n in scheme.frozen()}
     for role, net in scheme.roles.items():
         spent = cost(net, frames=net.frames, size=net.size)
         clip = f"{net.channels} x {net.frames} x {net.size} x {net.size}"
-        members.append(Member(role, describe(net), net.view, clip, id(net) not in frozen, role in scheme.students,
-                              spent.parameters, spent.macs))
+        members.append(NetworkSummary(role, describe(net), net.view, clip, id(net) not in frozen, role in scheme.students,
+                                      spent.parameters, spent.macs))
     return members
 
 
@@ -53,24 +54,21 @@ def describe(net: Recognizer) -> str:
 
 
 @dataclass(frozen=True)
-class Part:
-    """What learns beside the networks and never ships."""
+class TrainingModule:
+    """A module that is trained with the networks and never deployed."""
 
     name: str
     made_of: str
     parameters: int
 
 
-def parts(experiment: Experiment) -> list[Part]:
-    """Decoders, projections, judges; and the head of a joint answer, which all of its networks share."""
+def training_modules(experiment: Experiment) -> list[TrainingModule]:
+    """Decoders, projections, discriminators, and the fusion head that several networks share."""
     scheme, found = experiment.scheme, []
     for name, module in scheme.parts.items():
         parameters = sum(p.numel() for p in module.parameters())
-        if scheme.fusion is not None and module is scheme.fusion.head:
-            what = f"{scheme.fusion.head.mode} fusion, shared: the joint answer of {', '.join(scheme.fusion.networks)}"
-            found.append(Part(name, what, parameters))
-        elif parameters:
-            found.append(Part(name, made_of(module), parameters))
+        if parameters:
+            found.append(TrainingModule(name, made_of(module), parameters))
     return found
 
 
@@ -91,9 +89,9 @@ def made_of(module: nn.Module) -> str:
 
 
 def rehearse(experiment: Experiment) -> Terms:
-    """The scheme's terms on two invented clips: the names are what the scheme really computes."""
+    """The scheme's terms on two random clips: the names are those that the scheme computes."""
     views = sorted(experiment.scheme.needs())
-    framed = {v: experiment.framings[v] for v in views}  # of what teaches as a picture; a network says what it reads
+    framed = {v: experiment.framings[v] for v in views}  # of views that no network reads; a network declares its own
     shape = {v: (2, experiment.table.modality(v).channels, f.frames, f.size, f.size) for v, f in framed.items()}
     shape |= {n.view: (2, n.channels, n.frames, n.size, n.size) for n in experiment.scheme.roles.values()}
     generator = torch.Generator().manual_seed(0)
@@ -103,7 +101,7 @@ def rehearse(experiment: Experiment) -> Terms:
     epochs = experiment.recipe.optim.epochs
     was = experiment.scheme.training
     with torch.no_grad():
-        terms = experiment.scheme.eval()(batch, Progress(epochs, epochs))  # the end of training: every term has begun
+        terms = experiment.scheme.eval()(batch, Progress(epochs, epochs))  # at the end of training every term has a weight
     experiment.scheme.train(was)
     return terms
 
@@ -111,51 +109,50 @@ def rehearse(experiment: Experiment) -> Terms:
 def as_json(experiment: Experiment) -> dict[str, Any]:
     return {
         "scheme": experiment.recipe.scheme.name,
-        "cast": [vars(m) for m in cast(experiment)],
-        "parts": [vars(p) for p in parts(experiment)],
+        "networks": [vars(m) for m in networks_of(experiment)],
+        "training_only_modules": [vars(p) for p in training_modules(experiment)],
         "notes": experiment.scheme.notes,
         "terms": {k: w for k, (w, _) in rehearse(experiment).items()},
-        "train_clips": len(experiment.train),
+        "training_clips": len(experiment.train),
         "labeled": sum(r.label is not None for r in experiment.train),
-        "macs_an_epoch": epoch_macs(experiment), "macs_in_all": own_macs(experiment),
+        "macs_per_epoch": epoch_macs(experiment), "training_macs": own_macs(experiment),
     }
 
 
 def render(experiment: Experiment) -> Group:
-    """The cast as tables for the terminal."""
-    recipe, facts = experiment.recipe, as_json(experiment)
-    people = RichTable(title=f"{recipe.scheme.name} on {experiment.table.name}", title_justify="left")
-    for name in ("role", "network", "sees", "clip (C x T x H x W)", "learns", "ships", "parameters", "MACs a clip"):
-        people.add_column(name, justify="right" if name in ("parameters", "MACs a clip") else "left")
-    for m in cast(experiment):
-        people.add_row(Text(m.role), m.network, Text(m.view), m.clip, "yes" if m.learns else "frozen",
-                       "[green]yes[/]" if m.ships else "stays home", f"{m.parameters:,}", f"{m.macs:,}")
-    shown: list[RenderableType] = [people]
-    if facts["parts"]:
-        beside = RichTable(title="what learns beside them, and never ships", title_justify="left")
-        for name in ("part", "made of", "parameters"):
+    """The experiment as tables for the terminal."""
+    recipe, told = experiment.recipe, as_json(experiment)
+    members = RichTable(title=f"{recipe.scheme.name} on {experiment.table.name}", title_justify="left")
+    for name in ("role", "network", "view", "clip (C x T x H x W)", "weights", "deployed", "parameters", "MACs per clip"):
+        members.add_column(name, justify="right" if name in ("parameters", "MACs per clip") else "left")
+    for m in networks_of(experiment):
+        members.add_row(Text(m.role), m.network, Text(m.view), m.clip, "trained" if m.trained else "frozen",
+                        Text("yes", "green") if m.deployed else "training only", f"{m.parameters:,}", f"{m.macs:,}")
+    shown: list[RenderableType] = [members]
+    if told["training_only_modules"]:
+        beside = RichTable(title="further modules, for training only", title_justify="left")
+        for name in ("module", "made of", "parameters"):
             beside.add_column(name, justify="right" if name == "parameters" else "left")
-        for p in facts["parts"]:
-            beside.add_row(p["name"], Text(p["made_of"]), f"{p['parameters']:,}")
+        for p in told["training_only_modules"]:
+            beside.add_row(Text(p["name"]), Text(p["made_of"]), f"{p['parameters']:,}")
         shown.append(beside)
-    lessons = RichTable(title="what is learned", title_justify="left")
+    terms = RichTable(title="loss terms", title_justify="left")
     for name in ("term", "weight", "who teaches whom"):
-        lessons.add_column(name)
-    for name, weight in facts["terms"].items():
-        lessons.add_row(Text(name), f"{weight:g}" if weight else "logged only", who(name))
-    text = Text(f"{facts['train_clips']} training clips, {facts['labeled']} of them with a label; "
-                f"{recipe.optim.epochs} epochs cost {facts['macs_in_all'] / 1e12:.3g} tera multiply-accumulates"
-                " (a backward pass counted as two forward ones)")
-    return Group(*shown, lessons, *(Text(f"note: {note}") for note in facts["notes"]), text)
+        terms.add_column(name)
+    for name, weight in told["terms"].items():
+        terms.add_row(Text(name), f"{weight:g}" if weight else "logged only", who(name))
+    text = Text(f"{told['training_clips']} training clips, {told['labeled']} of them labeled; {recipe.optim.epochs} epochs cost"
+                f" {quantity(told['training_macs'])} multiply-accumulates (a backward pass counts as two forward passes)")
+    return Group(*shown, terms, *(Text(f"note: {note}") for note in told["notes"]), text)
 
 
 def who(term: str) -> str:
     """A term's name in words.
 
     Example:
-        >>> who("graph/teacher>student")
+        >>> who("mgcam/teacher>student")
         'teacher teaches student'
-        >>> who("imitate/teacher+assistant>student")
+        >>> who("kd/teacher+assistant>student")
         'teacher and assistant teach student'
         >>> who("ce/student")
         'labels teach student'

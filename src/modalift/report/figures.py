@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from modalift.report.html import esc, pct, points
+from modalift.report.html import esc
+from modalift.report.numbers import percent, points
 
 _MAX_POINTS = 300
 
@@ -36,7 +37,7 @@ class Mark:
     wide: Sequence[float] | None = None
 
 
-def lines(curves: Sequence[Line], *, x_label: str = "epoch", percent: bool = False, low: float | None = None,
+def lines(curves: Sequence[Line], *, x_label: str = "epoch", shares: bool = False, low: float | None = None,
           high: float | None = None, reference: float | None = None) -> str:
     """Curves over a common axis, with a key where there are several. Readings that are not finite leave a gap."""
     W, H, left, right, top, bottom = 360, 200, 46, 10, 10, 30
@@ -55,7 +56,7 @@ def lines(curves: Sequence[Line], *, x_label: str = "epoch", percent: bool = Fal
     def py(y: float) -> float:
         return H - bottom - (y - bottom_y) / (top_y - bottom_y) * (H - top - bottom)
 
-    parts = [_y_axis(grid, py, left, W - right, percent)]
+    parts = [_y_axis(grid, py, left, W - right, shares)]
     for tick in ticks(x0, x1, 5, inside=True):
         parts.append(f'<text x="{px(tick):.1f}" y="{H - 14}" text-anchor="middle">{_number(tick)}</text>')
     parts.append(f'<text x="{W - right}" y="{H - 2}" text-anchor="end">{esc(x_label)}</text>')
@@ -72,7 +73,7 @@ def lines(curves: Sequence[Line], *, x_label: str = "epoch", percent: bool = Fal
         css = f"line s{c.tone}" + (" thin" if c.thin else "") + (" dash" if c.dash else "")
         parts.append(f'<path class="{css}" d="{"".join(path)}"/>')
         if not c.thin and (last := _last(c)) is not None:
-            said = pct(last[1]) if percent else f"{last[1]:.4g}"
+            said = percent(last[1]) if shares else f"{last[1]:.4g}"
             parts.append(f'<circle class="f{c.tone}" cx="{px(last[0]):.1f}" cy="{py(last[1]):.1f}" r="3">'
                          f"<title>{esc(c.name)}: {said}</title></circle>")
     named = [c for c in curves if c.name and not c.thin]
@@ -122,7 +123,7 @@ def forest(marks: Sequence[Mark], *, zero: float | None = None, difference: bool
             parts.append(f'<path class="line s{m.tone}" style="stroke-width:4" d="M{px(m.interval[0]):.1f} {y}'
                          f'H{px(m.interval[1]):.1f}"/>')
         if m.value is not None:
-            said = points(m.value) if difference else pct(m.value)
+            said = points(m.value) if difference else percent(m.value)
             parts.append(f'<circle class="f{m.tone}" stroke="var(--card)" stroke-width="2" cx="{px(m.value):.1f}"'
                          f' cy="{y}" r="6"/>')
             parts.append(f'<text class="ink" x="{W}" y="{y + 4}" text-anchor="end" font-weight="600">{said}</text>')
@@ -145,7 +146,7 @@ def columns(marks: Sequence[Mark], *, x_label: str = "", reference: float | None
             half = min(26.0, step * 0.32)
             parts.append(f'<rect class="f{m.tone}" opacity=".75" rx="3" x="{x - half:.1f}" y="{py(m.value):.1f}"'
                          f' width="{2 * half:.1f}" height="{H - bottom - py(m.value):.1f}">'
-                         f"<title>{esc(m.name)}: {pct(m.value)} {esc(m.note)}</title></rect>")
+                         f"<title>{esc(m.name)}: {percent(m.value)} {esc(m.note)}</title></rect>")
         if m.interval:
             ends = f"M{x:.1f} {py(m.interval[0]):.1f}V{py(m.interval[1]):.1f}"
             parts.append(f'<path class="line" stroke="var(--ink)" style="stroke-width:1.5" d="{ends}"/>')
@@ -159,7 +160,7 @@ def columns(marks: Sequence[Mark], *, x_label: str = "", reference: float | None
 
 
 def heat(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """A confusion matrix: rows are true classes, columns answers, shade is the share of the row."""
+    """A confusion matrix: rows are true classes, columns predicted ones, shade is the share of the row."""
     K = len(names)
     cell = 30 if K <= 12 else 21 if K <= 32 else 13 if K <= 64 else max(3, 700 // K)
     labels, upright = K <= 64, K <= 12
@@ -175,7 +176,7 @@ def heat(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
                 share = n / total
                 parts.append(f'<rect class="{"good" if r == c else "bad"}" x="{x + 0.5:.1f}" y="{y + 0.5:.1f}" rx="2"'
                              f' width="{cell - 1}" height="{cell - 1}" fill-opacity="{0.14 + 0.86 * share:.2f}">'
-                             f"<title>{esc(names[r])} answered {esc(names[c])}: {n} of {total}</title></rect>")
+                             f"<title>{esc(names[r])} predicted as {esc(names[c])}: {n} of {total}</title></rect>")
                 if cell >= 20:
                     ink = "var(--card)" if share > 0.55 else "var(--ink)"
                     parts.append(f'<text x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" text-anchor="middle"'
@@ -192,14 +193,14 @@ def heat(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
             turned = f' transform="rotate(-45 {x:.1f} {top - 6:.1f})"' if upright else ' text-anchor="middle"'
             parts.append(f'<text style="font-size:{size}px" x="{x:.1f}" y="{top - 6:.1f}"{turned}>'
                          f"{esc(short) if upright else k + 1}</text>")
-    parts.append(f'<text x="{left:.0f}" y="{H - 6:.0f}">rows: what it was · columns: what was answered</text>')
+    parts.append(f'<text x="{left:.0f}" y="{H - 6:.0f}">rows: true class · columns: predicted class</text>')
     svg = _svg(W, H, "".join(parts), "confusion matrix", stretch=1.5)
     # A matrix may be wider than a phone: it keeps its size and scrolls.
     return f'<div class="scroll"><div style="min-width:{min(W, 620):.0f}px;max-width:{1.5 * W:.0f}px">{svg}</div></div>'
 
 
 def reliability(bins: Sequence[dict[str, float | None]]) -> str:
-    """Accuracy against stated probability, bin by bin; on the diagonal the network is as sure as it is right."""
+    """Accuracy against confidence, bin by bin; on the diagonal they are equal."""
     W, H, left, right, top, bottom = 360, 270, 46, 10, 10, 44
     most = max((b["n"] or 0 for b in bins), default=0) or 1
 
@@ -216,17 +217,18 @@ def reliability(bins: Sequence[dict[str, float | None]]) -> str:
         x0, x1 = px(b["low"] or 0) + 1, px(b["high"] or 0) - 1
         parts.append(f'<rect class="f1" rx="2" x="{x0:.1f}" y="{py(b["accuracy"]):.1f}" width="{x1 - x0:.1f}"'
                      f' height="{py(0) - py(b["accuracy"]):.1f}" fill-opacity="{0.25 + 0.6 * b["n"] / most:.2f}">'
-                     f'<title>{b["n"]} clips, sure {pct(b["confidence"])}, right {pct(b["accuracy"])}</title></rect>')
+                     f'<title>{b["n"]} clips, confidence {percent(b["confidence"])}, accuracy'
+                     f' {percent(b["accuracy"])}</title></rect>')
     parts.append(f'<path class="line thin dash s6" style="opacity:1" d="M{px(0)} {py(0)}L{px(1)} {py(1)}"/>')
     for v in (0, 0.25, 0.5, 0.75, 1):
         anchor = "end" if v == 1 else "middle"
         parts.append(f'<text x="{px(v):.1f}" y="{H - bottom + 15}" text-anchor="{anchor}">{100 * v:.0f}</text>')
-    parts.append(f'<text x="{W - right}" y="{H - 6}" text-anchor="end">stated probability, %</text>')
+    parts.append(f'<text x="{W - right}" y="{H - 6}" text-anchor="end">confidence, %</text>')
     return _svg(W, H, "".join(parts), "reliability diagram")
 
 
 def diverging(rows: Sequence[tuple[str, float, str]]) -> str:
-    """Bars to both sides of zero: (name, difference, note), e.g. recall gained in each class."""
+    """Bars to both sides of zero: (name, difference, note), such as the recall gained in each class."""
     W, row, left, right = 420, 22, 140, 60
     top = max([abs(d) for _, d, _ in rows] + [0.05])
     H, middle = row * len(rows) + 6, left + (W - left - right) / 2
@@ -262,20 +264,20 @@ def ticks(low: float, high: float, count: int, inside: bool = False) -> list[flo
     return [round(k * step, 12) for k in range(first, last + 1)] or [low]
 
 
-def _y_axis(grid: Sequence[float], py: object, left: float, right: float, percent: bool) -> str:
+def _y_axis(grid: Sequence[float], py: object, left: float, right: float, shares: bool) -> str:
     assert callable(py)
     out = []
     for tick in grid:
         y = py(tick)
         out.append(f'<path class="axis" d="M{left} {y:.1f}H{right}"/>')
-        label = f"{100 * tick:.3g} %" if percent else _number(tick)
+        label = f"{100 * tick:.3g} %" if shares else _number(tick)
         out.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     return "".join(out)
 
 
 def _number(v: float) -> str:
-    if v and (abs(v) >= 1e5 or abs(v) < 1e-4):
-        return f"{v:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+    if v and (abs(v) >= 1e5 or abs(v) < 1e-3):  # longer numbers do not fit beside the axis
+        return f"{v:.1e}".replace(".0e", "e").replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
     return f"{v:.4g}".replace("-", "−")
 
 

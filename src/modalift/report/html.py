@@ -9,7 +9,8 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from modalift import __version__
+from modalift.report.numbers import UNKNOWN, percent
+from modalift.version import __version__
 
 #: No script, no font, no request: browsers enforce it even where a name in a table tries to smuggle one in.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -93,8 +94,8 @@ class Raw:
 def bar(share: float | None) -> Raw:
     """A small bar and its figure."""
     if share is None:
-        return Raw('<span class="soft">–</span>')
-    return Raw(f'<span class="bar"><i style="width:{100 * min(1, max(0, share)):.1f}%"></i></span>{pct(share)}')
+        return Raw(f'<span class="soft">{UNKNOWN}</span>')
+    return Raw(f'<span class="bar"><i style="width:{100 * min(1, max(0, share)):.1f}%"></i></span>{percent(share)}')
 
 
 def pairs(entries: Iterable[tuple[str, Any]]) -> str:
@@ -111,52 +112,3 @@ def fold(summary: str, body: str) -> str:
 def card(title: str, body: str, caption: str = "") -> str:
     note = f"<figcaption>{esc(caption)}</figcaption>" if caption else ""
     return f'<figure class="card"><h3>{esc(title)}</h3>{body}{note}</figure>'
-
-
-# ---- numbers for people ---------------------------------------------------------------------------------------------
-
-
-def pct(share: float | None, digits: int = 1) -> str:
-    """0.8614 -> ``86.1 %``; a dash for what is not known."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def span(interval: Sequence[float] | None, digits: int = 1) -> str:
-    """[0.81, 0.9] -> ``81.0 to 90.0 %``."""
-    return "–" if interval is None else f"{100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f} %"
-
-
-def points(difference: float | None, digits: int = 1) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    return "–" if difference is None else f"{100 * difference:+.{digits}f}".replace("-", "−")
-
-
-def quantity(number: float | None, unit: str = "") -> str:
-    """1234567 -> ``1.23 M``."""
-    if number is None:
-        return "–"
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g} {letter}{unit}"
-    return f"{number:.3g} {unit}".strip()
-
-
-def duration(seconds: float) -> str:
-    """3725 -> ``1 h 2 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def figure_of(value: Any) -> str:
-    """Any JSON value in few words."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {figure_of(v)}" for k, v in value.items())
-    if isinstance(value, list):
-        return ", ".join(figure_of(v) for v in value)
-    return str(value)

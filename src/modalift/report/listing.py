@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modalift.errors import ModaliftError, nearest
+from modalift.report.numbers import UNKNOWN, quantity
 
 Rows = list[dict[str, Any]]
 
@@ -29,10 +30,10 @@ def listing(what: str) -> tuple[Rows, Table]:
     rows = kinds[what]()
     shown = [_shown_network(row) for row in rows] if what == "networks" else rows
     table = Table(title=what, title_justify="left", expand=what == "networks", padding=(0, 1))
-    for name in shown[0] if shown else ("nothing",):
+    for name in shown[0] if shown else ("none",):
         figure = name in ("params", "MACs")
-        table.add_column(name, justify="right" if figure else "left", no_wrap=figure or name in ("name", "of a clip"),
-                         ratio={"loads": 5, "what it is": 6}.get(name), width=10 if name == "papers" else None)
+        table.add_column(name, justify="right" if figure else "left", no_wrap=figure or name in ("name", "clip", "recipe"),
+                         ratio={"loads": 5, "description": 6}.get(name), width=10 if name == "papers" else None)
     for row in shown:
         table.add_row(*(Text(str(v)) for v in row.values()))
     return rows, table
@@ -51,12 +52,12 @@ def _schemes() -> Rows:
         named, more = roles_of(name)
         rows.append({"name": name, "networks": ", ".join(named) + ("any number" if more else ""),
                      "settings": ", ".join(f"{k}={v}" for k, v in settings_of(name).items()),
-                     "what it does": summary_of(SCHEMES[name])})
+                     "description": summary_of(SCHEMES[name])})
     return rows
 
 
 def _networks() -> Rows:
-    """Counted on the clip of each family's paper, with 27 classes, on a device without storage."""
+    """Counted for each family's usual clip, with 27 classes, on the meta device."""
     from modalift.networks import FAMILIES, NETWORKS, options_of
     from modalift.networks.cost import macs
     from modalift.networks.weights import formats_for
@@ -69,38 +70,37 @@ def _networks() -> Rows:
         rows.append({"name": name, "parameters": sum(p.numel() for p in net.parameters()),
                      "macs": macs(net, clip.frames, (clip.height, clip.width)), "input": str(clip),
                      "papers": FAMILIES[name].papers, "weights": formats_for(name),
-                     "streams": "causal" in options_of(name), "what it is": summary_of(NETWORKS[name])})
+                     "streams": "causal" in options_of(name), "description": summary_of(NETWORKS[name])})
     return rows
 
 
 def _shown_network(row: dict[str, Any]) -> dict[str, Any]:
-    from modalift.report.costing import short
-
-    first = row["what it is"].split(". ")[0].rstrip(".").replace("``", "")
-    return {"name": row["name"], "params": short(row["parameters"]), "MACs": short(row["macs"]), "of a clip": row["input"],
-            "papers": re.sub(r" \([^)]*\)", "", row["papers"]).replace("Modalift's own", "own") or "-",
-            "loads": ", ".join(w for w in row["weights"] if w != "modalift") or "-",  # its own files, every network loads
-            "streams": "causal" if row["streams"] else "no", "what it is": first}
+    first = row["description"].split(". ")[0].rstrip(".").replace("``", "")
+    return {"name": row["name"], "params": quantity(row["parameters"], digits=4),
+            "MACs": quantity(row["macs"], digits=4), "clip": row["input"],
+            "papers": re.sub(r" \([^)]*\)", "", row["papers"]).replace("Modalift's own", "own") or UNKNOWN,
+            "loads": ", ".join(w for w in row["weights"] if w != "modalift") or UNKNOWN,  # its own files, every network loads
+            "streams": "causal" if row["streams"] else "no", "description": first}
 
 
 def _modalities() -> Rows:
     from modalift.modalities import MODALITIES
 
     return [{"name": n, "kind": m.kind, "channels": m.channels or "as recorded", "unit": m.unit,
-             "range": f"{m.low:g} .. {m.high:g}", "no reading": "-" if m.invalid is None else f"{m.invalid:g}",
-             "computed from": m.derived_from or "-"} for n in MODALITIES for m in (MODALITIES[n],)]
+             "range": f"{m.low:g} to {m.high:g}", "invalid reading": UNKNOWN if m.invalid is None else f"{m.invalid:g}",
+             "computed from": m.derived_from or UNKNOWN} for n in MODALITIES for m in (MODALITIES[n],)]
 
 
 def _datasets() -> Rows:
     from modalift.datasets import DATASETS
 
-    return [{"name": n, "what it reads": summary_of(DATASETS[n])} for n in DATASETS]
+    return [{"name": n, "description": summary_of(DATASETS[n])} for n in DATASETS]
 
 
 def _derived() -> Rows:
     from modalift.derive import DERIVED
 
-    return [{"name": n, "what it computes": summary_of(DERIVED[n])} for n in DERIVED]
+    return [{"name": n, "description": summary_of(DERIVED[n])} for n in DERIVED]
 
 
 def _recipes() -> Rows:
@@ -109,7 +109,7 @@ def _recipes() -> Rows:
     rows = []
     for path in find_recipes([Path("recipes")]):
         recipe = load_recipe(path)
-        rows.append({"recipe": path, "scheme": recipe.scheme.name, "paper": recipe.paper.title or "-",
-                     "row": recipe.paper.row or "-", "its figure": recipe.paper.value or "-",
-                     "level": recipe.paper.level})
+        rows.append({"recipe": path, "scheme": recipe.scheme.name, "paper": recipe.paper.title or UNKNOWN,
+                     "row": recipe.paper.row or UNKNOWN, "paper's figure": recipe.paper.value or UNKNOWN,
+                     "level reached": recipe.paper.level})
     return rows

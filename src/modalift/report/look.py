@@ -1,4 +1,4 @@
-"""A contact sheet of what networks receive: the answer to *is my data what I think it is?*
+"""A contact sheet of what networks receive, to check that the data are what they should be.
 
 Everything is drawn from the tensors of a Batch, after framing, augmentation and collation, so a wrong crop, a swapped
 unit, a hole or a lost synchrony shows as the network sees it.
@@ -17,14 +17,15 @@ from torch import Tensor
 
 from modalift.errors import ModaliftError
 from modalift.files import write_beside
-from modalift.loading.clips import ClipSet, collate
+from modalift.loading.clips import ClipSet
+from modalift.loading.collation import collate
 from modalift.modalities import Batch, Modality
 from modalift.report.clips import skeleton
 
 Picture = NDArray[np.uint8]  # BGR
 Floats = NDArray[np.float32]
 Words = list[tuple[str, tuple[int, int, int]]]
-#: What a network makes of a view's clips before its first layer: ``(view, (B, C, T, H, W)) -> (B, C', T, H, W)``.
+#: A network's preprocessing of a view's clips: ``(view, (B, C, T, H, W)) -> (B, C', T, H, W)``.
 Prepared = Callable[[str, Tensor], Tensor]
 
 _PAPER, _INK, _SOFT, _LINE = (24, 21, 20), (236, 236, 236), (150, 146, 142), (58, 52, 48)
@@ -38,7 +39,7 @@ _CELL = 144
 
 def look(clips: ClipSet, indices: Sequence[int], out: Path, *, epoch: int = 0, columns: int = 8,
          prepare: Prepared | None = None) -> Path:
-    """Draws clips as their networks receive them: a row for each view, a column for each of some frames.
+    """Draws clips as their networks receive them: one row per view, one column per frame.
 
     Depth is colored by distance with its holes hatched, 8-bit views are as they are, flow is colored by direction,
     joints are figures and other signals are curves. The margin tells shapes, ranges and units.
@@ -49,7 +50,7 @@ def look(clips: ClipSet, indices: Sequence[int], out: Path, *, epoch: int = 0, c
         out: the ``.png`` to write.
         epoch: whose random changes are shown.
         columns: at most so many frames of a clip, evenly spread.
-        prepare: also draw what this makes of each video (a network's normalization), each channel in its own row.
+        prepare: also draw each video after this function (a network's normalization), one row per channel.
 
     Returns:
         ``out``.

@@ -1,4 +1,4 @@
-"""The page of one run: what ships and how good it is, who taught it, how training went, and what is missing."""
+"""The page of one run: what is deployed and how good it is, what taught it, how training went, and what is missing."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modalift.engine.experiment import open_table
+from modalift.engine.run import Run
+from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError
 from modalift.files import write_text
 from modalift.modalities import Table
 from modalift.recipe import load_recipe
 from modalift.report import html
-from modalift.report.charts import curves, evaluation
+from modalift.report import results as tables
+from modalift.report.charts import curves
 from modalift.report.clips import Sample, gallery, pick, sample_clips
 from modalift.report.explain import who
-from modalift.report.html import Raw, duration, esc, figure_of, fold, missing, pairs, pct, quantity, span
+from modalift.report.extras import extras_of
+from modalift.report.html import Raw, esc, fold, missing, pairs
+from modalift.report.numbers import duration, figure_of, percent, quantity, shown
 from modalift.report.record import Record, Shipped, read_record
 
 CLIPS = 8
@@ -38,28 +42,24 @@ def write_report(run: str | Path, *, table: Table | None = None, samples: Sequen
     record = read_record(run)
     shown, why = (list(samples), "") if samples is not None else _samples(record, table)
     page = render(record, shown, why)
-    return write_text(record.folder / "report.html", page)
+    return write_text(Run(record.folder).report, page)
 
 
 def render(record: Record, samples: Sequence[Sample], why: str = "") -> str:
     """The page as text; ``why`` there are no samples."""
     top = record.headline()
-    note = ("Drawn at random, one from each band of brightness where that is known; not chosen by their answers."
+    note = ("Drawn at random, one from each band of brightness where that is known, without regard to the predictions."
             " Each picture is one sensor's recording of the same moment.")
     clips = gallery(samples, note) or missing(why or "No clips were given to show.")
-    evaluated = evaluation(record.results[top[0]][top[1]]) if top else ""
-    for role in record.results if top else ():
-        if top and role != top[0] and (other := record.results[role].get(top[1])) and other["n"]:
-            evaluated += fold(f"the same for {role}", evaluation(other))
     return html.document(record.name, "run report", _lede(record, top), [
         ("results", "Results", "Results", _results(record, top)),
-        ("cast", "Who teaches whom", "Cast", _cast(record)),
-        ("clips", "What it saw", "Clips", clips),
-        ("curves", "How training went", "Training", curves(record)),
-        ("mistakes", "Where it is right and wrong", "Mistakes", evaluated),
+        ("networks", "Networks, and which teaches which", "Networks", _networks(record)),
+        ("clips", "Sample clips and their predictions", "Clips", clips),
+        ("training", "Training", "Training", curves(record)),
+        ("details", "Evaluation in detail", "Details", _details(record, top)),
         ("recipe", "Recipe", "Recipe", _recipe(record)),
-        ("ledger", "Looks at the test split", "Ledger", _ledger(record)),
-        ("origin", "Where it was made", "Origin", _origin(record)),
+        ("ledger", "Evaluations on the test split", "Ledger", _ledger(record)),
+        ("environment", "Software and hardware", "Environment", _environment(record)),
     ], _tiles(record, top))
 
 
@@ -83,20 +83,9 @@ def _lede(record: Record, top: tuple[str, str] | None) -> str:
     if top is None:
         return f"{state} No network of this run has been evaluated yet."
     role, split = top
-    found, shipped = record.results[role][split], record.networks.get(role)
-    sensor = f"one sensor, <b>{esc(shipped.view)}</b>" if shipped else "one sensor"
-    if "psnr" in found:
-        return (f"{state} <b>{esc(role)}</b> reads {sensor}, and draws what <b>{esc(found['target'])}</b> would have seen. Of"
-                f" the {found['n']} clips in the {esc(split)} split its pictures have a structural similarity of"
-                f" <b>{found['ssim']:.3f}</b> to the real ones.")
-    over = found["intervals"]["top1"]
-    people = len(found.get("by_subject") or [])
-    interval = over["subjects"] or over["clips"]
-    other, kind = ("people", "subjects") if over["subjects"] else ("clips of theirs", "clips")
-    said = f" For other {other}, expect {esc(span(interval))} (95&nbsp;% interval over {kind})." if interval else ""
-    of = f" of {people} people" if people > 1 else " of one person" if people else ""
-    return (f"{state} <b>{esc(role)}</b> needs {sensor}, and names one of {len(found['classes'])} classes. Its first answer"
-            f" was right for <b>{esc(pct(found['top1']))}</b> of the {found['n']} clips{of} in the {esc(split)} split.{said}")
+    shipped = record.networks.get(role)
+    reads = f"reads one sensor, <b>{esc(shipped.view)}</b>" if shipped else "was evaluated"
+    return f"{state} <b>{esc(role)}</b> {reads}. {tables.sentence(record.results[role][split], split)}"
 
 
 def _state(record: Record) -> str:
@@ -107,26 +96,21 @@ def _state(record: Record) -> str:
         return '<span class="badge soft">not started</span> No epoch has been logged.'
     last = 1 + max((e.get("epoch") or 0 for e in record.epochs), default=-1)
     of = f" of {planned}" if planned else ""
-    return (f'<span class="badge bad">not finished</span> Training stands after epoch {last}{of}; the same'
-            " <code>modalift train</code> command goes on from the last checkpoint.")
+    return (f'<span class="badge bad">not finished</span> The last complete epoch is {last}{of}; run the'
+            " same <code>modalift train</code> command again to resume from the last checkpoint.")
 
 
 def _tiles(record: Record, top: tuple[str, str] | None) -> str:
     entries: list[tuple[str, str]] = []
     if top:
-        found = record.results[top[0]][top[1]]
-        if "psnr" in found:
-            entries += [(f"{found['ssim']:.3f}", f"structural similarity, {top[1]}"), (f"{found['psnr']:.1f} dB", "PSNR")]
-        else:
-            over = found["intervals"]["top1"]
-            entries.append((pct(found["top1"]), f"top-1, {top[1]}; {span(over['clips'])} over clips"))
-            entries.append((pct(found["mean_class"]), "mean class accuracy"))
-        shipped = record.networks.get(top[0])
+        role, split = top
+        entries += tables.tiles(record.results[role][split], split)
+        shipped = record.networks.get(role)
         if shipped and shipped.parameters is not None:
-            entries.append((quantity(shipped.parameters), f"parameters of the {top[0]}"))
-            entries.append((quantity(shipped.macs), "multiply-accumulates a clip"))
+            entries.append((quantity(shipped.parameters), f"parameters of {role}"))
+            entries.append((quantity(shipped.macs), "multiply-accumulates per clip"))
     if seconds := record.compute.get("seconds") or (record.epochs[-1].get("seconds") if record.epochs else None):
-        entries.append((duration(seconds), f"training, {len(record.epochs)} epochs"))
+        entries.append((duration(seconds), f"training, {len(record.epochs)} epoch{'s' * (len(record.epochs) != 1)}"))
     return html.tiles(entries) if entries else ""
 
 
@@ -138,31 +122,27 @@ def _results(record: Record, top: tuple[str, str] | None) -> str:
     if top is None:
         todo = "modalift eval" if record.networks else "modalift train, then modalift eval,"
         return missing(f"There are no results yet: {todo} makes them.") + notes
-    if "psnr" in record.results[top[0]][top[1]]:
-        drawn = [(role, m["target"], split, m["n"], f"{m['psnr']:.1f}", f"{m['ssim']:.3f}", f"{m['edges']:.3f}",
-                  "–" if m["flicker"] is None else f"{m['flicker']:.2f}")
-                 for role, splits in record.results.items() for split, m in splits.items()]
-        head = ("network", "draws", "split", "clips", "PSNR, dB", "SSIM", "edges", "flicker")
-        return html.table(head, drawn, range(3, 8)) + (
-            '<p class="note">Means over clips. Edges: correlation of Sobel magnitudes, deaf to brightness and contrast.'
-            " Flicker: change from frame to frame over that of the real recording.</p>") + notes
-    rows = []
-    for role, splits in record.results.items():
-        for split, m in splits.items():
-            over = m.get("intervals", {}).get("top1", {})
-            rows.append((role, split, m["n"], pct(m["top1"]), span(over.get("clips")), span(over.get("subjects")),
-                         pct(m.get("top5")), pct(m.get("mean_class")), pct(m.get("ece")), figure_of(m.get("nll"))))
-    unlabeled = sum(m.get("unlabeled", 0) for s in record.results.values() for m in s.values())
-    left = f" {unlabeled} clips without a label were left out." if unlabeled else ""
-    few = ("" if record.results[top[0]][top[1]]["intervals"]["top1"]["subjects"] else
-           " All clips are of one subject, so nothing can be said about other people.")
-    return html.table(("network", "split", "clips", "top-1", "over clips", "over subjects", "top-5", "mean class",
-                       "calibration error", "log loss"), rows, range(2, 10)) + (
-        f'<p class="note">Intervals are 95 % percentile bootstraps of top-1: over clips (were other clips of the same'
-        f" people recorded) and over subjects (were other people recorded).{left}{few}</p>") + notes
+    body = ""
+    for members in tables.grouped(((role, split), m) for role, splits in record.results.items() for split, m in splits.items()):
+        body += tables.page_table(members)
+        if said := extras_of(members[0][1]).note([m for _, m in members]):
+            body += f'<p class="note">{esc(said)}</p>'
+    return body + notes
 
 
-def _cast(record: Record) -> str:
+def _details(record: Record, top: tuple[str, str] | None) -> str:
+    """The charts of the first network, and those of the others to open."""
+    if top is None:
+        return ""
+    role, split = top
+    body = extras_of(record.results[role][split]).charts(record.results[role][split])
+    for other, splits in record.results.items():
+        if other != role and (found := splits.get(split)) and found["n"] and (more := extras_of(found).charts(found)):
+            body += fold(f"the same for {other}", more)
+    return body
+
+
+def _networks(record: Record) -> str:
     sections = record.section("networks")
     if not sections:
         return missing("The recipe could not be read, so the networks are unknown.")
@@ -172,18 +152,18 @@ def _cast(record: Record) -> str:
     for role, section in sections.items():
         section = section if isinstance(section, dict) else {}
         shipped = record.networks.get(role)
-        tags = [("ships", "good")] if shipped else [("stays home", "soft")] if record.networks else []
-        tags += [("learns", "soft") if role in learners else ("frozen", "soft")] if learners else []
+        tags = [("deployed", "good")] if shipped else [("training only", "soft")] if record.networks else []
+        tags += [("trained", "soft") if role in learners else ("frozen", "soft")] if learners else []
         badges = " ".join(f'<span class="badge {c}">{t}</span>' for t, c in tags)
         shipped = shipped or _from_run(section)
         view, family = section.get("view"), section.get("name")
         if shipped:
             view, family = shipped.view, str(shipped.config.get("name"))
-        facts = [(k, v) for k, v in (("sees", view), ("network", family), ("starts from", section.get("init"))) if v]
+        facts = [(k, v) for k, v in (("view", view), ("network", family), ("initialized from", section.get("init"))) if v]
         if shipped and shipped.parameters is not None:
-            facts.append(("cost", f"{shipped.parameters:,} parameters, {quantity(shipped.macs)} MACs a clip"))
+            facts.append(("cost", f"{shipped.parameters:,} parameters, {quantity(shipped.macs)} MACs per clip"))
         cards.append(f'<div class="card"><h3>{esc(role)}</h3>{badges}{pairs(facts)}</div>')
-    return f'<div class="grid">{"".join(cards)}</div>' + _lessons(terms, weights)
+    return f'<div class="grid">{"".join(cards)}</div>' + _terms_card(terms, weights)
 
 
 def _from_run(section: Mapping[str, Any]) -> Shipped | None:
@@ -196,9 +176,9 @@ def _from_run(section: Mapping[str, Any]) -> Shipped | None:
     return found.get(str(section.get("role") or "student")) or next(iter(found.values()), None)
 
 
-def _lessons(terms: Mapping[str, float], weights: Mapping[str, Sequence[float]]) -> str:
+def _terms_card(terms: Mapping[str, float], weights: Mapping[str, Sequence[float]]) -> str:
     if not terms:
-        return missing("No term has been logged yet, so who teaches whom is not known from this run.")
+        return missing("No loss term has been logged yet, so which network teaches which is not known from this run.")
     lines = []
     for term, value in terms.items():
         used = [w for w in weights.get(term, ()) if w]
@@ -206,7 +186,7 @@ def _lessons(terms: Mapping[str, float], weights: Mapping[str, Sequence[float]])
         teacher, learner = _roles(term)
         arrow = f"<b>{esc(teacher)}</b> <i>→</i> <b>{esc(learner)}</b>"
         lines.append(f'<div class="arrow" title="{esc(who(term))}"><span>{arrow}</span><span class="soft">{esc(term)}'
-                     f" · {weight} · {value:.3g} at the end</span></div>")
+                     f" · {weight} · value at the end {value:.3g}</span></div>")
     return f'<div class="card">{"".join(lines)}</div>'
 
 
@@ -222,7 +202,7 @@ def _terms(record: Record) -> tuple[dict[str, float], dict[str, list[float]]]:
 
 
 def _roles(term: str) -> tuple[str, str]:
-    """Who teaches and who learns, from a term's name: ``graph/teacher>student``, ``ce/student``."""
+    """Who teaches and who learns, from a term's name: ``mgcam/teacher>student``, ``ce/student``."""
     teacher, arrow, learner = term.partition("/")[2].partition(">")
     return (teacher.replace("+", " and "), learner) if arrow else ("labels", teacher or term)
 
@@ -236,14 +216,15 @@ def _recipe(record: Record) -> str:
     entries: list[tuple[str, Any]] = [
         ("scheme", f"{scheme.get('name', '?')}{f' ({settings})' if settings else ''}"),
         ("data", f"{data.get('dataset', '?')}: {data.get('root', '?')}"),
-        ("clip", f"{data.get('frames', '?')} frames of {data.get('size', '?')} px, {data.get('sampler', '?')}"),
-        ("optimizer", f"{optim.get('name', '?')}, rate {figure_of(optim.get('lr'))}, {optim.get('schedule', '?')}, batch"
-                      f" {optim.get('batch', '?')}, {optim.get('epochs', '?')} epochs"),
-        ("evaluation", f"views in time: {protocol.get('time_views', 1)}, crops: {protocol.get('crops', 1)}; the"
-                       f" {protocol.get('select', 'last')} checkpoint ships"),
+        ("clip", f"{data.get('frames', '?')} frames of {data.get('size', '?')} pixels, sampler {data.get('sampler', '?')}"),
+        ("optimizer", f"{optim.get('name', '?')}, learning rate {figure_of(optim.get('lr'))}, {optim.get('schedule', '?')},"
+                      f" batch {optim.get('batch', '?')}, {optim.get('epochs', '?')} epochs"),
+        ("evaluation", f"temporal crops: {protocol.get('temporal_crops', 1)},"
+                       f" spatial crops: {protocol.get('spatial_crops', 1)};"
+                       f" deployed: the {protocol.get('select', 'last')} checkpoint"),
     ]
     if (share := data.get("labeled", 1)) != 1:
-        entries.insert(2, ("labels", f"of {pct(share)} of the training clips"))
+        entries.insert(2, ("labels", f"of {percent(share)} of the training clips"))
     if paper.get("title"):
         aim = f", which reports {figure_of(paper['value'])}" if paper.get("value") is not None else ""
         entries.append(("aims at", f"{paper['title']}, {paper.get('table', '')} {paper.get('row', '')}{aim}"
@@ -253,20 +234,21 @@ def _recipe(record: Record) -> str:
 
 def _ledger(record: Record) -> str:
     if not record.ledger:
-        return missing("The test split has not been looked at.")
+        return missing("The test split has not been evaluated.")
     keys = list(dict.fromkeys(k for e in record.ledger for k in e))
-    rows = [[pct(e[k]) if k in ("top1", "mean_class") and isinstance(e.get(k), float) else figure_of(e.get(k)) for k in keys]
-            for e in record.ledger]
+    known = {k: column for k in keys if (column := tables.column_of(k))}
+    head = [known[k].title if k in known else {"table": "data fingerprint"}.get(k, k) for k in keys]
+    rows = [[shown(e.get(k), known[k].format) if k in known else figure_of(e.get(k)) for k in keys] for e in record.ledger]
     times = len({e.get("when") for e in record.ledger})
     often = "once" if times == 1 else f"{times} times"
-    return (f"<p>The test split was looked at {often}. A figure that was looked at often, and chosen by it, is worth less"
-            f" than one that was looked at once.</p>{html.table(keys, rows)}")
+    return (f"<p>The test split was evaluated {often}. The more often it is evaluated, the more a model that was chosen by its"
+            f" result is fitted to it.</p>{html.table(head, rows)}")
 
 
-def _origin(record: Record) -> str:
+def _environment(record: Record) -> str:
     entries = [(k, figure_of(v)) for k, v in record.environment.items()]
     if macs := record.compute.get("training_macs"):
-        entries.append(("training cost", f"{quantity(macs)} multiply-accumulates, teachers included"))
+        entries.append(("training cost", f"{quantity(macs)} multiply-accumulates, its teachers' trainings included"))
     body = pairs(entries) if entries else missing("environment.json is missing, so versions and hardware are unknown.")
     left = record.compute.get("left_out") or {}
     if left:

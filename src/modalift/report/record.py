@@ -1,4 +1,4 @@
-"""What a run folder holds, read so that nothing missing, half-written or interrupted can stop a report."""
+"""The content of a run folder, read so that nothing missing, half-written or interrupted can stop a report."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import yaml
 
 from modalift import networks
 from modalift.engine.run import Run
-from modalift.engine.statistics import Predictions
 from modalift.errors import ModaliftError
+from modalift.models import KINDS, Predictions, read_document
 from modalift.networks import cost
+from modalift.report.results import headline_value
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """What the header of a network's file tells, and what the network costs."""
+    """A network that can be deployed: the header of its file, and its cost."""
 
     role: str
     config: dict[str, Any]
@@ -61,9 +61,8 @@ class Record:
 
     @property
     def name(self) -> str:
-        """The folder, with its parent where the folder alone would say little (``single_depth/seed0``)."""
-        folder = self.folder.resolve()
-        return f"{folder.parent.name}/{folder.name}" if folder.name.startswith(("seed", "fold")) else folder.name
+        """The run's short name."""
+        return Run(self.folder).short_name
 
     @property
     def planned(self) -> int | None:
@@ -75,12 +74,12 @@ class Record:
         return found if isinstance(found, dict) else {}
 
     def headline(self, split: str = "", role: str = "") -> tuple[str, str] | None:
-        """The (role, split) to speak of first: the asked ones, else the student on the test split, else any that ships."""
+        """The (role, split) to show first: the asked ones, else the student on the test split, else the best that ships."""
         roles = [r for r in self.results if self.results[r] and (not role or r == role)]
         for wanted in ([split] if split else ["test", "val", "train"]):
             having = [r for r in roles if self.results[r].get(wanted, {}).get("n")]
             if having:
-                best = max(having, key=lambda r: (r == "student", r in self.networks, self.results[r][wanted].get("top1") or 0))
+                best = max(having, key=lambda r: (r == "student", r in self.networks, headline_value(self.results[r][wanted])))
                 return best, wanted
         return None
 
@@ -105,7 +104,7 @@ def read_record(folder: str | Path) -> Record:
     run = Run(folder)
     if not folder.is_dir():
         raise ModaliftError(f"{folder}: no such run folder")
-    if not run.recipe.is_file() and not (folder / "log.jsonl").is_file() and not run.results.is_file():
+    if not run.recipe.is_file() and not run.log.is_file() and not run.results.is_file():
         raise ModaliftError(f"{folder}: not a run folder (no recipe.yaml, log.jsonl or results.json in it)")
     problems: list[str] = []
     text = _text(run.recipe)
@@ -114,13 +113,13 @@ def read_record(folder: str | Path) -> Record:
     except yaml.YAMLError as error:
         recipe = {}
         problems.append(f"recipe.yaml is not YAML: {str(error).splitlines()[0]}")
-    entries = _lines(folder / "log.jsonl", problems)
+    entries = _lines(run.log, problems)
     steps = {(e.get("epoch"), e.get("step")): e for e in entries if e.get("kind") == "step"}
     epochs = {e.get("epoch"): e for e in entries if e.get("kind") == "epoch"}
     return Record(
         folder, recipe if isinstance(recipe, dict) else {}, text, list(steps.values()), list(epochs.values()),
-        _object(run.results, problems), _networks(run, problems), _lines(folder / "test_ledger.jsonl", problems),
-        _object(folder / "environment.json", problems), _object(folder / "compute.json", problems), problems)
+        _object(run.results, problems), _networks(run, problems), _lines(run.ledger, problems),
+        _object(run.environment, problems), _object(run.cost, problems), problems)
 
 
 def _text(path: Path) -> str:
@@ -143,7 +142,7 @@ def _object(path: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def _lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """JSON lines; a last line that a killed run left half-written is dropped without a word, others are counted."""
+    """JSON lines; a last line that a killed run left half-written is dropped silently, others are counted."""
     lines = [line for line in _text(path).splitlines() if line.strip()]
     found, broken = [], 0
     for k, line in enumerate(lines):
@@ -161,15 +160,16 @@ def _lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
 
 def _networks(run: Run, problems: list[str]) -> dict[str, Shipped]:
     found = {}
-    for role in run.roles():
-        path = run.network_file(role)
+    for path in run.model_files():
+        role = path.stem
         try:
-            with safetensors.safe_open(path, framework="np") as file:
-                meta = file.metadata() or {}
-            config, classes = json.loads(meta["config"]), tuple(json.loads(meta["classes"]))
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-            problems.append(f"networks/{path.name} could not be read ({type(error).__name__}).")
+            document = read_document(path)
+        except ModaliftError as error:
+            problems.append(str(error))
             continue
+        if not KINDS[document["kind"]].deployable:
+            continue
+        config, classes = document["network"], tuple(document["classes"])
         try:
             net = networks.build(**config)
             spent = cost(net, frames=net.frames, size=net.size)

@@ -1,82 +1,69 @@
-"""Results as tables for the terminal."""
+"""Figures as tables for the terminal: results, comparisons, studies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from rich.console import Group
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
-
-def brief(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of one evaluation without its long tables."""
-    return {k: v for k, v in metrics.items() if k not in ("confusion", "per_class", "by_fact", "by_subject", "per_clip")}
+from modalift.report.numbers import UNKNOWN, percent, points, points_span, quantity
 
 
-def percent(share: float | None) -> str:
-    """Example:
-    >>> percent(0.8712)
-    '87.1 %'
+def figures(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], words: Collection[str] = ()) -> Table:
+    """A table that fits 80 columns where it can: headings, words and intervals fold, figures never do.
+
+    Args:
+        title: above the table.
+        head: headings.
+        rows: cells, of text or :class:`~rich.text.Text`.
+        words: which headings are of columns of words, which are left-aligned.
     """
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def span(interval: Any) -> str:
-    return "-" if not interval else f"{100 * interval[0]:.1f} .. {100 * interval[1]:.1f}"
-
-
-def results(found: Mapping[str, Mapping[str, Any]], split: str) -> Table:
-    """One row a network: accuracies with 95 % intervals over clips and over subjects, or how like a translator's pictures
-    are to the target's."""
-    if all("psnr" in m for m in found.values()):
-        return pictures(found, split)
-    table = Table(title=f"split: {split}", title_justify="left")
-    for name in ("network", "clips", "top-1", "over clips", "over subjects", "top-5", "mean class", "calibration error"):
-        table.add_column(name, justify="left" if name == "network" else "right")
-    for role, m in found.items():
-        top1 = m.get("intervals", {}).get("top1", {})
-        table.add_row(Text(role), str(m["n"]), f"[bold]{percent(m['top1'])}[/]", span(top1.get("clips")),
-                      span(top1.get("subjects")), percent(m["top5"]), percent(m["mean_class"]), percent(m["ece"]))
-    return table
-
-
-def pictures(found: Mapping[str, Mapping[str, Any]], split: str) -> Table:
-    """One row a translator: likeness of its pictures, means over clips."""
-    table = Table(title=f"split: {split}", title_justify="left")
-    for name in ("network", "draws", "clips", "PSNR, dB", "SSIM", "edges", "flicker"):
-        table.add_column(name, justify="left" if name in ("network", "draws") else "right")
-    for role, m in found.items():
-        table.add_row(Text(role), Text(m["target"]), str(m["n"]), f"{m['psnr']:.1f}", f"{m['ssim']:.3f}", f"{m['edges']:.3f}",
-                      "-" if m["flicker"] is None else f"{m['flicker']:.2f}")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
+                  show_edge=False)
+    for k, name in enumerate(head):
+        if name in words:
+            table.add_column(name, overflow="fold")
+        else:
+            cells = [str(row[k]) for row in rows]
+            width = max(map(len, (*name.split(), *cells)))
+            may_fold = any(" to " in cell for cell in cells)
+            table.add_column(name if may_fold else textwrap.fill(name, width), justify="right", no_wrap=not may_fold)
+    for row in rows:  # Text, not str: names may hold brackets, which are markup to Rich
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return table
 
 
 def comparison(found: Mapping[str, Any]) -> Table:
-    """One row a run, and its paired difference to the first."""
-    table = Table(title=f"top-1 on {found['split']}, against '{found['baseline']}'", title_justify="left")
-    for name in ("run", "sensor", "clips", "epochs", "tera MACs", "top-1", "difference", "clips or seeds", "subjects"):
-        table.add_column(name, justify="left" if name in ("run", "sensor") else "right")
+    """One row per run, and its paired difference to the first."""
+    seeds = any("seeds" in (row["against_first"] or {}) for row in found["rows"])
+    head = ("run", "view", "epochs", "training MACs", "top-1", "Δ, points",
+            f"95 % CI over {'seeds' if seeds else 'clips'}", f"95 % CI over subjects{' and seeds' if seeds else ''}")
+    rows = []
     for row in found["rows"]:
-        pair = row["against_first"] or {}
-        within = pair.get("intervals", {})
-        table.add_row(Text(row["name"]), row["view"] or "-", str(row["n"]), str(row["epochs"] or "-"),
-                      f"{(row['training_macs'] or 0) / 1e12:.3g}", f"[bold]{percent(row['top1'])}[/]",
-                      f"{100 * pair['difference']:+.1f}" if pair else "",
-                      span(pair.get("over_seeds") or within.get("clips")) if pair else "",
-                      span(pair.get("over_subjects_seeds") or within.get("subjects")) if pair else "")
-    return table
+        pair = row["against_first"]
+        gap = ("", "", "")
+        if pair:
+            within = pair.get("intervals", {})
+            gap = (points(pair["difference"]), points_span(pair.get("over_seeds") or within.get("clips")),
+                   points_span(pair.get("over_subjects_seeds") or within.get("subjects")))
+        rows.append((row["name"], row["view"] or UNKNOWN, str(row["epochs"] or UNKNOWN),
+                     quantity(row["training_macs"]), Text(percent(row["top1"]), "bold"), *gap))
+    return figures(f"top-1 on the {found['rows'][0]['n']} clips of the split '{found['split']}', Δ: difference"
+                   f" to '{found['baseline']}'", head, rows, ("run", "view"))
 
 
-def study(found: Mapping[str, Any]) -> Group:
-    """One row a recipe, and its paired difference to the first."""
-    table = Table(title=f"top-1 on {found['split']}, mean of seeds", title_justify="left")
-    for name in ("recipe", "epochs", "tera MACs", "seconds", "seeds", "mean", "deviation", "against the first"):
-        table.add_column(name, justify="left" if name == "recipe" else "right")
+def study(found: Mapping[str, Any]) -> Table:
+    """One row per recipe, and its paired difference to the first."""
+    head = ("recipe", "epochs", "training MACs", "seconds", "seeds", "mean", "standard deviation", "Δ, points",
+            "95 % CI over seeds")
+    rows = []
     for row in found["rows"]:
         pair = row.get("against_first")
-        gain = f"{100 * pair['difference']:+.1f} ({span(pair['over_seeds'])})" if pair else ""
-        table.add_row(Text(row["name"]), str(row["epochs"]), f"{row['training_macs'] / 1e12:.3g}", f"{row['seconds']:.0f}",
-                      str(len(row["top1"])), percent(row["mean"]), percent(row["sd"]), gain)
-    return Group(table)
+        gap = (points(pair["difference"]), points_span(pair["over_seeds"])) if pair else ("", "")
+        rows.append((row["name"], str(row["epochs"]), quantity(row["training_macs"]), f"{row['seconds']:.0f}",
+                     str(len(row["top1"])), Text(percent(row["mean"]), "bold"), percent(row["sd"]), *gap))
+    return figures(f"top-1 on the split '{found['split']}', over seeds; Δ: difference to the first", head, rows, ("recipe",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,9 +63,8 @@ class Fused(Scheme):
     def idle(self) -> dict[str, str]:
         return {} if self.head.mode == "mid" else dict.fromkeys(("width", "bins", "dropout"), "with mode=late")
 
-    @property
-    def fusion(self) -> Fusion:
-        return Fusion(self.roles, self.head)
+    def models(self) -> dict[str, Any]:
+        return {**self.students, "fusion": Fusion(self.roles, self.head)}
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
         seen = {k: watch(net, batch, [net.last_stage]) for k, net in self.roles.items()}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import Network
 from modalift.registry import Registry
-from modalift.schemes.scheme import KINDS, OPTIONAL, Scheme, settings_in
+from modalift.schemes.scheme import Scheme, is_optional, network_in, settings_in
 from modalift.signatures import checked, parameters
 
 SCHEMES: Registry[type[Scheme]] = Registry("scheme")
@@ -33,20 +33,19 @@ def arguments_of(name: str) -> dict[str, tuple[Any, Any]]:
 
 def kind_of(name: str, role: str) -> type[Network]:
     """What kind of network a role takes."""
-    hint = arguments_of(name).get(role, (Network, None))[0]
-    return next((kind for kind in KINDS if hint in (kind, kind | None)), Network)
+    return network_in(arguments_of(name).get(role, (Network, None))[0]) or Network
 
 
 def roles_of(name: str) -> tuple[tuple[str, ...], bool]:
     """Roles that a scheme takes by name, and whether it takes any number of further networks."""
     found = arguments_of(name)
-    named = tuple(k for k, (hint, _) in found.items() if hint in KINDS)
+    named = tuple(k for k, (hint, _) in found.items() if network_in(hint) and not is_optional(hint))
     return named, any(typing.get_origin(hint) is Mapping for hint, _ in found.values())
 
 
 def optional_roles_of(name: str) -> tuple[str, ...]:
     """Roles that a scheme can do without."""
-    return tuple(k for k, (hint, _) in arguments_of(name).items() if hint in OPTIONAL)
+    return tuple(k for k, (hint, _) in arguments_of(name).items() if network_in(hint) and is_optional(hint))
 
 
 def settings_of(name: str) -> dict[str, Any]:

@@ -19,8 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from modalift.errors import ModaliftError
 from modalift.losses.precision import full
 from modalift.modalities import Batch, Table
-from modalift.networks import Network, Observation, Recognizer, Translator
-from modalift.networks.fusion import Fusion
+from modalift.networks import Network, Observation, Recognizer
 from modalift.networks.joint_norm import JointBatchNorm
 from modalift.signatures import checked, parameters
 
@@ -57,8 +56,8 @@ class Update:
 class Scheme(nn.Module):
     """Networks that learn together; ``forward(batch, progress)`` holds the paper's equations.
 
-    A subclass takes its networks (arguments annotated ``Recognizer`` or ``Translator``, or ``Mapping[str, Recognizer]`` for
-    any number) and its settings (keyword arguments with defaults) in its constructor: that signature *is* its part of a recipe.
+    A subclass takes its networks (arguments annotated with a kind of Network, or ``Mapping[str, Recognizer]`` for any
+    number) and its settings (keyword arguments with defaults) in its constructor: that signature *is* its part of a recipe.
     Settings are checked against their annotations whoever calls it, so a range is an annotation
     (``weight: NonNegative = 1.0``) and a constructor itself checks only what relates one argument to another.
     """
@@ -130,10 +129,13 @@ class Scheme(nn.Module):
         """What a person should know before training and neither the cast nor the terms tell."""
         return []
 
-    @property
-    def fusion(self) -> Fusion | None:
-        """A joint answer of several sensors, evaluated beside the students as ``fusion`` and never shipped; None: none."""
-        return None
+    def models(self) -> dict[str, Any]:
+        """Role -> network, for all that a run keeps: the students, and what is evaluated beside them (a joint prediction)."""
+        return dict(self.students)
+
+    def evaluation_views(self, role: str) -> tuple[str, ...]:
+        """The views that evaluating one of :meth:`models` reads: those of its network, and what it is compared with."""
+        return tuple(self.models()[role].views)
 
     def needs(self) -> set[str]:
         """The views that training reads."""
@@ -156,15 +158,26 @@ class Scheme(nn.Module):
         return self
 
 
-#: What marks a constructor's argument as the role of a network, and as one that a scheme can do without.
-KINDS: tuple[Any, ...] = (Recognizer, Translator)
-OPTIONAL: tuple[Any, ...] = tuple(kind | None for kind in KINDS)
+def network_in(hint: Any) -> type[Network] | None:
+    """The kind of network that a constructor's argument takes; None where it takes none.
+
+    Example:
+        >>> network_in(Recognizer | None), network_in(float)
+        (<class 'modalift.networks.recognizer.Recognizer'>, None)
+    """
+    parts = (hint, *typing.get_args(hint)) if typing.get_origin(hint) is not Mapping else ()
+    return next((part for part in parts if isinstance(part, type) and issubclass(part, Network)), None)
+
+
+def is_optional(hint: Any) -> bool:
+    """Whether an argument may be None."""
+    return type(None) in typing.get_args(hint)
 
 
 def settings_in(constructor: Callable[..., Any]) -> dict[str, Any]:
     """Setting -> default: the arguments of a scheme's constructor that are no networks."""
     return {k: d for k, (hint, d) in parameters(constructor).items()
-            if hint not in (*KINDS, *OPTIONAL) and typing.get_origin(hint) is not Mapping}
+            if network_in(hint) is None and typing.get_origin(hint) is not Mapping}
 
 
 def with_checked_settings(constructor: Callable[..., None]) -> Callable[..., None]:

@@ -114,6 +114,9 @@ class Translation(Scheme):
         return dict.fromkeys(("draw", "person", "warm", "mask"), "with mode=unpaired") | (
             {"relation": "without networks.source_encoder and networks.target_encoder"} if self.source_encoder is None else {})
 
+    def evaluation_views(self, role: str) -> tuple[str, ...]:
+        return (self.generator.view, self.target)
+
     def needs(self) -> set[str]:
         return {self.generator.view, self.target, *([self.mask] if self.mask else [])}
 

@@ -1,0 +1,48 @@
+"""What a training costs in multiply-accumulates, and trainings of equal cost."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from modalift.engine.build import assemble
+from modalift.engine.experiment import Experiment
+from modalift.engine.run import Run
+from modalift.networks import cost
+from modalift.recipe import Recipe
+
+
+def clip_macs(net: Any) -> int:
+    """Multiply-accumulates of one clip through a network."""
+    return cost(net, frames=net.frames, size=net.size).macs
+
+
+def epoch_macs(experiment: Experiment) -> float:
+    """Multiply-accumulates of one epoch: a backward pass counts as two forward ones, a frozen network has none."""
+    frozen, rows = {id(n) for n in experiment.scheme.frozen()}, experiment.train
+    steps, per_step = experiment.steps()
+    used = min(len(rows), steps * per_step) / len(rows)  # a last step that is not full is left out
+    return used * sum(clip_macs(n) * (1 if id(n) in frozen else 3) * sum(n.view in r.tracks for r in rows)
+                      for n in experiment.scheme.roles.values())
+
+
+def own_macs(experiment: Experiment) -> float:
+    """Multiply-accumulates of a training without those of its teachers' trainings."""
+    return epoch_macs(experiment) * experiment.recipe.optim.epochs
+
+
+def training_macs(experiment: Experiment) -> float:
+    """Multiply-accumulates of a training, those of its teachers' trainings included."""
+    return own_macs(experiment) + sum(t.compute().get("training_macs", 0.0) for t in teachers(experiment.recipe))
+
+
+def teachers(recipe: Recipe) -> list[Run]:
+    """The runs that a recipe's networks start from."""
+    return [Run(Path(t)) for t in sorted({s.init for s in recipe.networks.values() if s.init and Path(s.init).is_dir()})]
+
+
+def match_compute(recipe: Recipe, other: Recipe) -> Recipe:
+    """The recipe with as many epochs as spend what another one spends in all, its teachers included (at least that)."""
+    epochs = math.ceil(training_macs(assemble(other)) / epoch_macs(assemble(recipe)))
+    return recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"epochs": epochs})})

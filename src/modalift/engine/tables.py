@@ -1,0 +1,74 @@
+"""Which clips an experiment trains and is tested on: its table, with folds, held-out subjects, limits and hidden labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+from modalift import datasets
+from modalift.errors import ModaliftError, nearest
+from modalift.modalities import Table
+from modalift.recipe import Recipe
+
+
+def open_table(recipe: Recipe) -> Table:
+    """The recipe's table, with its validation subjects and folds.
+
+    Raises:
+        ModaliftError: a dataset that cannot be opened, a fold that is not one, or a validation subject without training clips.
+    """
+    data, protocol = recipe.data, recipe.protocol
+    table = datasets.open(data.dataset, data.root, **data.options)
+    if protocol.fold is not None and not protocol.folds:
+        raise ModaliftError(f"protocol.fold={protocol.fold} needs protocol.folds - say how many folds there are")
+    if protocol.folds:
+        table = take_fold(table, protocol.folds, protocol.fold or 0)
+    table = hold_out(table, protocol.val_subjects)
+    return limit_clips(table, data.limit) if data.limit else table
+
+
+def take_fold(table: Table, folds: int, fold: int) -> Table:
+    """Subjects dealt round into ``folds`` groups; group ``fold`` is the test split, the others train."""
+    if not 0 <= fold < folds <= len(table.subjects):
+        raise ModaliftError(f"protocol.fold={fold} of folds={folds}: {table.name} has {len(table.subjects)} subjects"
+                            " - use 0 <= fold < folds <= subjects")
+    held = set(table.subjects[fold::folds])
+    return table.map(lambda r: dataclasses.replace(r, split="test" if r.subject in held else "train"))
+
+
+def hold_out(table: Table, subjects: list[str]) -> Table:
+    """The table with the training clips of some subjects as its validation split."""
+    known = table.split("train").subjects
+    for subject in subjects:
+        if subject not in known:
+            raise ModaliftError(f"protocol.val_subjects: no training clip of subject '{subject}' - {nearest(subject, known)}")
+    if not subjects:
+        return table
+    return table.map(lambda r: dataclasses.replace(r, split="val") if r.split == "train" and r.subject in subjects else r)
+
+
+def limit_clips(table: Table, limit: int) -> Table:
+    """At most ``limit`` clips of each split, spread over it."""
+    keep: set[str] = set()
+    for split in ("train", "val", "test"):
+        rows = table.split(split).rows
+        step = max(1, len(rows) // limit)
+        keep |= {r.id for r in rows[::step][:limit]}
+    return table.where(lambda r: r.id in keep)
+
+
+def hide_labels(table: Table, share: float, seed: int) -> Table:
+    """Keeps the labels of a share of the clips, the same share of each class (at least one of each)."""
+    if share >= 1:
+        return table
+    kept: set[str] = set()
+    for label in range(len(table.classes)):
+        ids = sorted(r.id for r in table if r.label == label)
+        random.Random(f"{seed}/{label}").shuffle(ids)
+        kept |= set(ids[: max(1, round(share * len(ids)))]) if ids else set()
+    return table.map(lambda r: r if r.id in kept else dataclasses.replace(r, label=None))
+
+
+def split_free_fingerprint(table: Table) -> str:
+    """A table's fingerprint whatever its splits: the same recordings, however they are dealt."""
+    return table.map(lambda r: dataclasses.replace(r, split="train")).fingerprint()

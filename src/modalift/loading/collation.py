@@ -1,0 +1,89 @@
+"""From samples to batches: collation, padding, and the loader of an epoch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from modalift.errors import ModaliftError
+from modalift.loading.clips import ClipSet, Sample
+from modalift.loading.order import Order
+from modalift.modalities import Batch
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples of a :class:`~modalift.loading.clips.ClipSet` as a Batch.
+
+    Clips of different lengths are padded to the longest, at their end.
+    """
+    views = list(samples[0]["clips"])
+    clips, valid = {}, {}
+    for view in views:
+        clips[view] = _stack([s["clips"][view] for s in samples], [s["pads"][view] for s in samples])
+        if view in samples[0]["valid"]:
+            valid[view] = _stack([s["valid"][view] for s in samples], [s["pads"][view] for s in samples])
+    labels = torch.tensor([s["label"] for s in samples], dtype=torch.int64)
+    return Batch(clips=clips, valid=valid,
+                 present={v: torch.tensor([s["present"][v] for s in samples], dtype=torch.bool) for v in views},
+                 labels=labels, labeled=labels >= 0,
+                 index=torch.tensor([s["index"] for s in samples], dtype=torch.int64))
+
+
+def _stack(clips: Sequence[NDArray[Any]], pads: Sequence[str]) -> Tensor:
+    frames = max(c.shape[1] for c in clips)
+    out = np.zeros((len(clips), clips[0].shape[0], frames, *clips[0].shape[2:]), clips[0].dtype)
+    for to, clip, pad in zip(out, clips, pads, strict=True):
+        length = clip.shape[1]
+        to[:, :length] = clip
+        if length < frames and pad != "zeros":
+            rest = np.arange(length, frames)
+            to[:, length:] = clip[:, rest % length if pad == "loop" else np.full(len(rest), length - 1)]
+    return torch.from_numpy(out)
+
+
+class Loader(DataLoader[Sample]):
+    """A DataLoader of Batches that raises a worker's :class:`ModaliftError` as its one line."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except ModaliftError as error:
+            # A worker's error comes wrapped in its traceback; the message is the last line.
+            line = str(error).strip().splitlines()[-1]
+            raise ModaliftError(line.removeprefix("modalift.errors.ModaliftError: ")) from None
+
+
+def loader(clips: ClipSet, *, batch: int, shuffle: bool, seed: int, epoch: int, start: int = 0, workers: int = 0,
+           drop_last: bool = False, rank: int = 0, world: int = 1, per_class: int = 1) -> Loader:
+    """Batches of one epoch (see :class:`~modalift.loading.order.Order`); the global random generators are not used.
+
+    Args:
+        clips: the data set.
+        batch: clips per batch, in this process.
+        shuffle, seed, epoch, start, rank, world, per_class: see :class:`~modalift.loading.order.Order`.
+        workers: forked loader processes; 0 loads in this one, with the same result.
+        drop_last: leave out a last batch that is not full.
+    """
+    if batch < 1:
+        raise ModaliftError(f"batch is {batch} - it must be 1 or more")
+    order = Order(clips, shuffle=shuffle, seed=seed, epoch=epoch, start=start, rank=rank, world=world,
+                  per_class=per_class)
+    # The DataLoader draws its workers' base seed from this generator, not from the global one (exact resume).
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    return Loader(clips, batch_size=batch, sampler=order, num_workers=workers, collate_fn=collate, drop_last=drop_last,
+                  generator=generator, worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available(),
+                  multiprocessing_context="fork" if workers and sys.platform == "linux" else None)
+
+
+def _one_thread(_: int) -> None:
+    """Loader processes are many already: each works in one thread."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,369 @@
+"""A trained model: a network with everything that it takes to use it, in one file.
+
+The file holds the weights, the description that rebuilds the network, how a recording becomes a clip (framing), how many
+crops of a recording are averaged (protocol), the class names, the facts of the sensors that it reads, and where it came
+from. The models of a run's folder and the bundle that ``modalift ship`` writes are the same kind of file. Opening one never
+executes anything: weights are safetensors, the rest is JSON, and the description may only name registered networks with
+options of plain types. See :mod:`modalift.models.container` for the file itself.
+"""
+
+from __future__ import annotations
+
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from modalift import networks
+from modalift.errors import ModaliftError, nearest
+from modalift.loading.clips import ClipSet
+from modalift.loading.framing import Framing, Protocol
+from modalift.modalities import MODALITIES, Modality, Table
+from modalift.models import container
+from modalift.models.result import Column, Evaluation
+from modalift.networks import NETWORKS
+from modalift.registry import Registry
+from modalift.version import __version__
+
+#: Largest whole number that a description may hold: sizes beyond it are damage, and would only exhaust the memory.
+_LARGEST = 1_000_000
+_LARGEST_CLIP = 2**31
+_PARTS = {"format", "kind", "network", "framings", "protocol", "classes", "modalities", "provenance"}
+
+
+class Model(ABC):
+    """A trained network and what belongs to it. A subclass is one kind of model; it stands in one file.
+
+    Args:
+        network: the network; it is put into evaluation mode.
+        framings: view -> how recordings of that sensor become clips, for every view that evaluation reads.
+        classes: class names, in the order of the logits; none where the network tells no classes apart.
+        protocol: crops in time and space whose probabilities are averaged; one of each by default.
+        provenance: recipe, run, data, versions and measured accuracy, as plain values.
+        sha256: 64 hex digits that name the weights and the description; empty before it is saved.
+        path: the file that it came from, or None.
+    """
+
+    #: The kind's name: what files and results say, and what a network's class attribute ``kind`` must be.
+    kind: ClassVar[str]
+    #: Whether it can be shipped: only a model of one sensor can.
+    deployable: ClassVar[bool] = False
+    #: The figure that sums up an evaluation, and the columns of the tables that show one.
+    headline: ClassVar[Column]
+    columns: ClassVar[tuple[Column, ...]]
+
+    def __init__(self, network: Any, framings: Mapping[str, Framing], classes: Sequence[str] = (),
+                 protocol: Protocol | None = None, provenance: Mapping[str, Any] | None = None, sha256: str = "",
+                 path: Path | None = None) -> None:
+        self.network: Any = network.eval()
+        missing = [view for view in self.views if view not in framings]
+        if missing:
+            raise ModaliftError(f"a {self.kind} that reads '{missing[0]}' has no framing of it - give framings['{missing[0]}']")
+        # The network's own views first: dense windows count the frames of the first one.
+        self.framings = {view: framings[view] for view in dict.fromkeys((*self.views, *framings))}
+        self.classes = tuple(classes)
+        self.protocol = protocol or Protocol()
+        self.provenance = dict(provenance or {})
+        self.sha256 = sha256
+        self.path = path
+
+    def __repr__(self) -> str:
+        return (f"{type(self).__name__}({', '.join(self.views)}, {len(self.classes)} classes,"
+                f" sha256 {self.sha256[:12] or 'none yet'})")
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its file, or its kind."""
+        return str(self.path or self.kind)
+
+    @property
+    @abstractmethod
+    def views(self) -> tuple[str, ...]:
+        """The views that the network reads."""
+
+    @property
+    @abstractmethod
+    def modalities(self) -> dict[str, Modality]:
+        """View -> modality, for the views that the network reads."""
+
+    @property
+    def evaluation_views(self) -> tuple[str, ...]:
+        """The views that an evaluation reads: those of the network, and whatever it is compared with."""
+        return tuple(self.framings)
+
+    # ---- evaluation -------------------------------------------------------------------------------------------------
+
+    def evaluable(self, table: Table) -> Table:
+        """The clips of a table that an evaluation can use: those with all of :attr:`evaluation_views`; maybe none."""
+        return table.where(lambda row: set(self.evaluation_views) <= set(row.tracks))
+
+    def check_table(self, table: Table) -> None:
+        """Raises for a table on which its figures would mean something else."""
+        if self.network.classes and self.classes != table.classes:
+            raise ModaliftError(f"{self.name}: knows {len(self.classes)} classes, the table has {len(table.classes)} - evaluate"
+                                " it on the table that it was trained on")
+
+    @abstractmethod
+    def validate(self, clips: ClipSet, *, workers: int = 0, device: torch.device | str = "cpu") -> dict[str, float]:
+        """The few figures that are looked at during training; ``loss`` is among them, and lower is better."""
+
+    @abstractmethod
+    def evaluate(self, clips: ClipSet, *, workers: int = 0, device: torch.device | str = "cpu") -> Evaluation:
+        """Every figure of a report, of clips of :attr:`evaluation_views`."""
+
+    @classmethod
+    def selection_score(cls, figures: Mapping[str, float]) -> float:
+        """What the best checkpoint is chosen by, from the figures of :meth:`validate`: the higher, the better."""
+        value = float(figures[cls.headline.key])
+        return value if cls.headline.better == "higher" else -value
+
+    # ---- the file ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def describe(cls, network: Any) -> dict[str, Any]:
+        """Plain values from which :meth:`rebuild` makes the network again, but for its weights."""
+
+    @classmethod
+    @abstractmethod
+    def rebuild(cls, description: Mapping[str, Any], classes: int) -> nn.Module:
+        """The network of a description, with random weights.
+
+        Raises:
+            ModaliftError: a description that is not one, or that names what is not registered here.
+        """
+
+    def save(self, path: str | Path, state: Mapping[str, Tensor] | None = None) -> Path:
+        """Writes the file; an older one of that name is replaced whole, any other kind of file is left alone.
+
+        Args:
+            path: the file, by custom ``x.modalift``.
+            state: other weights than the network's own (a moving average).
+
+        Same input, same bytes: nothing depends on the clock.
+
+        Raises:
+            ModaliftError: a network that its description does not rebuild, weights that are not finite, class names that do
+                not fit, or a file that cannot be written.
+        """
+        path = Path(path)
+        weights = dict(state if state is not None else self.network.state_dict())
+        for key, value in weights.items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise ModaliftError(f"{path}: the weight '{key}' holds values that are not finite - use an earlier"
+                                    " checkpoint")
+        if len(self.classes) != self.network.classes:
+            raise ModaliftError(f"{path}: {len(self.classes)} class names for a network of {self.network.classes} classes -"
+                                " give one per class")
+        description = self.describe(self.network)
+        _check_weights(_skeleton(type(self), description, self.network.classes, path), weights, path)
+        made_by = {"modalift": __version__, "torch": torch.__version__, "python": platform.python_version()}
+        document = {"kind": self.kind, "network": description,
+                    "framings": {view: framing.model_dump() for view, framing in self.framings.items()},
+                    "protocol": self.protocol.model_dump(), "classes": list(self.classes),
+                    "modalities": {view: vars(modality) for view, modality in self.modalities.items()},
+                    "provenance": {"versions": made_by, **self.provenance}}
+        container.write(path, weights, document)
+        return path
+
+
+#: Kind -> class. One file of this package, or of a plugin, adds one.
+KINDS: Registry[type[Model]] = Registry("kind of model")
+M = TypeVar("M", bound=type[Model])
+
+
+def model_kind(cls: M) -> M:
+    """Class decorator: registers a kind of model under its ``kind``."""
+    KINDS.add(cls.kind, cls)
+    return cls
+
+
+def kind_of(network: Any) -> type[Model]:
+    """The kind of model that a network makes, by its class attribute ``kind``."""
+    kind = getattr(network, "kind", "")
+    if kind not in KINDS:
+        raise ModaliftError(f"a {type(network).__name__} is no network that a model can be made of - give its class a 'kind':"
+                            f" {', '.join(KINDS)}")
+    return KINDS[kind]
+
+
+def model_of(network: Any, framings: Mapping[str, Framing], classes: Sequence[str] = (), protocol: Protocol | None = None,
+             provenance: Mapping[str, Any] | None = None) -> Model:
+    """The model of a network, of whatever kind it is."""
+    made = kind_of(network)(network, framings, classes if network.classes else (), protocol, provenance)
+    return made
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Any:
+    """Opens the file of a model. Nothing in it is executed.
+
+    Raises:
+        ModaliftError: a file that is missing, truncated, changed, of another kind, or that needs something that this
+            Modalift does not have; the line names it and says what to do.
+    """
+    path = Path(path)
+    contents = container.read(path)
+    kind, document = _checked(contents.document, path)
+    classes = tuple(document["classes"])
+    framings = {view: Framing.parse(given, f"{path}: framings.{view}", strict=True)
+                for view, given in document["framings"].items()}
+    protocol = Protocol.parse(document["protocol"], f"{path}: protocol", strict=True)
+    for view, framing in framings.items():
+        if not {"frames", "size"} <= framing.model_fields_set:
+            raise ModaliftError(f"{path}: framings.{view} lacks frames or size - ship the network again")
+        if framing.frames * framing.size**2 > _LARGEST_CLIP:
+            raise ModaliftError(f"{path}: its framing of '{view}' asks for clips of {framing.frames} x {framing.size} x"
+                                f" {framing.size}, beyond any network here - ship the network again")
+    _check_weights(_skeleton(kind, document["network"], len(classes), path), contents.tensors, path)
+    with torch.random.fork_rng(devices=[]):
+        network: Any = _built(kind, document["network"], len(classes), path)
+    network.load_state_dict(contents.tensors)
+    if network.classes != len(classes):
+        raise ModaliftError(f"{path}: its class names do not fit its network of {network.classes} classes - ship it again")
+    model = kind(network.to(device), framings, classes, protocol, document["provenance"], contents.sha256, path)
+    _check_modalities(model, document["modalities"], path)
+    return model
+
+
+def read_document(path: str | Path) -> dict[str, Any]:
+    """The description in the file of a model (``kind``, ``network``, ``classes``, ...), checked, without its weights."""
+    return _checked(container.read_document(Path(path)), Path(path))[1]
+
+
+# ---- what a file must hold ------------------------------------------------------------------------------------------
+
+
+def _checked(document: dict[str, Any], path: Path) -> tuple[type[Model], dict[str, Any]]:
+    """The kind of a document, and the document with its parts in place."""
+    if set(document) != _PARTS:
+        odd = sorted(set(document) ^ _PARTS)[0]
+        raise ModaliftError(f"{path}: its description has a wrong or missing part '{odd}' - ship the network again")
+    kind = document["kind"]
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ModaliftError(f"{path}: holds a model of the kind '{str(kind)[:60]}', which is not known here"
+                            f" - {nearest(str(kind)[:60], KINDS)} (or give --plugin with the file that adds it)")
+    for part in ("network", "framings", "protocol", "modalities", "provenance"):
+        if not isinstance(document[part], dict):
+            raise ModaliftError(f"{path}: its description has a wrong or missing part '{part}' - ship the network again")
+    classes = document["classes"]
+    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
+        raise ModaliftError(f"{path}: its class names are no list of names - ship it again")
+    return KINDS[kind], document
+
+
+def plain_options(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments of :func:`modalift.networks.build` in a file, each a plain value.
+
+    Raises:
+        ModaliftError: no registered network, or an option that is not a plain value.
+    """
+    if not isinstance(config, Mapping) or not isinstance(config.get("name"), str):
+        raise ModaliftError("it names no network - ship it again")
+    if config["name"] not in NETWORKS:
+        raise ModaliftError(f"needs the network '{config['name'][:60]}', which is not known here"
+                            f" - {nearest(config['name'], NETWORKS)} (or give --plugin with the file that adds it)")
+    for key, value in config.items():
+        if not _plain(list(value) if isinstance(value, tuple) else value):
+            raise ModaliftError(f"network option '{str(key)[:60]}' is not a plain value - ship it again")
+    return config
+
+
+def _plain(value: Any) -> bool:
+    """Numbers, text, and lists of them: what a network's option may be."""
+    if isinstance(value, list):
+        return len(value) <= 4096 and all(_plain(v) and not isinstance(v, list | dict) for v in value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= _LARGEST
+    return value is None or isinstance(value, bool | float) or (isinstance(value, str) and len(value) <= 200)
+
+
+def _built(kind: type[Model], description: Any, classes: int, path: Path) -> nn.Module:
+    """The network of a description with random weights; whatever goes wrong is told in one line with the file's name."""
+    try:
+        return kind.rebuild(description, classes)
+    except ModaliftError as error:
+        raise ModaliftError(f"{path}: {error}") from None
+    except (TypeError, ValueError, KeyError, IndexError, ArithmeticError, RuntimeError, AttributeError) as error:
+        line = " ".join(str(error).split())[:160]
+        raise ModaliftError(f"{path}: its network cannot be rebuilt ({line}) - is it from another version of Modalift?"
+                            ) from None
+
+
+def _skeleton(kind: type[Model], description: Any, classes: int, path: Path) -> Mapping[str, Tensor]:
+    """Shapes of a description's weights: a wrong size is found before any memory is taken."""
+    with torch.device("meta"):
+        return _built(kind, description, classes, path).state_dict()
+
+
+def _check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
+    for key in sorted(set(expected) | set(found)):
+        if key not in found:
+            raise ModaliftError(f"{path}: the weight '{key}' is missing - is it from another version of Modalift?")
+        if key not in expected:
+            raise ModaliftError(f"{path}: has a part that its configuration does not rebuild, '{key[:80]}' - ship only"
+                                " networks that networks.build makes, without parts that serve training")
+        ours, theirs = expected[key], found[key]
+        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+            raise ModaliftError(f"{path}: the weight '{key}' is {theirs.dtype} {tuple(theirs.shape)}, its configuration"
+                                f" says {ours.dtype} {tuple(ours.shape)} - ship the network again")
+
+
+def _check_modalities(model: Model, facts: Mapping[str, Any], path: Path) -> None:
+    """A sensor must mean here what it meant where the network learned."""
+    for view, modality in model.modalities.items():
+        told, name = facts.get(view), modality.name
+        if not isinstance(told, Mapping) or told.get("name") != name:
+            raise ModaliftError(f"{path}: it does not say which sensor '{view}' is - ship the network again")
+        here = vars(MODALITIES[name])
+        for key in ("kind", "unit", "dtype", "invalid"):
+            if told.get(key) != here[key]:
+                raise ModaliftError(f"{path}: its modality '{name}' has {key} {str(told.get(key))[:40]!r}, here it is"
+                                    f" {here[key]!r} - ship the network again, or use the plugin that it was made with")
+
+
+# ---- one sensor -----------------------------------------------------------------------------------------------------
+
+
+class SensorModel(Model):
+    """A model of one sensor: what can be deployed."""
+
+    deployable = True
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return (self.network.view,)
+
+    @property
+    def view(self) -> str:
+        """The view that it reads."""
+        return str(self.network.view)
+
+    @property
+    def framing(self) -> Framing:
+        """How recordings of its sensor become clips."""
+        return self.framings[self.view]
+
+    @property
+    def modality(self) -> Modality:
+        """The sensor that it reads."""
+        return MODALITIES[self.network.modality].with_channels(self.network.channels)
+
+    @property
+    def modalities(self) -> dict[str, Modality]:
+        return {self.view: self.modality}
+
+    @classmethod
+    def describe(cls, network: Any) -> dict[str, Any]:
+        if not isinstance(network, networks.Network) or not network.config:
+            raise ModaliftError(f"only a network of one sensor made by networks.build can be saved, not"
+                                f" {type(network).__name__}")
+        return dict(network.config)
+
+    @classmethod
+    def rebuild(cls, description: Mapping[str, Any], classes: int) -> nn.Module:
+        network: nn.Module = networks.build(**plain_options(description))
+        return network

@@ -1,0 +1,118 @@
+"""Predictions: the class probabilities of one network on one split, as they are stored."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modalift.errors import ModaliftError
+from modalift.files import write_beside
+
+_FACT = "fact_"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one network answered on one split.
+
+    Attributes:
+        ids: ``(N,)`` clip ids, each once.
+        labels: ``(N,)`` class indices, -1 where nobody labeled the clip.
+        subjects: ``(N,)`` who was recorded.
+        probabilities: ``(N, K)`` float32.
+        facts: name -> ``(N,)`` numbers (lux), NaN where unknown.
+        name: what messages call it (its file).
+    """
+
+    ids: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    subjects: NDArray[np.str_]
+    probabilities: NDArray[np.float32]
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    name: str = "predictions"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", np.asarray(self.ids, dtype=np.str_))
+        object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
+        object.__setattr__(self, "subjects", np.asarray(self.subjects, dtype=np.str_))
+        object.__setattr__(self, "probabilities", np.asarray(self.probabilities, dtype=np.float32))
+        object.__setattr__(self, "facts", {k: np.asarray(v) for k, v in self.facts.items()})
+        n = len(self.ids)
+        columns = {"labels": self.labels, "subjects": self.subjects, **self.facts}
+        for key, column in columns.items():
+            if column.shape != (n,):
+                raise ModaliftError(f"{self.name}: '{key}' has shape {column.shape} for {n} clips -"
+                                    " write the file again")
+        if self.probabilities.ndim != 2 or len(self.probabilities) != n:
+            raise ModaliftError(f"{self.name}: 'probabilities' has shape {self.probabilities.shape} for {n} clips -"
+                                " they must be (clips, classes)")
+        names, first = np.unique(self.ids, return_index=True)
+        if len(names) < n:
+            twice = self.ids[np.setdiff1d(np.arange(n), first)[0]]
+            raise ModaliftError(f"{self.name}: clip '{twice}' appears twice - ids must be unique")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the most probable class is the label, ``(N,)``; False for unlabeled clips."""
+        return self.probabilities.argmax(1) == self.labels if len(self) else np.zeros(0, bool)
+
+    def take(self, rows: NDArray[Any]) -> Predictions:
+        """The predictions of some clips, by index or mask."""
+        return Predictions(self.ids[rows], self.labels[rows], self.subjects[rows], self.probabilities[rows],
+                           {k: v[rows] for k, v in self.facts.items()}, self.name)
+
+    @staticmethod
+    def join(parts: Sequence[Predictions], name: str = "joined predictions") -> Predictions:
+        """The predictions of several disjoint splits (the folds of a cross-validation) as one."""
+        if not parts:
+            raise ModaliftError(f"{name}: there is nothing to join - give at least one")
+        shared = set.intersection(*(set(p.facts) for p in parts))
+        return Predictions(
+            np.concatenate([p.ids for p in parts]), np.concatenate([p.labels for p in parts]),
+            np.concatenate([p.subjects for p in parts]), np.concatenate([p.probabilities for p in parts]),
+            {k: np.concatenate([p.facts[k] for p in parts]) for k in sorted(shared)}, name)
+
+    def save(self, path: str | Path) -> Path:
+        """Write an ``.npz`` (``ids, labels, subjects, probabilities, fact_*``), beside and renamed."""
+        facts: dict[str, Any] = {_FACT + k: v for k, v in self.facts.items()}
+
+        def write(beside: Path) -> None:
+            with beside.open("wb") as out:
+                np.savez_compressed(out, ids=self.ids, labels=self.labels, subjects=self.subjects,
+                                    probabilities=self.probabilities, **facts)
+
+        return write_beside(Path(path), write)
+
+    @staticmethod
+    def load(path: str | Path) -> Predictions:
+        """Read what :meth:`save` wrote; nothing in the file is ever executed.
+
+        Raises:
+            ModaliftError: no such file, a file of another kind, a missing array, arrays that do not fit.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ModaliftError(f"{path}: no such predictions - run `modalift eval` on the run first")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if not isinstance(file, np.lib.npyio.NpzFile):
+                    raise ValueError("one bare array")
+                arrays = {k: file[k] for k in file.files}
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+            raise ModaliftError(f"{path}: not a file of predictions ({str(error).splitlines()[0]}) -"
+                                " write it again with `modalift eval`") from None
+        for key in ("ids", "labels", "subjects", "probabilities"):
+            if key not in arrays:
+                raise ModaliftError(f"{path}: the array '{key}' is missing - write it again with `modalift eval`")
+        facts = {k[len(_FACT):]: v for k, v in arrays.items() if k.startswith(_FACT)}
+        return Predictions(arrays["ids"], arrays["labels"], arrays["subjects"], arrays["probabilities"], facts,
+                           str(path))

@@ -1,0 +1,72 @@
+"""Datasets with something wrong in them: named, left out, never a traceback."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiny import write_manifest, write_tiny
+
+
+def rows_of(root: Path) -> list[dict]:
+    with (root / "manifest.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated"])
+def test_damaged_clips_are_named_left_out_and_too_many_stop_the_run(modalift, recipe_file, tmp_path, damage):
+    root = write_tiny(tmp_path / "data")
+    path = root / "c00_depth.npz"
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if damage == "empty" else path.read_bytes()[:200])
+    recipe = recipe_file(data={"root": str(root)}, optim={"epochs": 1})
+    code, said, _ = modalift("check", root)
+    assert code == 1
+    assert "c00" in said
+    code, _, said = modalift("train", recipe)
+    assert code == 0, said
+    assert "left out c00" in said
+    assert json.loads((tmp_path / "run" / "compute.json").read_text())["clips"] == 11
+    code, _, said = modalift("train", recipe, "data.max_corrupt=0.01", f"run.dir={tmp_path / 'other'}")
+    assert code == 2
+    assert "error 1 of 24 clips cannot be read" in said
+
+
+def test_a_clip_of_one_frame_trains_and_is_answered(modalift, recipe_file, tmp_path):
+    root = write_tiny(tmp_path / "data")
+    for name in ("c00", "c03"):
+        frames = np.load(root / f"{name}_depth.npz")["frames"][:1]
+        np.savez(root / f"{name}_depth.npz", frames=frames)
+    recipe = recipe_file(data={"root": str(root)}, optim={"epochs": 1})
+    assert modalift("train", recipe)[0] == 0
+    assert modalift("eval", tmp_path / "run", "--no-report")[0] == 0
+
+
+def test_labels_with_gaps_and_a_class_of_the_test_split_alone(modalift, recipe_file, tmp_path):
+    root = write_tiny(tmp_path / "data")
+    rows = rows_of(root)
+    for row in rows:
+        if row["label"] == "2" and row["split"] != "test":
+            row["label"], row["label_name"] = "5", "move5"
+    write_manifest(root, rows)
+    _, said, _ = modalift("check", root)
+    assert "move2" in said, "the class that only the test split has is named"
+    assert modalift("train", recipe_file(data={"root": str(root)}, optim={"epochs": 1}))[0] == 0
+
+
+def test_joints_that_are_not_finite_are_left_out_by_name(modalift, recipe_file, tmp_path):
+    root = write_tiny(tmp_path / "data")
+    joints = np.load(root / "c03_pose.npz")["joints"]
+    joints[2] = np.nan
+    np.savez(root / "c03_pose.npz", joints=joints)
+    networks = {"student": {"name": "signal", "view": "pose", "width": 8, "blocks": 1}}
+    code, _, said = modalift("train", recipe_file(networks=networks, data={"root": str(root)}, optim={"epochs": 1}))
+    assert code == 0
+    assert "left out c03" in said
+    assert "not finite" in said
