@@ -1,8 +1,8 @@
-"""What the frame cache costs and gives: building, reading 16 frames of a clip, and bytes a frame, by codec.
+"""Cost and benefit of the frame cache, by codec: building it, reading 16 frames of a clip, and bytes per frame.
 
     python benchmarks/cache.py [--clips 40] [--rounds 5]
 
-Prints a table and writes ``benchmarks/results/cache.md``. Times are CPU milliseconds a clip, medians of rounds.
+Prints a table and writes ``benchmarks/results/cache.md``. Times are CPU milliseconds per clip, medians of rounds.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def record(folder: Path, clips: int) -> Table:
     return build_table("synthetic", ("any",), {"rgb": modality("rgb"), "depth": modality("depth")}, rows)
 
 
-def write(path, encoder, pixels, given, options, pictures, size) -> None:  # type: ignore[no-untyped-def]
+def write(path, encoder, pixels, given, options, frames, size) -> None:  # type: ignore[no-untyped-def]
     with av.open(str(path), "w") as out:
         stream = out.add_stream(encoder, rate=30, options=options)
         (stream.width, stream.height), stream.pix_fmt = size, pixels
-        for picture in pictures:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, given)))
+        for frame in frames:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, given)))
         out.mux(stream.encode(None))
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    lines = ["| view | from | kB a frame | build, ms a clip | 16 frames, ms |", "|---|---|---|---|---|"]
+    lines = ["| view | from | kB per frame | build, ms per clip | 16 frames, ms |", "|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
         table = record(Path(folder), options.clips)
         wanted = [np.sort(np.random.default_rng(i).choice(FRAMES, WANTED, replace=False)).tolist()

@@ -1,10 +1,10 @@
-"""How many simulated clips one core makes a second, all sensors, files included.
+"""Number of clips that one core simulates per second, with all sensors and including writing the files.
 
     python benchmarks/darkroom.py [--clips 60] [--repeats 5]
 
-Prints a table and writes ``benchmarks/results/darkroom.md``. A core's rate is clips a CPU second of the one process
-that does everything (rendering, noise, encoding), which other programs on the machine disturb little; the wall time
-stands beside it.
+Prints a table and writes ``benchmarks/results/darkroom.md``. The rate of a core is clips per CPU second of a single
+process that does everything (rendering, noise, encoding); other programs on the machine affect it little. The rate by wall
+time is listed too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
     asked = parser.parse_args()
     cv2.setNumThreads(1)
     measure(3, 64, 16, tuple(VIEWS), 0)                                  # imports and tables, not counted
-    lines = ["| case | clips/s a core: median (lowest to highest) | wall clips/s, median | kB a clip |",
+    lines = ["| case | clips/s per core: median (lowest to highest) | wall clips/s, median | kB per clip |",
              "|---|---|---|---|"]
     for name, (size, frames, views) in CASES.items():
         runs = [measure(asked.clips, size, frames, views, seed) for seed in range(asked.repeats)]
@@ -58,14 +58,14 @@ def main() -> None:
                      f"{statistics.median(wall):.1f} | {runs[0][2] / asked.clips / 1000:.0f} |")
         print(lines[-1], flush=True)
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(f"""# Darkroom: clips a second
+    RESULT.write_text(f"""# Darkroom: clips per second
 
 Command: `{" ".join(["python benchmarks/darkroom.py", *sys.argv[1:]])}`
 
 {chr(10).join(lines)}
 
 {asked.repeats} repeats of {asked.clips} clips of 16 frames (32 where stated) with one process; rendering, sensor noise and
-encoding to files are all counted. The goal was 15 clips a second and core with all sensors at 64 pixels.
+encoding to files are all counted. The goal was 15 clips per second and core with all sensors at 64 pixels.
 
 {hardware()} One process; other work on the machine at the same time.
 Software: Python {platform.python_version()}, NumPy {np.__version__}, OpenCV {cv2.__version__}, PyAV {av.__version__}.

@@ -1,11 +1,11 @@
-"""What it costs to read 16 frames of a video: indexed reading against decoding from the start and against OpenCV.
+"""Cost of reading 16 frames of a video: indexed reading against decoding from the start and against OpenCV.
 
     python benchmarks/decoding.py [--rounds 5] [--large]
 
 Prints a table and writes ``benchmarks/results/decoding.md``. Times are CPU milliseconds of one thread, medians of
-rounds in which the readers take turns; ratios are what carries over to another machine. *First* is a file that was
-never opened before (it is demuxed twice), *later* one whose index is in memory. A reader's wrong frames are counted
-against decoding from the start.
+rounds in which the readers alternate; only ratios carry over to other machines. *First*: a file that was
+never opened before (it is demuxed twice); *later*: a file whose index is in memory. Wrong frames of a reader are counted by
+comparison with decoding from the start.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def record(path: Path, kind: str, width: int, height: int) -> None:
         stream = out.add_stream(encoder, rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         for i in range(FRAMES):
-            picture = np.ascontiguousarray(ground[:, 3 * i:3 * i + width])
-            picture[:64, :64] += rng.integers(0, 9, (64, 64, 3), dtype=np.uint8)
+            image = np.ascontiguousarray(ground[:, 3 * i:3 * i + width])
+            image[:64, :64] += rng.integers(0, 9, (64, 64, 3), dtype=np.uint8)
             if pixels == "gray16le":
-                frame = av.VideoFrame.from_ndarray(picture[..., 0].astype(np.uint16) * 12, "gray16le")
+                frame = av.VideoFrame.from_ndarray(image[..., 0].astype(np.uint16) * 12, "gray16le")
             else:
-                frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+                frame = av.VideoFrame.from_ndarray(image, "rgb24")
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
 

@@ -1,4 +1,4 @@
-"""How much faster a bundle answers from ONNX Runtime than from PyTorch, in one run.
+"""How much faster a bundle predicts with ONNX Runtime than with PyTorch, measured in one run.
 
     python benchmarks/export.py [--rounds 15] [--threads 1] [--json]
 
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from modalift import networks
-from modalift.deploy.export import export_onnx, probes
+from modalift.deploy.export import comparison_clips, export_onnx
 from modalift.engine.processor import hardware
 from modalift.loading.framing import Framing
 from modalift.models.recognizer import RecognizerModel
@@ -53,7 +53,7 @@ def measure(options: dict[str, Any], rounds: int, threads: int, folder: Path) ->
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(report.path), settings, providers=["CPUExecutionProvider"])
-    clip = probes(bundle)[:1]
+    clip = comparison_clips(bundle)[:1]
     given = {"clip": clip.numpy()}
     calls = {"eager": lambda: bundle.logits(clip), "onnxruntime": lambda: session.run(None, given)}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}

@@ -1,10 +1,10 @@
-"""What the loop costs beside the networks: checkpoints, and the step's own overhead.
+"""Cost of the training loop apart from the networks: checkpoints, and the overhead per step.
 
     python benchmarks/loop.py
 
-A checkpoint holds weights, two moments of AdamW and the place in the data; it is forced to disk. Its share is its time
-over `run.save_s` = 30 s. The overhead of a step is that of the loop's step (terms, sums, finiteness, schedule) beside
-the plainest step that trains the same network on the same batch, in alternation.
+A checkpoint holds weights, the two moments of AdamW and the position in the data; it is synced to disk. Its share is its time
+over `run.checkpoint_every_s` = 30 s. The overhead of a step is the time of the loop's step (terms, sums, finiteness check,
+schedule) minus that of the simplest step that trains the same network on the same batch, measured in alternation.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def checkpoint(name: str, **options: object) -> tuple[float, float]:
 
 
 def steps(rounds: int = 30) -> tuple[float, float]:
-    """Median CPU seconds of the loop's step and of the plainest one, alternating, on a tiny network."""
+    """Median CPU seconds of the loop's step and of the simplest one, alternating, on a tiny network."""
     net = networks.build("small", classes=4, view="depth", frames=4, size=16, width=8)
     scheme, section = build("single", {"student": net}), OptimSection()
     optimizer = build_optimizer(section, scheme, scheme.updates()[0])
@@ -84,7 +84,7 @@ def steps(rounds: int = 30) -> tuple[float, float]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    lines = ["# What the loop costs", "", "Made by `python benchmarks/loop.py`.",
+    lines = ["# Cost of the training loop", "", "Made by `python benchmarks/loop.py`.",
              f"{hardware('fp32')} Medians of 7 and 30 repeats.", "",
              "| checkpoint of | MB | ms | share of 30 s |", "|---|---|---|---|"]
     for title, name, options in (("small", "small", {"frames": 16, "size": 48}),
@@ -93,8 +93,8 @@ def main() -> None:
         seconds, size = checkpoint(name, **options)
         lines.append(f"| {title}, AdamW | {size:.1f} | {1e3 * seconds:.0f} | {seconds / 30:.2%} |")
     ours, plain = steps()
-    lines += ["", f"A step of the loop takes {1e6 * (ours - plain):.0f} microseconds of CPU time more than the plainest step"
-                  f" ({1e3 * ours:.2f} against {1e3 * plain:.2f} ms on a network too small to matter)."]
+    lines += ["", f"A step of the loop takes {1e6 * (ours - plain):.0f} microseconds of CPU time more than the simplest step"
+                  f" ({1e3 * ours:.2f} against {1e3 * plain:.2f} ms on a network so small that its cost is negligible)."]
     (HERE / "results" / "loop.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

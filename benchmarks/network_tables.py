@@ -1,4 +1,4 @@
-"""The parts of `docs/networks.md` that are made from the code: `python benchmarks/networks.py --table` writes them."""
+"""The parts of `docs/networks.md` that are generated from the code: `python benchmarks/networks.py --table` writes them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Row:
     """One network of the tables.
 
     Attributes:
-        name, options, classes, clip: what `modalift cost` would be asked.
-        msd: parameters and GFLOPs as the MSD paper prints them, and its name for the row.
+        name, options, classes, clip: the arguments of `modalift cost`.
+        msd: the name of the row, parameters and GFLOPs as printed in the MSD paper.
     """
 
     name: str
@@ -61,13 +61,13 @@ ROWS = (
     Row("i3d_resnet50", {"pattern": "slowonly"}, 400, SQUARE),
     Row("resnext101_3d", {}, 83, "3x32x112x112", ("3D ResNeXt-101", "47.7M", "13.9")),
     Row("small", {"motion": "clip"}),
-    Row("signal"),
+    Row("tcn"),
 )
 
 
 def counts() -> str:
     """Exact counts of every family."""
-    lines = ["| `modalift cost ...` | clip | classes | parameters | MACs | activations kept, MiB a clip |",
+    lines = ["| `modalift cost ...` | clip | classes | parameters | MACs | activations kept, MiB per clip |",
              "|---|---|--:|--:|--:|--:|"]
     for row in ROWS:
         if row.name not in NETWORKS:
@@ -79,7 +79,7 @@ def counts() -> str:
 
 
 def msd() -> str:
-    """The columns of the MSD paper, beside the truth."""
+    """The columns of the MSD paper next to the exact values."""
     lines = ["| row of the paper | params, GFLOPs printed | `modalift cost ... --paper-msd` | parameters | its column, G | "
              "true MACs, G | true FLOPs, G |", "|---|---|---|--:|--:|--:|--:|"]
     for row in ROWS:
@@ -92,7 +92,7 @@ def msd() -> str:
 
 
 def facts(name: str) -> str:
-    """A family's clip, stages, options and files, as its code has them."""
+    """A family's default clip, stages, options and weight files, read from the code."""
     if name not in NETWORKS:
         return ""
     info, clip = FAMILIES[name], costing.clip_of(name)
@@ -112,7 +112,7 @@ def facts(name: str) -> str:
 
 
 def with_tables(text: str) -> str:
-    """A document with everything between `<!-- made: WHAT -->` and `<!-- end -->` made again."""
+    """A document with everything between `<!-- made: WHAT -->` and `<!-- end -->` generated again."""
     def made(found: re.Match[str]) -> str:
         what, _, name = found[1].partition(" ")
         new = {"counts": counts, "msd": msd}[what]() if not name else facts(name)

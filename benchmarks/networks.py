@@ -1,15 +1,15 @@
-"""What networks cost in time and memory, beside what the published implementations of three of them cost.
+"""Time and memory of the networks, and of the published implementations of three of them.
 
     python benchmarks/networks.py                        # reference, families: on the CPU, one thread
     python benchmarks/networks.py --sections reference --only tsm i3d --rounds 9
     python benchmarks/networks.py --sections compiled    # what Inductor gains (needs a C++ compiler; minutes)
-    python benchmarks/networks.py --sections gpu         # clips a second at each paper's input, where there is a GPU
-    python benchmarks/networks.py --table                # only what docs/networks.md has from the code
+    python benchmarks/networks.py --sections gpu         # clips per second at each paper's input, where there is a GPU
+    python benchmarks/networks.py --table                # only the generated tables of docs/networks.md
 
-Times are CPU seconds of this process, taken in turns within one run, so that other work on the machine disturbs all
-alike; ratios are of the same round. References (:mod:`reference_networks`) do the published code's operations with our
+Times are CPU seconds of this process, measured in alternation within one run, so that other work on the machine affects all
+equally; ratios are of the same round. References (:mod:`reference_networks`) do the published code's operations with our
 weights, and are first asserted to give our outputs and gradients. Rows are written to `benchmarks/results/networks.md`;
-those that were not asked for stay as they are.
+rows that were not selected are kept.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Step = Callable[[], object]
 
 
 def built(name: str, frames: int, size: int, **options: Any) -> nn.Module:
-    """A family's network for a clip of these extents, or of its least ones; a signal's keeps its own clip."""
+    """A family's network for a clip of these extents, or of the smallest possible ones; for signals, the default clip."""
     info = networks.FAMILIES[name]
     signal = info.clip[2] == 1
     frames, size = (info.clip[1], 1) if signal else (frames, size)
@@ -103,7 +103,7 @@ def trained(net: Callable[[Tensor], Tensor], clip: Tensor, labels: Tensor, half:
 
 
 def asked(net: Callable[[Tensor], Tensor], clip: Tensor, half: bool = False) -> Step:
-    """An answer without gradients."""
+    """A forward pass without gradients."""
     def step() -> None:
         with torch.no_grad(), torch.autocast(clip.device.type, torch.bfloat16, enabled=half):
             net(clip)
@@ -293,7 +293,7 @@ def why_not_compiled() -> str | None:
 
 
 def on_gpu(name: str, rounds: int) -> list[list[str]]:
-    """Clips a second and peak memory at its paper's clip: bf16, channels-last, compiled and eager."""
+    """Clips per second and peak memory at its paper's clip: bf16, channels-last, compiled and eager."""
     torch.backends.cudnn.benchmark = True
     clip_of, batch = costing.clip_of(name), 8
     cells = [name, str(clip_of).replace("x", " x ")]
@@ -345,7 +345,7 @@ SECTIONS: dict[str, tuple[str, str, list[str], Callable[[str, int], list[list[st
         "Forward and backward at 8 x 112 x 112, batch of 2, float32, one thread. Medians and quartiles; shares of the same "
         "round. Weights are perturbed, so that no path for initial weights can be taken. "
         "Peak memory is what a step adds to the most that a fresh process has held: saved activations and temporary ones.",
-        ["network", "CPU seconds a clip", "share of the reference's time", "saved activations, MiB a batch",
+        ["network", "CPU seconds per clip", "share of the reference's time", "saved activations, MiB per batch",
          "share of its memory", "peak memory of a step, MiB", "goal"], beside_reference, lambda: GOALS, lambda: None),
     "families": (
         "Every family at a small clip",

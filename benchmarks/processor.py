@@ -1,11 +1,11 @@
-"""What depends on the processor: half precision, memory format, threads and how idle threads wait.
+"""Effects of the processor: half precision, memory format, threads, and the waiting policy of idle threads.
 
     python benchmarks/processor.py [--rounds 7] [--threads 1] [--limits "ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2"]
 
-A training step (forward and backward) of `small` and of a temporal-shift ResNet-18 in every combination, in turns within
-one process, so that other work on the machine disturbs all alike; how idle threads wait is fixed when PyTorch is loaded,
-so that each way is a process of its own. Ratios to float32, channels-last, one thread: of CPU time (which other work
-disturbs little) and of wall time. Every run replaces the section of its processor and its limits.
+A training step (forward and backward) of `small` and of a temporal-shift ResNet-18 in every combination, in alternation
+within one process, so that other work on the machine affects all equally; the waiting policy is fixed when PyTorch is
+loaded, so each policy runs in its own process. Ratios to float32, channels-last, one thread: of CPU time (which other work
+affects little) and of wall time. Every run replaces the section of its processor and its limits.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def measure(rounds: int, threads: int) -> dict[str, dict[str, list[tuple[float, 
                 with autocast(precision, torch.device("cpu")):
                     logits = nets[last](clip)
                 nn.functional.cross_entropy(logits.float(), labels).backward()
-                if turn:  # the first makes what later ones find
+                if turn:  # the first round is a warm-up
                     times[way].append((time.process_time() - cpu, time.perf_counter() - wall))
                 nets[last].zero_grad(set_to_none=True)
         found[row] = times
@@ -87,7 +87,7 @@ def cell(times: list[tuple[float, float]], base: list[tuple[float, float]]) -> s
 def section(limits: dict[str, str], rounds: int, threads: int) -> tuple[str, str]:
     """Title and text of the section of this processor under these limits."""
     title, lines = "", []
-    for waiting, variables in list(WAITING.items())[:threads]:  # one thread waits for none
+    for waiting, variables in list(WAITING.items())[:threads]:  # a single thread never waits
         clean = {k: v for k, v in os.environ.items() if k not in (*LIMITS, "OMP_NUM_THREADS")}
         command = [sys.executable, __file__, "--rounds", str(rounds), "--threads", str(threads), "--json"]
         done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env={**clean, **limits, **variables})
@@ -106,7 +106,7 @@ def section(limits: dict[str, str], rounds: int, threads: int) -> tuple[str, str
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, choices=[1, 2], default=2, help="the most; where the machine is busy, 1")
+    parser.add_argument("--threads", type=int, choices=[1, 2], default=2, help="largest number; use 1 on a busy machine")
     parser.add_argument("--limits", default="", help="variables under which to measure, as NAME=VALUE NAME=VALUE")
     parser.add_argument("--json", action="store_true", help="measure in this process, as it is, and print the seconds")
     asked = parser.parse_args()
@@ -126,7 +126,7 @@ def main() -> None:
     print(f"## {title}\n\n{text}")
 
 
-READING = """# What depends on the processor
+READING = """# Effects of the processor
 
 Made by `python benchmarks/processor.py` (`--threads 1 --limits "ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2"`).
 Ratios to float32, channels-last, one thread, in the same round: of CPU time, and in brackets of wall time; medians.

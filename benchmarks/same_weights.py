@@ -1,10 +1,10 @@
-"""Whether a change keeps what a seed gives: hashes of the weights and predictions of five schemes and of a translator.
+"""Checks that a code change keeps training bit-identical: hashes of weights and predictions of five schemes and a translator.
 
     python benchmarks/same_weights.py before.json                   # on the commit before
     python benchmarks/same_weights.py after.json --against before.json
 
-Every recipe is trained for two epochs on forty simulated clips, and evaluated. Hashes hold for one machine, one PyTorch and
-one number of threads: only those of one machine can be compared.
+Every recipe is trained for two epochs on forty simulated clips, and evaluated. Hashes depend on the machine, the PyTorch
+version and the number of threads, so only hashes of one setup can be compared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The tables of settings in `docs/schemes/*.md`, made from each scheme's constructor: `python benchmarks/scheme_tables.py`.
+"""Generates the tables of settings in `docs/schemes/*.md` from each scheme's constructor: `python benchmarks/scheme_tables.py`.
 
-Names and defaults are the signature's, meanings the docstring's. A last column, what a paper or its authors' code has,
-is written by hand and kept.
+Names and defaults come from the signature, meanings from the docstring. A last column, with the value in the paper or in its
+authors' code, is written by hand and kept.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from modalift.schemes import SCHEMES, settings_of
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "schemes"
-#: What a docstring's words become on a page.
+#: Conversions from docstring markup to Markdown.
 WORDS = ((r":math:`(.+?)`", r"$\1$"), (r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`"), (r"``(.+?)``", r"`\1`"))
 
 
 def arguments(name: str) -> dict[tuple[str, ...], str]:
-    """Names of arguments that a docstring explains together -> what it says of them, as Markdown."""
+    """Names of arguments that a docstring explains together -> their explanation, as Markdown."""
     text = inspect.getdoc(SCHEMES[name]) or ""
     part = re.search(r"^Args:\n((?: {4}.*\n|\n)+)", text + "\n", re.MULTILINE)
     found: dict[tuple[str, ...], str] = {}
@@ -32,7 +32,7 @@ def arguments(name: str) -> dict[tuple[str, ...], str]:
 
 
 def shown(default: Any) -> str:
-    """A default as a recipe would spell it."""
+    """A default in the syntax of a recipe."""
     if isinstance(default, bool):
         return str(default).lower()
     if isinstance(default, float):
@@ -56,7 +56,7 @@ def table(name: str, old: str = "") -> str:
 
 
 def with_tables(text: str) -> str:
-    """A page with everything between `<!-- made: settings SCHEME -->` and `<!-- end -->` made again."""
+    """A page with everything between `<!-- made: settings SCHEME -->` and `<!-- end -->` generated again."""
     return re.sub(r"<!-- made: settings (\w+) -->\n(.*?)<!-- end -->",
                   lambda m: f"<!-- made: settings {m[1]} -->\n{table(m[1], m[2])}\n<!-- end -->", text, flags=re.DOTALL)
 

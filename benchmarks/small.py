@@ -31,8 +31,9 @@ from modalift.engine.study import Cell, run_cells, summary
 from modalift.errors import ModaliftError
 from modalift.loading.cache import build_cache
 from modalift.networks import NetworkSpec, Recognizer, Stage, network
-from modalift.networks.heads import spans
-from modalift.networks.resnet import Layout, ResNet, shift
+from modalift.networks.heads import bin_weights
+from modalift.networks.resnet import Layout, ResNet
+from modalift.networks.shift import shift
 from modalift.report.console import ConsoleMonitor
 from modalift.report.numbers import percent, points_span
 
@@ -68,11 +69,11 @@ class Mixed(nn.Module):
         mixing: ``shift``, or ``conv``: a channelwise convolution over three frames that begins as the shift.
         kind: ``basic``; ``separable``: depthwise and pointwise in place of each 3 x 3; ``inverted``: four times the
             channels inside, depthwise.
-        squeeze: whether channels are weighed by their means over the picture (squeeze and excitation).
-        part: of the shift.
+        squeeze: whether channels are weighed by their means over the image (squeeze and excitation).
+        shift_div: of the shift.
     """
 
-    def __init__(self, channels: int, width: int, stride: int, mixing: str, kind: str, squeeze: bool, part: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int, mixing: str, kind: str, squeeze: bool, shift_div: int) -> None:
         super().__init__()
         wide = {"basic": width, "separable": width, "inverted": 4 * channels}[kind]
         first: nn.Module
@@ -85,20 +86,20 @@ class Mixed(nn.Module):
         self.conv2 = nn.Conv2d(wide, width, 1, bias=False) if kind == "inverted" else _spatial(width, width, 1, kind)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.part, self.mix, self.weigh = part, None, None
+        self.shift_div, self.mix, self.weigh = shift_div, None, None
         self.downsample: nn.Sequential | None = None
         if stride != 1 or channels != width:
             self.downsample = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
         if mixing == "conv":
-            f, begin = channels // part, torch.zeros(3, channels)
+            f, begin = channels // shift_div, torch.zeros(3, channels)
             begin[2, :f] = begin[0, f:2 * f] = begin[1, 2 * f:] = 1
             self.mix = nn.Parameter(begin)
         if squeeze:
             self.weigh = nn.Sequential(nn.Linear(width, width // 4), nn.ReLU(), nn.Linear(width // 4, width), nn.Sigmoid())
 
-    def forward(self, x: Tensor, frames: int, before: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, frames: int, past: Tensor | None = None) -> Tensor:
         if self.mix is None:
-            y = shift(x, frames, self.part)
+            y = shift(x, frames, self.shift_div)
         else:
             clip, weight = x.unflatten(0, (-1, frames)), self.mix.to(x.dtype)[:, :, None, None]
             y = clip * weight[1]
@@ -123,7 +124,7 @@ class TriedHead(nn.Module):
 
     Args:
         pool: ``mean``; ``gridN``: means of N x N cells; ``where``: means, and the expected place of
-            each channel under a softmax over the picture.
+            each channel under a softmax over the image.
         depth: temporal convolutions; the second and later ones are dilated by 2, 4, ... around a skip path.
     """
 
@@ -160,14 +161,14 @@ class TriedHead(nn.Module):
         u = F.relu(self.bn(self.conv(self.pooled(x))))
         for more in self.more:
             u = F.relu(u + more(u))
-        logits: Tensor = self.fc(self.drop((u @ spans(u.shape[2], self.bins, u.device).to(u.dtype)).flatten(1)))
+        logits: Tensor = self.fc(self.drop((u @ bin_weights(u.shape[2], self.bins, u.device).to(u.dtype)).flatten(1)))
         return logits
 
 
 @network("small_candidate", papers="Modalift's own", clip=(3, 16, 56))
-def small_candidate(spec: NetworkSpec, *, width: int = 16, blocks: int = 1, dropout: float = 0.3, bins: int = 4, part: int = 8,
-                    mixing: str = "shift", kind: str = "basic", squeeze: bool = False, pool: str = "mean", depth: int = 1,
-                    widths: str = "", strides: str = "1-2-2", stem: int = 2) -> Recognizer:
+def small_candidate(spec: NetworkSpec, *, width: int = 16, blocks: int = 1, dropout: float = 0.3, bins: int = 4,
+                    shift_div: int = 8, mixing: str = "shift", kind: str = "basic", squeeze: bool = False, pool: str = "mean",
+                    depth: int = 1, widths: str = "", strides: str = "1-2-2", stem: int = 2) -> Recognizer:
     """`small` (to the same random weights) and the designs beside it.
 
     Args:
@@ -176,16 +177,16 @@ def small_candidate(spec: NetworkSpec, *, width: int = 16, blocks: int = 1, drop
         widths, strides: channels and stride of each block, as ``64-128``; by default the usual doubling.
         stem: its stride, 2, or 4 with a kernel of 7; only with ``widths``.
     """
-    trunk = ResNet(spec.prepared_channels, Layout((blocks,) * 3, small_stem=True), width, "residual", part)
+    trunk = ResNet(spec.prepared_channels, Layout((blocks,) * 3, small_stem=True), width, "residual", shift_div)
     if widths:
         _rebuild(trunk, spec.prepared_channels, [int(w) for w in widths.split("-")], [int(s) for s in strides.split("-")], stem,
-                 mixing, kind, squeeze, part)
+                 mixing, kind, squeeze, shift_div)
     elif (mixing, kind, squeeze) != ("shift", "basic", False):
         inside = width
         for i in range(3):
             stage = []
             for j in range(blocks):
-                stage.append(Mixed(inside, width * 2**i, 2 if i and not j else 1, mixing, kind, squeeze, part))
+                stage.append(Mixed(inside, width * 2**i, 2 if i and not j else 1, mixing, kind, squeeze, shift_div))
                 inside = width * 2**i
             setattr(trunk, f"layer{i + 1}", nn.Sequential(*stage))
         _begin(trunk)
@@ -215,11 +216,11 @@ def _begin(trunk: nn.Module) -> None:
 
 
 DESIGNS |= {
-    "today": Design("width 16, one block a stage, mean of the picture, 4 spans", (), ("s7", "s3", "dark")),
+    "today": Design("width 16, one block per stage, mean over the image, 4 spans", (), ("s7", "s3", "dark")),
     "grid2": Design("means of 2 x 2 cells", ("pool=grid2",), ("s7",)),
     "grid3": Design("means of 3 x 3 cells", ("pool=grid3",), ("s7", "s3", "dark")),
     "grid6": Design("6 x 6 cells: every place of the map", ("pool=grid6",), ("s7", "s3", "dark")),
-    "where": Design("the place of each channel: softmax over the picture", ("pool=where",), ("s7",)),
+    "where": Design("the place of each channel: softmax over the image", ("pool=where",), ("s7",)),
     "deep head": Design("three dilated temporal convolutions in the head", ("depth=3",), ("s7",)),
     "learned mixing": Design("channelwise temporal convolution that begins as the shift", ("mixing=conv",), ("s7",)),
     "width 24": Design("", ("width=24",), ("s7",)),
@@ -236,7 +237,7 @@ DESIGNS |= {
     "separable": Design("depthwise and pointwise for each 3 x 3, width 24", ("kind=separable", "width=24")),
     "inverted": Design("inverted residuals", ("kind=inverted",)),
 }
-#: What is trained on the whole training splits and looked at on the test splits: name -> options of `small` itself.
+#: Trained on the complete training splits and evaluated on the test splits: name -> options of `small` itself.
 FINAL: dict[str, tuple[str, ...]] = {"today": ("grid=1",), "grid6": ("grid=6",)}
 FINAL_SEEDS = 3
 TESTS = {"utd": ("utd_mhad/single_depth", 80), "dark": ("darkroom/teacher_thermal", 14)}
@@ -246,7 +247,7 @@ TESTS = {"utd": ("utd_mhad/single_depth", 80), "dark": ("darkroom/teacher_therma
 
 
 def costs(rounds: int = 9) -> dict[str, dict[str, float]]:
-    """Parameters, MACs, and median CPU milliseconds a clip of a bf16 training step and of an answer, in alternation."""
+    """Parameters, MACs, and median CPU milliseconds per clip of a bf16 training step and of a forward pass, in alternation."""
     torch.set_num_threads(1)
     nets = {name: networks.build("small_candidate", classes=27, view="depth", frames=16, size=48, motion="clip",
                                  **{k: _value(v) for k, v in (o.split("=") for o in design.options)})
@@ -284,7 +285,7 @@ def places(recipe: str, runs: Path, data: Path) -> tuple[str, ...]:
 
 
 def screen(design: str, where: str, runs: Path, data: Path) -> Cell:
-    """A training without some of the training people, who are its validation; the test split is not looked at."""
+    """A training without some of the training people, who are its validation; the test split is not used."""
     recipe, held, epochs = SCREENS[where]
     options = [f"networks.student.{o}" for o in ("name=small_candidate", *DESIGNS[design].options)]
     return Cell(design.replace(", ", "-").replace(" ", "-"), RECIPES / f"{recipe}.yaml", 0, 0, 0,
@@ -342,12 +343,12 @@ def tested(test: str, runs: Path, data: Path) -> list[str]:
     title = {"utd": "UTD-MHAD depth, official test split, 80 epochs",
              "dark": "Darkroom, thermal camera, all labels, test people, 14 epochs"}[test]
     cells, home = finals(test, runs, data), runs / f"test_{test}"
-    there = [c for c in cells if c.run(home).predictions("student", "test").is_file()]
+    there = [c for c in cells if c.run(home).predictions_path("student", "test").is_file()]
     if not there:
         return [f"## {title}", "", "Not trained yet.", ""]
     found = summary(there, home)["rows"]
     lacking = [f"`{c.name}` seed {c.seed}" for c in cells if c not in there]
-    lines = [f"## {title}", "", "| design | options | tera MACs a run | top-1, each seed | mean | deviation |",
+    lines = [f"## {title}", "", "| design | options | tera MACs per run | top-1, each seed | mean | deviation |",
              "|---|---|---|---|---|---|"]
     pairs = []
     for row in found:
@@ -398,7 +399,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/small"))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=["cost", "screen", "test"], help="do only these parts")
-    parser.add_argument("--report", action="store_true", help="train nothing, write what is there")
+    parser.add_argument("--report", action="store_true", help="do not train, only write the results")
     given = parser.parse_args()
     console, parts = Console(stderr=True), given.only or ["cost", "screen", "test"]
     if not (given.runs / "cost.json").is_file() or (given.only and "cost" in parts):

@@ -1,11 +1,11 @@
-"""What teaching costs beside the networks: the share of a step that each scheme's own terms take.
+"""Cost of the loss terms: the fraction of a training step that each scheme's own terms take.
 
     python benchmarks/teaching.py [--only mgcam_dkd ...] [--rounds 5]
 
 A ResNet-50 teaches a ResNet-18 (temporal shift, 8 frames of 112 x 112, batch 8). The networks' share is a step that runs
 the teacher without gradients and the student forward and backward. The terms' share is measured alone: every network is
-replaced by one that hands out maps and logits made before, so that forward and backward of everything else remain, the
-student's cross-entropy included. One thread, CPU seconds, the two in alternation, medians over rounds.
+replaced by one that returns precomputed maps and logits, so that the forward and backward passes of everything else remain,
+including the student's cross-entropy. One thread, CPU seconds, the two in alternation, medians over rounds.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "hallucination": ("hallucination", {}),
     "MTCD, teacher alone": ("mtcd", {}),
     "MTCD": ("mtcd", {"guide": "fusion"}),
-    "MTUT, this network's side": ("mtut", {"alone": 0.0}),
+    "MTUT, this network's side": ("mtut", {"align_after": 0.0}),
     "DMCL, this network's side": ("dmcl", {}),
     "mid fusion": ("fusion", {"mode": "mid"}),
     "MSD": ("msd", {}),
-    "segmentation + LSTM, while it draws": ("segmentation_lstm", {}),
+    "segmentation + LSTM, while it reconstructs": ("segmentation_lstm", {}),
     "MGCAM+DKD": ("mgcam_dkd", {}),
     "MGCAM+DKD, parameter-free": ("mgcam_dkd", {"projected": False}),
 }
 #: Row -> role -> whether it learns, where it is not a frozen teacher and a student.
-CASTS = {"MTCD": HELPED, "mid fusion": LEARNERS, "MSD": ONE, "segmentation + LSTM, while it draws": ONE}
+CASTS = {"MTCD": HELPED, "mid fusion": LEARNERS, "MSD": ONE, "segmentation + LSTM, while it reconstructs": ONE}
 #: Rows of which the terms of one network count: the other's side costs the same again.
 HALVES = ("MTUT, this network's side", "DMCL, this network's side")
 
 
 class Held(Recognizer):
-    """A network that hands out what another one made: maps and logits as leaves that take gradients."""
+    """A network that returns precomputed maps and logits of another network, as leaves that require gradients."""
 
     def __init__(self, net: Recognizer, clip: Tensor, grad: bool) -> None:
         super().__init__(net.spec, net.backbone, net.head)
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    lines = ["# What teaching costs beside the networks", "", "Made by `python benchmarks/teaching.py`.",
+    lines = ["# Cost of the loss terms", "", "Made by `python benchmarks/teaching.py`.",
              f"{hardware('fp32')} CPU seconds, medians of"
              f" {given.rounds} rounds; batch {BATCH}, {FRAMES} x {SIZE} x {SIZE}, ResNet-50 teaches ResNet-18.", "",
              "| scheme | networks, s | its own terms, s | share of the step |", "|---|---|---|---|"]
@@ -145,8 +145,8 @@ def main() -> None:
               " correlation and MTCD with its assistant are a little above: each projection of 512 to 2048 channels is a"
               " convolution of its own (networks of one family, as MTCD's, need none). MSD's"
               " terms are mostly its two decoders, which are networks of the paper's size, beside a ResNet-18 here and a"
-              " ResNet-50 in the paper; segmentation + LSTM draws at the clip's extents, for a fifth of its training. A"
-              " translator has no student to compare with: its judges are networks of their own."]
+              " ResNet-50 in the paper; segmentation + LSTM reconstructs at the clip's resolution in a fifth of its training. A"
+              " translator has no student to compare with: its discriminators are networks of their own."]
     if not given.only:
         (HERE / "results" / "teaching.md").write_text("\n".join(lines) + "\n")
 

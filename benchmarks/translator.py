@@ -1,13 +1,13 @@
-"""How well a CPU-sized translator draws thermal pictures from visible ones, on registered pairs of real recordings.
+"""How well a CPU-sized translator generates thermal images from visible ones, on registered pairs of real recordings.
 
 Run from the project's root, with the recordings beside it; about 20 minutes on one core:
 
     python benchmarks/translator.py --out runs/translator --sheet /tmp/sheet.png
 
-Every sixth training pair of each source is held out for looking at while training; the test split is looked at once, at
-the end, and chooses nothing. Baselines: the picture's gray value, a curve from RGB to thermal fitted to the training
-pairs' pixels, and the same generator taught by distances alone. The contact sheet shows recordings that are not ours to
-pass on: it goes where you say, never into the project.
+Every sixth training pair of each source is held out for validation during training; the test split is evaluated once, at the
+end, and nothing is selected on it. Baselines: the image's gray value, a curve from RGB to thermal fitted to the training
+pixels, and the same generator trained with the L1 distance alone. The contact sheet shows recordings that may not be
+redistributed: it is written to the given path, never into the project.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from modalift.engine.run import Run
 from modalift.engine.train import train
 from modalift.loading.clips import ClipSet
 from modalift.loading.collation import loader
-from modalift.models.image_similarity import edge_agreement, psnr, ssim
+from modalift.models.image_similarity import edge_correlation, psnr, ssim
 from modalift.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = {"pairs_l1": "distances alone", "pairs_plain": "and a judge", "pairs": "and a judge, heavier on the warm"}
+NAMES = {"pairs_l1": "L1 alone", "pairs_plain": "with a discriminator", "pairs": "with a discriminator, warm pixels weighted"}
 
 
 def hold_out(data: Path, to: Path) -> Path:
@@ -51,7 +51,7 @@ def hold_out(data: Path, to: Path) -> Path:
 
 
 def pairs(clips: ClipSet) -> tuple[np.ndarray, np.ndarray]:
-    """Visible ``(N, H, W, 3)`` and thermal ``(N, H, W, 1)`` pictures as the networks see them."""
+    """Visible ``(N, H, W, 3)`` and thermal ``(N, H, W, 1)`` images as the networks receive them."""
     a, b = [], []
     for batch in loader(clips, batch=16, shuffle=False, seed=0, epoch=0):
         a.append(batch.clips["rgb"][:, :, 0].permute(0, 2, 3, 1).numpy())
@@ -60,7 +60,7 @@ def pairs(clips: ClipSet) -> tuple[np.ndarray, np.ndarray]:
 
 
 def terms(rgb: np.ndarray) -> np.ndarray:
-    """All products of up to three of a pixel's three values: a cubic curve's 20 terms."""
+    """All products of up to three of a pixel's RGB values: the 20 terms of a cubic polynomial."""
     r, g, b = (rgb.reshape(-1, 3) / 127.5 - 1).T
     return np.stack([r**i * g**j * b**k for i in range(4) for j in range(4 - i) for k in range(4 - i - j)], 1)
 
@@ -72,20 +72,20 @@ def fit_curve(rgb: np.ndarray, thermal: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def drawn_by(run: Run, rgb: np.ndarray) -> np.ndarray:
-    net = run.trained("generator").net
+def generated_by(run: Run, rgb: np.ndarray) -> np.ndarray:
+    net = run.model("generator").network
     clips = torch.from_numpy(rgb).permute(0, 3, 1, 2)[:, :, None]
     return np.concatenate([net(c)[:, :, 0].permute(0, 2, 3, 1).numpy() for c in clips.split(8)])
 
 
 def measure(made: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
-    each = [(psnr(x[None], y[None]), ssim(x[None], y[None]), edge_agreement(x[None], y[None]))
+    each = [(psnr(x[None], y[None]), ssim(x[None], y[None]), edge_correlation(x[None], y[None]))
             for x, y in zip(made, real, strict=True)]
     return dict(zip(("psnr", "ssim", "edges"), np.array(each).T, strict=True))
 
 
 def contact_sheet(to: Path, columns: dict[str, np.ndarray], which: list[int], cell: int = 168) -> None:
-    """A row a pair: what the camera saw, what the thermal one saw, and what each way of drawing makes of it."""
+    """One row per pair: the visible image, the thermal image, and the output of each method."""
     lines = []
     for k in which:
         cells = [cv2.resize(np.repeat(p[k], 3 // p[k].shape[2], 2).clip(0, 255).astype(np.uint8)[..., ::-1], (cell, cell),
@@ -100,7 +100,7 @@ def contact_sheet(to: Path, columns: dict[str, np.ndarray], which: list[int], ce
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/translator"))
-    parser.add_argument("--sheet", type=Path, help="where to draw a contact sheet of test pairs")
+    parser.add_argument("--sheet", type=Path, help="where to write a contact sheet of test pairs")
     parser.add_argument("--epochs", type=int, default=60)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -111,7 +111,7 @@ def main() -> None:
         recipe = "pairs" if name == "pairs_plain" else name
         changes = [f"data.root={data}", f"data.options.manifest={manifest}", f"run.dir={args.out / name}",
                    f"optim.epochs={args.epochs}", f"optim.milestones=[{args.epochs // 2}]", "protocol.eval_every=5"]
-        changes += ["scheme.person=0"] if name == "pairs_plain" else []
+        changes += ["scheme.person_weight=0"] if name == "pairs_plain" else []
         began = time.process_time()
         runs[name] = train(load_recipe(ROOT / "recipes" / "translator" / f"{recipe}.yaml", changes))
         spent[name] = time.process_time() - began
@@ -123,20 +123,20 @@ def main() -> None:
         rgb, real = seen[split]
         luma = rgb @ np.array([[0.299], [0.587], [0.114]], np.float32)
         made = {"gray value": luma, "fitted curve": (terms(rgb) @ curve).reshape(real.shape).clip(0, 255)}
-        made |= {NAMES[k]: drawn_by(run, rgb) for k, run in runs.items()}
+        made |= {NAMES[k]: generated_by(run, rgb) for k, run in runs.items()}
         rows = table.split(split).rows
-        night = np.array([r.facts["source"] == "llvip" for r in rows])
+        night = np.array([r.metadata["source"] == "llvip" for r in rows])
         print(f"\n{split}: {len(rows)} pairs, {int(night.sum())} of them with people at night\n")
         print("| | PSNR, dB | SSIM | edges | at night: PSNR | SSIM | edges |\n|---|---:|---:|---:|---:|---:|---:|")
-        for name, picture in made.items():
-            found = measure(picture, real)
+        for name, image in made.items():
+            found = measure(image, real)
             cells = [f"{found[k][w].mean():.{1 if k == 'psnr' else 3}f}" for w in (slice(None), night)
                      for k in ("psnr", "ssim", "edges")]
             print(f"| {name} | {' | '.join(cells)} |")
         if split == "test" and args.sheet:
             order = [*np.flatnonzero(night)[::3][:4], *np.flatnonzero(~night)[::8][:6]]
             contact_sheet(args.sheet, {"visible": rgb, "thermal": real, **made}, [int(i) for i in order])
-    print(f"\n{hardware(runs=[run.environment for run in runs.values()])}")
+    print(f"\n{hardware(environment_paths=[run.environment_path for run in runs.values()])}")
     print("CPU seconds:", {NAMES[k]: round(v) for k, v in spent.items()})
 
 

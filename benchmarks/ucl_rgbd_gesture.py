@@ -2,7 +2,7 @@
 
     python benchmarks/ucl_rgbd_gesture.py [--data FOLDER] [--runs runs/ucl] [--seeds 3]
 
-Trains, evaluates on the held-out scenes once, and writes benchmarks/results/ucl_rgbd_gesture.md.
+Trains, evaluates once on the held-out scenes, and writes benchmarks/results/ucl_rgbd_gesture.md.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from modalift.report.numbers import percent, points_span
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parent / "recipes" / "ucl_rgbd_gesture"
-#: Rows: what ships and how it was taught, its baseline, the recipe that taught it, and its role there.
+#: Rows: the deployed network and its scheme, its baseline, its recipe, and its role there.
 ROWS = (("RGB, by MTUT", "single_rgb", "mtut", "rgb"), ("depth, by MTUT", "single_depth", "mtut", "depth"),
-        ("RGB, by MSD (it draws depth)", "single_rgb", "msd", "student"))
+        ("RGB, by MSD (with depth reconstruction)", "single_rgb", "msd", "student"))
 
 
 def main() -> None:
@@ -34,25 +34,25 @@ def main() -> None:
              for name in ("single_rgb", "single_depth", "mtut", "msd") for seed in range(given.seeds)}
     run_cells(list(cells.values()), given.runs, jobs=given.jobs)
 
-    def answers(name: str, role: str) -> list[Predictions]:
-        return [Predictions.load(cells[name, s].run(given.runs).predictions(role, "test")) for s in range(given.seeds)]
+    def predictions_of(name: str, role: str) -> list[Predictions]:
+        return [Predictions.load(cells[name, s].run(given.runs).predictions_path(role, "test")) for s in range(given.seeds)]
 
     lines = ["# UCL RGB-D gestures: labels only against MTUT and MSD", "",
              "Made by `python benchmarks/ucl_rgbd_gesture.py`: recipes in `recipes/ucl_rgbd_gesture`, scene split, 60 epochs.",
-             hardware(runs=[c.run(given.runs).environment for c in cells.values()]), "",
-             "| what ships | labels only | each seed | taught | each seed | difference | 95 % over seeds"
+             hardware(environment_paths=[c.run(given.runs).environment_path for c in cells.values()]), "",
+             "| deployed | labels only | each seed | taught | each seed | difference | 95 % over seeds"
              " | 95 % over subjects and seeds |", "|---|---|---|---|---|---|---|---|"]
     for title, single, recipe, role in ROWS:
-        alone, taught = answers(single, "student"), answers(recipe, role)
+        alone, taught = predictions_of(single, "student"), predictions_of(recipe, role)
         pair = paired_seeds(alone, taught)
-        each = [" ".join(f"{100 * p.right.mean():.1f}" for p in runs) for runs in (alone, taught)]
+        each = [" ".join(f"{100 * p.correct.mean():.1f}" for p in runs) for runs in (alone, taught)]
         lines.append(f"| {title} | {percent(pair['a'])} | {each[0]} | {percent(pair['b'])} | {each[1]} |"
                      f" {100 * pair['difference']:+.1f} | {points_span(pair['over_seeds'])} |"
                      f" {points_span(pair['over_subjects_seeds'])} |")
     lines += ["", "Thirty test clips of three subjects, all of whom were also seen in training (the split is by scene): one"
-              " clip is 3.3 points, so only large differences mean anything here, and none is"
-              " shown. A hundred clips are too few for networks"
-              " that start from nothing: a linear classifier on HOG features of the crops is reported at 40 % (RGB) and 47 %"
+              " clip is 3.3 points, so only large differences are meaningful here, and none is"
+              " shown. A hundred clips are too few to train networks"
+              " from scratch: a linear classifier on HOG features of the crops is reported at 40 % (RGB) and 47 %"
               " (depth). No setting was tuned on this set."]
     path = HERE / "results" / "ucl_rgbd_gesture.md"
     path.write_text("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""Does a pose network that stays home make a better depth network? UTD-MHAD, real recordings.
+"""Does a pose network that is used in training only improve a depth network? Real recordings (UTD-MHAD).
 
     python benchmarks/utd_mhad.py [--data FOLDER] [--runs runs/utd_mhad] [--jobs 2] [--only PART ...]
 
@@ -60,7 +60,7 @@ PARTS = (
 
 
 def cells(part: Part, runs: Path, data: Path) -> list[list[Cell]]:
-    """Rounds of cells: teachers and baselines first, what needs them after."""
+    """Rounds of cells: teachers and baselines first, then the cells that need them."""
     base = (f"data.root={data}", f"data.cache={runs / 'cache'}", *part.changes)
     rounds: list[list[Cell]] = [[], [], []]
     for fold in range(max(1, part.folds)):
@@ -95,12 +95,12 @@ def run_part(part: Part, runs: Path, data: Path, jobs: int, console: Console) ->
         run_cells(round_, runs / part.name, jobs=jobs, monitor=ConsoleMonitor(console))
 
 
-def answers(part: Part, name: str, runs: Path, data: Path) -> list[Predictions]:
-    """What a recipe answered, one joined set of predictions a seed (the folds of a seed are one)."""
+def predictions_of(part: Part, name: str, runs: Path, data: Path) -> list[Predictions]:
+    """The predictions of a recipe, one set per seed (the folds of a seed are joined)."""
     found = []
     every = [c for r in cells(part, runs, data) for c in r if c.name == name]
     for seed in range(part.seeds):
-        parts = [Predictions.load(c.run(runs / part.name).predictions(SHIPS.get(name, "student"), "test"))
+        parts = [Predictions.load(c.run(runs / part.name).predictions_path(SHIPS.get(name, "student"), "test"))
                  for c in every if c.seed == seed]
         found.append(Predictions.join(parts) if len(parts) > 1 else parts[0])
     return found
@@ -110,25 +110,26 @@ def table(part: Part, runs: Path, data: Path) -> str:
     """The part's results as a table in Markdown; an unfinished part says so."""
     rows: list[dict[str, Any]] = []
     every = [c for r in cells(part, runs, data) for c in r]
-    answered: dict[str, list[Predictions]] = {}
+    predicted: dict[str, list[Predictions]] = {}
     for name in part.recipes:
         try:
-            found = answers(part, name, runs, data)
+            found = predictions_of(part, name, runs, data)
         except (ModaliftError, OSError):
             return f"## {part.title}\n\nNot trained yet: `python benchmarks/utd_mhad.py --only {part.name}` does it.\n"
         spent = [c.run(runs / part.name).compute() for c in every if c.name == name]
-        top1 = [float(p.right.mean()) for p in found]
+        top1 = [float(p.correct.mean()) for p in found]
         rows.append({"name": name, "top1": top1, "epochs": spent[0]["epochs"],
                      "seconds": np.mean([s["seconds"] for s in spent]), "macs": np.mean([s["training_macs"] for s in spent])})
-        answered[name] = found
-        rows[-1]["pairs"] = [(other, difference(answered[other], found)) for other in ("single_depth", "matched_depth")
-                             if other in answered and name == "distill_pose"]
+        predicted[name] = found
+        rows[-1]["pairs"] = [(other, difference(predicted[other], found)) for other in ("single_depth", "matched_depth")
+                             if other in predicted and name == "distill_pose"]
         if name == "mtut_pose":
-            alone = answers(PARTS[0], "single_depth", runs, data)[:part.seeds]
+            alone = predictions_of(PARTS[0], "single_depth", runs, data)[:part.seeds]
             rows[-1]["pairs"].append(("single_depth", difference(alone, found)))
-    seeds, clips = "one seed" if part.seeds == 1 else f"{part.seeds} seeds", len(next(iter(answered.values()))[0])
+    seeds, clips = "one seed" if part.seeds == 1 else f"{part.seeds} seeds", len(next(iter(predicted.values()))[0])
     lines = [f"## {part.title}", "", f"{seeds}, {clips} test clips.", "",
-             "| recipe | epochs | tera MACs | s a run | top-1, each seed | mean | deviation |", "|---|---|---|---|---|---|---|"]
+             "| recipe | epochs | tera MACs | s per run | top-1, each seed | mean | deviation |",
+             "|---|---|---|---|---|---|---|"]
     for r in rows:
         each = " ".join(f"{100 * t:.1f}" for t in r["top1"])
         sd = percent(float(np.std(r["top1"], ddof=1))) if len(r["top1"]) > 1 else "-"
@@ -138,25 +139,25 @@ def table(part: Part, runs: Path, data: Path) -> str:
     pairs = [f"- `{r['name']}` against `{other}`: **{100 * d['difference']:+.1f} points** (95 % over {over[0]}:"
              f" {points_span(d['within'])}; over {over[1]}: {points_span(d['subjects'])})"
              for r in rows for other, d in r["pairs"]]
-    more = [shouting(runs)] if part.name == "mtut" else []
+    more = [alignment_share(runs)] if part.name == "mtut" else []
     return "\n".join([*lines, "", *pairs, *more]) + "\n"
 
 
-def shouting(runs: Path) -> str:
-    """How loud MTUT's alignment is beside the labels, in the epoch in which it begins."""
+def alignment_share(runs: Path) -> str:
+    """MTUT's alignment term relative to the label term, in the first epoch with alignment and in the last."""
     log = (runs / "mtut" / "mtut_pose" / "seed0" / "log.jsonl").read_text().splitlines()
-    epochs = [e for e in map(json.loads, log) if e["kind"] == "epoch" and e["weights"]["align/pose>depth"] > 0]
+    epochs = [e for e in map(json.loads, log) if e["kind"] == "epoch" and e["weights"]["ssa/pose>depth"] > 0]
     first, last = epochs[0], epochs[-1]
-    loud = [e["weights"]["align/pose>depth"] * e["terms"]["align/pose>depth"] / e["terms"]["ce/depth"]
+    ratio = [e["weights"]["align/pose>depth"] * e["terms"]["align/pose>depth"] / e["terms"]["ce/depth"]
             for e in (first, last)]
     return (f"\nThe paper's weight .05 and reference size of 392 positions, untuned: when alignment begins, its weighted term"
-            f" is {loud[0]:.0f} times the depth network's label term, and {loud[1]:.0f} times at the end; the pose network's"
-            f" label loss ends at {last['terms']['ce/pose']:.2f}. Maps of 16 positions (pose has no"
-            " picture) are not what that weight was made for; choosing it on a training subject is left to be done.")
+            f" is {ratio[0]:.0f} times the depth network's label term, and {ratio[1]:.0f} times at the end; the pose network's"
+            f" label loss ends at {last['terms']['ce/pose']:.2f}. That weight was not chosen for maps of 16"
+            " positions (pose has no image); choosing it on a training subject remains to be done.")
 
 
 def difference(one: list[Predictions], other: list[Predictions]) -> dict[str, Any]:
-    """What ``other`` gains over ``one``, with an interval over seeds (or clips) and one over people."""
+    """The difference of ``other`` from ``one``, with an interval over seeds (or clips) and one over subjects."""
     if len(one) > 1:
         pair = paired_seeds(one, other)
         return pair | {"within": pair["over_seeds"], "subjects": pair["over_subjects_seeds"]}
@@ -175,28 +176,28 @@ def teachers(runs: Path) -> str:
     except (ModaliftError, OSError):
         return "The teachers are not trained yet.\n"
     fused = [float(((p.probabilities + d.probabilities).argmax(1) == p.labels).mean()) for p, d in zip(own, depth, strict=True)]
-    alone = [float(p.right.mean()) for p in own]
+    alone = [float(p.correct.mean()) for p in own]
     return (f"The pose teachers reach {percent(float(np.mean(alone)))} ({' '.join(f'{100 * a:.1f}' for a in alone)}). Mean of"
-            f" the probabilities of pose and taught depth (needs both sensors; an upper bound, never shipped):"
+            f" the probabilities of pose and taught depth (needs both sensors; an upper bound, never deployed):"
             f" {percent(float(np.mean(fused)))}.\n")
 
 
 def shipped(runs: Path, data: Path) -> str:
-    """The first taught network, shipped, asked about one real recording, and exported: the same answer three times."""
+    """Ships the first taught network, predicts one real recording, and exports it: all three must agree."""
     run = Run(runs / "main" / "distill_pose" / "seed0")
     try:
-        facts = ship(run, "student", runs / "depth.modalift")
-        found = Predictions.load(run.predictions("student", "test"))
+        metadata = ship(run, "student", runs / "depth.modalift")
+        found = Predictions.load(run.predictions_path("student", "test"))
     except (ModaliftError, OSError):
-        return "## What goes home\n\nNot trained yet.\n"
+        return "## Deployment\n\nNot trained yet.\n"
     bundle = load(runs / "depth.modalift")
     row = int(np.flatnonzero(found.ids == "a11_s4_t4")[0])
     said = bundle.predict(data / "depth" / "a11_s4_t4.mkv")
     report = export_onnx(bundle, runs / "depth.onnx")
     gap = float(np.abs(said.probabilities - found.probabilities[row]).max())
-    return (f"## What goes home\n\n`modalift ship` of seed 0 writes {facts['bytes'] / 1e6:.2f} MB ({facts['parameters']:,}"
-            f" parameters, depth alone). `modalift predict depth.modalift a11_s4_t4.mkv` says **{said.label}** with"
-            f" {percent(said.probability)} (the label is {bundle.classes[found.labels[row]]}); evaluation said the same to"
+    return (f"## Deployment\n\n`modalift ship` of seed 0 writes {metadata['bytes'] / 1e6:.2f} MB ({metadata['parameters']:,}"
+            f" parameters, depth alone). `modalift predict depth.modalift a11_s4_t4.mkv` gives **{said.label}** with"
+            f" {percent(said.probability)} (the label is {bundle.classes[found.labels[row]]}); evaluation gave the same within"
             f" {gap:.0e}. `modalift export` to ONNX differs by {report.difference:.0e} of the largest logit.\n")
 
 
@@ -205,15 +206,15 @@ def write(runs: Path, data: Path, parts: Sequence[Part]) -> Path:
         "# UTD-MHAD: a pose network teaches a depth network", "",
         "Made by `python benchmarks/utd_mhad.py`; every cell is one `modalift train` of a recipe in `recipes/utd_mhad`, then"
         " one `modalift eval` on the test split.", "",
-        f"{hardware(runs=sorted(runs.rglob('environment.json')))} Two trainings at a time."
-        " Seconds are wall time on a machine that did other work beside; compare multiply-accumulates (MACs) instead.", "",
-        "- `single_depth`: labels only. `matched_depth`: labels only for as many epochs as spend the multiply-accumulates of"
-        " `distill_pose`, its teacher's training included. `distill_pose`: labels and the soft answers of a frozen pose network"
-        " of the same seed. `mtut_pose`: MTUT's depth network.",
+        f"{hardware(environment_paths=sorted(runs.rglob('environment.json')))} Two trainings at a time."
+        " Seconds are wall time on a machine with other load; compare multiply-accumulates (MACs) instead.", "",
+        "- `single_depth`: labels only. `matched_depth`: labels only for as many epochs as cost the multiply-accumulates of"
+        " `distill_pose` including its teacher's training. `distill_pose`: labels and the soft predictions of a frozen pose"
+        " network of the same seed. `mtut_pose`: MTUT's depth network.",
         "- Settings (augmentation, depth constants, the teaching's weight) were chosen by leaving training subject s7 out, in"
-        " single runs of 30 to 40 epochs; the temperature was not tuned. The last checkpoint counts.",
-        "- Depth ships; pose is used in training only.",
-        "- An interval over subjects draws the few test subjects anew; with four of them it is narrower than it should be"
+        " single runs of 30 to 40 epochs; the temperature was not tuned. The last checkpoint is evaluated.",
+        "- Depth is deployed; pose is used in training only.",
+        "- An interval over subjects resamples the few test subjects; with four of them it is too narrow"
         " (a simulation with four subjects found 80 % coverage where 95 % is meant).", "",
         teachers(runs),
     ]
@@ -229,8 +230,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/utd_mhad"))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", choices=[p.name for p in PARTS], help="train only these parts")
-    parser.add_argument("--seeds", type=int, help="seeds of every part, instead of its own number")
-    parser.add_argument("--report", action="store_true", help="train nothing, write what is there")
+    parser.add_argument("--seeds", type=int, help="number of seeds for every part")
+    parser.add_argument("--report", action="store_true", help="do not train, only write the results")
     given = parser.parse_args()
     parts = PARTS if given.seeds is None else tuple(replace(p, seeds=given.seeds) for p in PARTS)
     console = Console(stderr=True)

@@ -25,7 +25,7 @@ TINY_NETWORKS = {
     "distill": {"student": {"name": "small", "view": "depth", "width": 4, "motion": "clip"},
                 "teacher": {"init": "TEACHER"}},
     "mtut": {"depth": {"name": "small", "view": "depth", "width": 4, "motion": "clip"},
-             "pose": {"name": "signal", "view": "pose", "width": 8, "blocks": 1}},
+             "pose": {"name": "tcn", "view": "pose", "width": 8, "blocks": 1}},
 }
 
 
@@ -59,7 +59,7 @@ def teacher(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher") / "run"
     train(parse_recipe({
         "data": {"dataset": "csv", "root": str(tiny), "frames": 5, "size": 16},
-        "networks": {"student": {"name": "signal", "view": "pose", "width": 8, "blocks": 1}},
+        "networks": {"student": {"name": "tcn", "view": "pose", "width": 8, "blocks": 1}},
         "scheme": {"name": "single"}, "optim": {"epochs": 2, "batch": 4, "lr": 3e-3},
         "run": {"dir": str(folder), "device": "cpu", "precision": "fp32"},
     }))

@@ -43,12 +43,12 @@ def test_what_is_left_follows_the_pace(demo, monkeypatch):
 def test_logs_that_are_being_written_are_read_as_far_as_they_go(demo, tmp_path):
     work = demo.Work({"taught": 60.0}, {"taught": 10}, 2, Console(file=StringIO()))
     run = Run(tmp_path / "taught" / "seed0")
-    work.look_at([run], now=True)
+    work.update([run], now=True)
     assert work.share["taught"] == 0
     run.folder.mkdir(parents=True)
     (run.folder / "log.jsonl").write_text(json.dumps({"step": 4}) + "\n" + json.dumps({"step": 5})[:6])
-    work.look_at([run], now=True)
+    work.update([run], now=True)
     assert work.share["taught"] == 0.4
-    run.results.write_text("{}")
-    work.look_at([run], now=True)
+    run.results_path.write_text("{}")
+    work.update([run], now=True)
     assert work.share["taught"] == 1

@@ -10,7 +10,7 @@ import yaml
 from modalift.errors import ModaliftError
 from modalift.loading.framing import Framing
 from modalift.modalities import modality
-from modalift.recipe import find_recipes, load_recipe
+from modalift.recipe import NetworkSection, Recipe, find_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = {
@@ -50,8 +50,8 @@ def test_the_resolved_recipe_reads_back_as_itself(tmp_path):
     ("optim.epochs=0", "optim.epochs = 0"),
     ("optin.lr=1", "unknown key 'optin' - did you mean 'optim'?"),
     ("scheme.name=singel", "unknown scheme 'singel' - did you mean 'single'?"),
-    ("scheme.smoothin=.1", "unknown key 'scheme.smoothin' for scheme 'single' - did you mean 'smoothing'?"),
-    ("scheme.smoothing=much", "scheme.smoothing = 'much'"),
+    ("scheme.label_smoothin=.1", "unknown key 'scheme.label_smoothin' for scheme 'single' - did you mean 'label_smoothing'?"),
+    ("scheme.label_smoothing=much", "scheme.label_smoothing = 'much'"),
     ("networks.student.width=wide", "networks.student.width = 'wide'"),
     ("networks.student.mean=5", "networks.student.mean = 5"),
     ("networks.student.motion=clipp", "networks.student.motion = 'clipp'"),
@@ -80,7 +80,7 @@ def test_missing_sections_files_and_nonsense(tmp_path):
     with pytest.raises(ModaliftError, match="a recipe is a mapping"):
         load_recipe(tmp_path / "list.yaml")
     (tmp_path / "broken.yaml").write_text("data: [1,\n")
-    with pytest.raises(ModaliftError, match="not YAML"):
+    with pytest.raises(ModaliftError, match="not valid YAML"):
         load_recipe(tmp_path / "broken.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ModaliftError):
@@ -94,7 +94,7 @@ def test_a_base_is_merged_under_and_may_not_lead_back(tmp_path):
     recipe = load_recipe(child)
     assert (recipe.optim.epochs, recipe.optim.lr) == (7, 0.01)
     (tmp_path / "loop.yaml").write_text("base: loop.yaml\n")
-    with pytest.raises(ModaliftError, match="leads back to itself"):
+    with pytest.raises(ModaliftError, match="its base files form a circle"):
         load_recipe(tmp_path / "loop.yaml")
 
 
@@ -123,7 +123,7 @@ def test_every_recipe_that_ships_is_valid(path):
     ("data.augment.rotate=wide", "data.augment.rotate = 'wide': Input should be a valid number"),
     ("data.augment.scale=[2, 1]", "data.augment.scale = [2, 1]: give the smaller number first"),
     ("data.augment.scale=[0, 1]", "data.augment.scale[0] = 0: must lie in [0.05, 4]"),
-    ("data.augment=strong", "data.augment = 'strong': Input should be a valid dictionary"),
+    ("data.augment=strong", "data.augment = 'strong': must be a section with keys, such as data.augment.crop"),
     ("data.per_view.rgb.sise=3", "unknown key 'data.per_view.rgb.sise' - did you mean 'data.per_view.rgb.size'?"),
     ("data.per_view.rgb.size=0", "data.per_view.rgb.size = 0: must be 1 or more"),
     ("data.per_view.rgb.region=vaild", "data.per_view.rgb.region = 'vaild': Input should be 'whole' or 'valid' - did you mean"),
@@ -167,3 +167,9 @@ def test_a_changed_recipe_is_checked_again_and_the_first_one_stays(tmp_path):
     assert (recipe.run.dir, recipe.protocol.fold, recipe.data.per_view) == (Path("runs/{fold}"), None, {})
     with pytest.raises(ModaliftError, match=r"optim\.epochs = 0"):
         recipe.changed({"optim.epochs": 0})
+
+
+def test_every_key_of_every_section_is_described():
+    for name, section in Recipe.model_fields.items():
+        model = NetworkSection if name == "networks" else section.annotation
+        assert [k for k, field in model.model_fields.items() if not field.description] == [], name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import pytest
@@ -23,6 +24,7 @@ class Inner(Settings):
 class Outer(Settings):
     inner: Inner = Inner()
     named: dict[str, Inner] = Field(default_factory=dict)
+    maybe: Sequence[Annotated[int, Ge(1)]] | None = None
     share: float = Field(0.5, ge=0, lt=1)
     whole: Annotated[int, Ge(0), Lt(5)] | Literal["all"] = "all"
     needed: str
@@ -34,14 +36,14 @@ class Outer(Settings):
     ({"inner": {"word": "up"}}, "inner.word = 'up': Input should be 'left' or 'right'"),
     ({"inner": {"sise": 3}}, "unknown key 'inner.sise' - did you mean 'inner.size'?"),
     ({"inner": {"pair": [1, -1]}}, "inner.pair[1] = -1: must be 0 or more"),
-    ({"inner": 3}, "inner = 3: Input should be a valid dictionary or instance of Inner"),
+    ({"inner": 3}, "inner = 3: must be a section with keys, such as inner.size"),
     ({"named": {"a": {"sise": 3}}}, "unknown key 'named.a.sise' - did you mean 'named.a.size'?"),
     ({"named": {"a": {"size": "much"}}}, "named.a.size = 'much': Input should be a valid integer"),
     ({"share": 1}, "share = 1: must lie in [0, 1)"),
     ({"share": float("nan")}, "share = nan: must be a finite number"),
     ({"whole": "al"}, "whole = 'al': Input should be a valid integer"),
     ({"shard": 1}, "unknown key 'shard' - did you mean 'share'?"),
-    ({"xyz": 1}, "unknown key 'xyz' - known: inner, named, needed, share, whole"),
+    ({"xyz": 1}, "unknown key 'xyz' - known: inner, maybe, named, needed, share, whole"),
     ({"needed": None}, "needed = None: Input should be a valid string"),
     ({}, "'needed' is missing - add needed"),
 ])

@@ -1,4 +1,4 @@
-"""Errors that a person can act on: one line that names the thing, says what is wrong and what to do."""
+"""Errors for users: one line that names the file or key, says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ EXIT_CODE = 2
 
 
 class ModaliftError(Exception):
-    """A wrong input, told in one line; the command line prints it without a traceback and exits with code 2."""
+    """A wrong input, described in one line; the command line prints it without a traceback and exits with code 2."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The tail of an error about an unknown name: the nearest known one, or the list of them.
+    """The end of an error message about an unknown name: the most similar known name, or all known names.
 
     Example:
         >>> nearest("optim.lrr", ["optim.lr", "optim.name"])
@@ -25,4 +25,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return "known: " + ", ".join(names) if names else "none is known"
+    return "known: " + ", ".join(names) if names else "none is registered"

@@ -1,4 +1,4 @@
-"""``key=value`` texts, as command lines have them; values in YAML's spelling."""
+"""Parses ``key=value`` arguments of the command line; values are YAML."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ import yaml
 from modalift.errors import ModaliftError
 
 
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a YAML text, and in which line, from the error of its parser."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None:
+        return str(error).splitlines()[0]
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem or 'cannot be parsed'}"
+
+
 def key_values(texts: Iterable[str], what: str, form: str = "key=value") -> list[tuple[str, Any]]:
-    """Keys and values in their order.
+    """Parses ``key=value`` texts into pairs, in order.
 
     Args:
-        texts: such as ``optim.lr=1e-3`` or ``test_subjects=[anna, ben]``; an empty value is empty text.
-        what: what a text is called in an error.
-        form: the form that it must have, for the same place.
+        texts: such as ``optim.lr=1e-3`` or ``test_subjects=[anna, ben]``; an empty value gives the empty string.
+        what: the name of such an argument in error messages.
+        form: the required form, for error messages.
 
     Raises:
-        ModaliftError: a text without a key or without ``=``, or a value that is not YAML.
+        ModaliftError: a text has no key or no ``=``, or its value is not YAML.
 
     Example:
         >>> key_values(["width=2", "name="], "option")

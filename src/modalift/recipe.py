@@ -1,4 +1,4 @@
-"""The Recipe: what an experiment is, typed; a wrong key is answered with the right one."""
+"""The Recipe: the typed description of an experiment. An unknown key is an error that suggests the right one."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from pydantic import ConfigDict, Field, ValidationError, model_serializer, model
 from modalift.errors import ModaliftError, nearest
 from modalift.loading.framing import Augment, Framing, Protocol
 from modalift.modalities import Modality
-from modalift.overrides import key_values
+from modalift.overrides import key_values, yaml_problem
 from modalift.settings import Settings, explain
 
-#: How far a recipe's claim to its paper has been shown.
+#: How far a recipe has been verified against its paper.
 Level = Literal["builds", "equals the reference's forward pass", "trained on real data",
                 "the paper's protocol reproduced"]
 
 
 class FramingChanges(Framing):
-    """Other framing for one view: only the keys that are given count, the others are those of ``data``."""
+    """Different framing for one view; keys that are not given are those of ``data``."""
 
     @model_serializer
     def given(self) -> dict[str, Any]:
-        """The keys that were given."""
+        """Only the keys that were given."""
         return {key: getattr(self, key) for key in type(self).model_fields if key in self.model_fields_set}
 
 
 class DataSection(Framing):
-    """Which clips, and how they become a network's input."""
+    """The clips, and how they become a network's input."""
 
     dataset: str = Field("folder", description="a registered dataset; `modalift list datasets`")
-    root: Path = Field(description="folder or manifest that the dataset reads")
-    options: dict[str, Any] = Field(default_factory=dict, description="the dataset's own options")
+    root: Path = Field(description="folder of the dataset, or its manifest file")
+    options: dict[str, Any] = Field(default_factory=dict, description="the dataset's own options, by name")
     modalities: list[str] = Field(default_factory=list, description="views that training may read; empty: all")
-    per_view: dict[str, FramingChanges] = Field(default_factory=dict, description="other framing for a view")
+    per_view: dict[str, FramingChanges] = Field(default_factory=dict, description="per view, framing keys that differ")
     augment: Augment = Field(default_factory=Augment, description="random changes of training clips")
-    labeled: float = Field(1.0, gt=0, le=1, description="share of the training clips whose labels are used")
-    label_seed: int = Field(0, description="which clips these are")
-    cache: str = Field("memory", description="`memory`, a folder for decoded frames, or empty to decode at every read")
-    max_corrupt: float = Field(0.05, ge=0, le=1, description="largest share of corrupt clips before a run stops")
-    limit: int = Field(0, ge=0, description="largest number of clips per split (0: all)")
+    labeled: float = Field(1.0, gt=0, le=1, description="share of the training clips whose labels are used, 0 to 1")
+    label_seed: int = Field(0, description="seed of the choice of labeled clips")
+    cache: str = Field("memory", description="decoded frames: `memory`, or a folder; empty: decode at every read")
+    max_corrupt: float = Field(0.05, ge=0, le=1, description="a run stops if more than this share of clips is corrupt, 0 to 1")
+    limit: int = Field(0, ge=0, description="largest number of clips per split; 0: all")
 
     def framing(self, view: str, modality: Modality) -> Framing:
-        """How a view of this modality is framed."""
+        """The framing of a view of this modality."""
         own = self.per_view.get(view)
         keys = {key: getattr(self, key) for key in Framing.model_fields} | (own.given() if own else {})
         if modality.kind == "signal":
-            keys |= {"size": 1, "region": "whole"}  # a signal has no picture to crop
+            keys |= {"size": 1, "region": "whole"}  # a signal has no image to crop
         return Framing(**keys)
 
 
@@ -57,43 +57,50 @@ class NetworkSection(Settings):
     """The network of one role: a family with its options, or the network of an earlier run."""
 
     model_config = ConfigDict(extra="allow")  # a family's own options; checked against its signature
-    name: str = Field("", description="a registered network; `modalift list networks`")
-    view: str = Field("", description="the view that it reads")
-    init: str = Field("", description="a run folder or a weights file to start from")
-    role: str = Field("", description="the role in that run, where it trained several")
-    recipe: str = Field("", description="the recipe that makes `init`")
+    name: str = Field("", description="network family, see `modalift list networks`; empty: that of `init`")
+    view: str = Field("", description="view of the data that it reads; empty: the only view")
+    init: str = Field("", description="initial weights: a run folder, or a file of weights (with `name` and `view`); empty:"
+                                      " random. `{seed}` and `{fold}` are replaced by the run's")
+    role: str = Field("", description="which network of the run `init`, by its role there; empty: its only one, or `student`")
+    recipe: str = Field("", description="the recipe that trains `init`; named in messages")
 
 
 class SchemeSection(Settings):
-    """Which scheme; its other keys are its constructor's arguments."""
+    """The scheme; its other keys are the arguments of its constructor."""
 
     model_config = ConfigDict(extra="allow")
-    name: str = Field("single", description="a registered scheme; `modalift list schemes`")
+    name: str = Field("single", description="training scheme, see `modalift list schemes`")
 
 
 class OptimSection(Settings):
-    """Optimization."""
+    """Optimizer, learning-rate schedule, batches and epochs."""
 
     name: Literal["adamw", "sgd"] = Field("adamw", description="optimizer")
-    lr: float = Field(1e-3, gt=0, description="learning rate; the largest one of a schedule")
-    weight_decay: float = Field(0.0, ge=0, description="of `adamw` decoupled, of `sgd` added to the gradient")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of `sgd`")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="of `adamw`")
-    epochs: int = Field(20, ge=1, description="passes over the training clips")
-    batch: int = Field(16, ge=1, description="clips per batch, in each process")
-    accumulate: int = Field(1, ge=1, description="batches per step")
-    per_class: int = Field(1, ge=1, description="clips of one class that come together in a batch (P x K sampling)")
+    lr: float = Field(1e-3, gt=0, description="learning rate; with a schedule, its highest value")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of all parameters: decoupled with `adamw`, as an L2"
+                                                       " penalty's gradient with `sgd`; 0: none")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of `sgd`; 0: none")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of the two moments of `adamw`")
+    epochs: int = Field(20, ge=1, description="number of passes over the training clips")
+    batch: int = Field(16, ge=1, description="clips per batch and process")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one optimizer step")
+    per_class: int = Field(1, ge=1, description="K of P x K sampling: that many clips of one class follow each other in a"
+                                                " batch; 1: plain shuffling")
     schedule: Literal["constant", "step", "cosine", "linear", "onecycle", "plateau"] = Field(
-        "cosine", description="learning rate over training")
-    warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up")
-    milestones: list[float] = Field(default_factory=list, description="epochs at which `step` multiplies by gamma; where"
-                                                                      " `linear` begins to fall")
-    gamma: float = Field(0.1, gt=0, le=1, description="factor of `step` and `plateau`")
-    patience: int = Field(5, ge=1, description="epochs without progress before `plateau` multiplies by gamma")
-    clip: float = Field(0.0, ge=0, description="largest gradient norm of each network; 0: none")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the students' moving average; 0: none")
+        "cosine", description="learning rate over training: `constant`; `step` (times `gamma` at each milestone); `cosine` and"
+                              " `linear` (down to 0); `onecycle` (up from 1/25 in the first 30 %, then down to 1e-4 of `lr`);"
+                              " `plateau` (times `gamma` when the validation loss stops falling)")
+    warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up from 0, not with `onecycle`; 0: none")
+    milestones: list[float] = Field(default_factory=list, description="epochs at which `step` multiplies by `gamma`; the"
+                                                                      " first is where `linear` starts to fall")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor on the learning rate, with `step` and `plateau`")
+    patience: int = Field(5, ge=1, description="epochs without a lower validation loss that `plateau` waits")
+    clip_grad_norm: float = Field(0.0, ge=0, description="largest L2 norm of each network's gradient; larger ones are scaled"
+                                                        " down; 0: no clipping")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay per step of the moving average of the students' weights,"
+                                                   " which is what is evaluated and shipped; 0: no average")
     updates: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="other settings for one of several updates per step")
+        default_factory=dict, description="per update, for schemes with several per step: keys of `optim` that differ")
 
     @model_validator(mode="after")
     def _updates_are_settings(self) -> OptimSection:
@@ -109,47 +116,49 @@ class OptimSection(Settings):
 
 
 class ProtocolSection(Protocol):
-    """How it is evaluated, and which clips are held out for validation and test."""
+    """How models are evaluated and selected, and which clips are held out."""
 
-    select: Literal["last", "best"] = Field("last", description="which checkpoint ships; best: on validation")
-    val_subjects: list[str] = Field(default_factory=list, description="training subjects held out for validation")
-    folds: int = Field(0, ge=0, description="cross-validation: subject-disjoint folds of all clips")
-    fold: int | None = Field(None, ge=0, description="one fold only; by default all of them, one after the other")
+    select: Literal["last", "best"] = Field("last", description="the checkpoint to ship: last, or best on validation")
+    val_subjects: list[str] = Field(default_factory=list, description="training subjects whose clips are used for validation")
+    folds: int = Field(0, ge=0, description="number of subject-disjoint folds of all clips, for cross-validation; 0: the"
+                                             " dataset's splits")
+    fold: int | None = Field(None, ge=0, description="run this fold only, counted from 0; by default all, one after the other")
     eval_every: int = Field(1, ge=1, description="epochs between evaluations on the validation split")
 
     def crops_only(self) -> Protocol:
-        """The part that a trained model keeps: which crops are averaged."""
+        """The part that a trained model keeps: the crops that are averaged."""
         return Protocol(temporal_crops=self.temporal_crops, spatial_crops=self.spatial_crops)
 
 
 class RunSection(Settings):
-    """Where and on what it runs."""
+    """Output folder, seed and hardware."""
 
-    dir: Path = Path("runs/run")
-    seed: int = Field(0, ge=0, lt=2**32)
-    device: str = "auto"
+    dir: Path = Field(Path("runs/run"), description="output folder of the run; `{seed}` and `{fold}` are replaced")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of initial weights, clip order and augmentation")
+    device: str = Field("auto", description="`cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if there is one")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the hardware multiplies it and a step is measured to be faster, else fp32")
-    workers: int = Field(0, ge=0)
-    threads: int = Field(0, ge=0, description="CPU threads; 0: as torch decides")
-    joint_norm: bool = Field(True, description="of several processes: batch statistics over the clips of all of them")
-    save_s: float = Field(30.0, gt=0, description="seconds between checkpoints")
-    tensorboard: bool = False
+        "auto", description="number format of training; `auto`: bf16 if the hardware supports it and a measured step is faster,"
+                            " else fp32")
+    workers: int = Field(0, ge=0, description="processes that read clips, per training process; 0: the training process itself")
+    threads: int = Field(0, ge=0, description="CPU threads per process; 0: PyTorch's choice")
+    sync_batchnorm: bool = Field(True, description="with several processes: BatchNorm statistics over the batches of all")
+    checkpoint_every_s: float = Field(30.0, gt=0, description="seconds between checkpoints for resuming")
+    tensorboard: bool = Field(False, description="also write the log for TensorBoard")
 
 
 class PaperSection(Settings):
-    """The row of a paper's table that a recipe aims at."""
+    """The row of a paper's table that a recipe reproduces."""
 
-    title: str = ""
-    table: str = ""
-    row: str = ""
-    metric: str = ""
-    value: float | None = None
-    level: Level = "builds"
+    title: str = Field("", description="the paper")
+    table: str = Field("", description="number of the table")
+    row: str = Field("", description="name of the row")
+    metric: str = Field("", description="what the value measures, e.g. top-1")
+    value: float | None = Field(None, description="the published value (accuracies in percent); null: none")
+    level: Level = Field("builds", description="what has been shown so far")
 
 
 class Recipe(Settings):
-    """One experiment. See README for the file form; overrides on the command line are ``section.key=value``."""
+    """One experiment: a YAML file of these sections; overrides on the command line are ``section.key=value``."""
 
     data: DataSection
     networks: dict[str, NetworkSection]
@@ -160,7 +169,7 @@ class Recipe(Settings):
     paper: PaperSection = Field(default_factory=PaperSection)
 
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
-        """The recipe with some keys changed, e.g. ``{"run.dir": folder, "protocol.fold": 2}``, and checked again."""
+        """A copy with some keys changed, e.g. ``{"run.dir": folder, "protocol.fold": 2}``, and validated again."""
         tree = self.model_dump()
         for key, value in changes.items():
             _set(tree, key.split("."), value)
@@ -170,16 +179,17 @@ class Recipe(Settings):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-#: Overrides that shrink any recipe to seconds, for tests of its wiring.
+#: Overrides that shrink any recipe to a few seconds, to test that it runs.
 TINY = ("optim.epochs=1", "optim.batch=4", "data.limit=8", "data.size=32", "data.frames=4", "run.workers=0",
         "run.precision=fp32")
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from a YAML file (or a run folder), its ``base`` file first, then overrides ``a.b=value``.
+    """Loads a recipe from a YAML file (or a run folder): its ``base`` first, then the file, then overrides ``a.b=value``.
 
     Raises:
-        ModaliftError: no such file, not YAML, an unknown key (with the nearest known one), or a wrong type.
+        ModaliftError: there is no such file, it is not YAML, a key is unknown (the message suggests the nearest one), or a
+            value has the wrong type.
     """
     tree = _read(Path(path))
     for key, value in key_values(overrides, "override", "section.key=value"):
@@ -188,7 +198,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def parse_recipe(tree: Mapping[str, Any], source: str = "recipe") -> Recipe:
-    """A checked Recipe from nested dictionaries."""
+    """Validates nested dictionaries as a Recipe."""
     try:
         recipe = _filled(Recipe.model_validate(tree))
         _check_names(recipe)
@@ -201,7 +211,7 @@ def parse_recipe(tree: Mapping[str, Any], source: str = "recipe") -> Recipe:
 
 
 def _filled(recipe: Recipe) -> Recipe:
-    """``{seed}`` and ``{fold}`` in paths become the run's, so that a student finds the teacher of its own seed."""
+    """Replaces ``{seed}`` and ``{fold}`` in paths, so that a student is initialized from the teacher of its own seed."""
     values = {"{seed}": str(recipe.run.seed)}
     if recipe.protocol.fold is not None:
         values["{fold}"] = str(recipe.protocol.fold)
@@ -220,18 +230,18 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.is_dir():
         path = path / "recipe.yaml"
     if not path.is_file():
-        raise ModaliftError(f"{path}: no such recipe - `modalift list recipes` shows those that come with Modalift")
+        raise ModaliftError(f"{path}: no such recipe - see `modalift list recipes`")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ModaliftError(f"{path}: not YAML - {str(error).splitlines()[0]}") from None
+        raise ModaliftError(f"{path}: is not valid YAML - {yaml_problem(error)}") from None
     if not isinstance(tree, dict):
         raise ModaliftError(f"{path}: a recipe is a mapping with the sections data, networks, scheme, optim, ...")
     base = tree.pop("base", None)
     if base is None:
         return tree
     if path in seen:
-        raise ModaliftError(f"{path}: its base leads back to itself")
+        raise ModaliftError(f"{path}: its base files form a circle - remove one base")
     return _merge(_read(path.parent / str(base), (*seen, path)), tree)
 
 
@@ -253,14 +263,14 @@ def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 
 def _check_names(recipe: Recipe) -> None:
-    """Names and options that only the registries know."""
+    """Checks names and options that the registries define."""
     from modalift import networks, schemes
     from modalift.datasets import DATASETS
 
     DATASETS[recipe.data.dataset]
     for role, section in recipe.networks.items():
         if not section.name and not section.init:
-            raise ModaliftError(f"networks.{role} has neither a name nor an init - add networks.{role}.name")
+            raise ModaliftError(f"networks.{role} has neither name nor init - add networks.{role}.name")
         if section.name:
             networks.check_options(section.name, section.model_extra or {}, f"networks.{role}")
         for key in section.model_extra or {} if not section.name else ():
@@ -280,5 +290,5 @@ def _check_names(recipe: Recipe) -> None:
 
 
 def find_recipes(folders: Iterable[Path]) -> list[Path]:
-    """Recipe files below the folders, those that start with ``_`` (bases of others) left out."""
+    """Finds recipe files below the folders, except those that start with ``_`` (base files)."""
     return sorted(p for f in folders for p in Path(f).rglob("*.yaml") if not p.name.startswith("_"))

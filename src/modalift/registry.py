@@ -1,4 +1,4 @@
-"""Names for things that one file adds: modalities, networks, schemes, datasets, derived views."""
+"""Registries of what one file can add: modalities, networks, schemes, datasets, derived views."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A dictionary that says what it holds and suggests the right name for a wrong one.
+    """A dictionary of named entries that suggests the right name for a wrong one.
 
     Example:
         >>> colors: Registry[int] = Registry("color")
@@ -56,9 +56,9 @@ class Registry(Generic[T]):
 
 
 def discover(package: str) -> None:
-    """Imports every module of a package, in the order of their names, so that each registers what it adds.
+    """Imports every module of a package, in alphabetical order, so that each registers what it adds.
 
-    A package calls it at the end of its ``__init__`` with its own name; a file that is put beside the others is found.
+    A package calls it at the end of its ``__init__`` with its own name; a new file in its folder is found automatically.
     """
     for name in sorted(module.name for module in pkgutil.iter_modules(sys.modules[package].__path__)):
         importlib.import_module(f"{package}.{name}")

@@ -1,4 +1,4 @@
-"""Settings: frozen, checked values that a person writes; a wrong one is explained in one line that names its key."""
+"""Settings: immutable, validated values that users write; an error names the wrong key in one line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from modalift.errors import ModaliftError, nearest
 
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 else:
     ModelMetaclass = type(BaseModel)
 
-#: What pydantic calls a number outside its range.
+#: Pydantic's error types for a number outside its range.
 _OUTSIDE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
-class _OneLine(ModelMetaclass):
-    """Direct construction raises ModaliftError. Nested validation does not pass here and keeps pydantic's locations."""
+class _OneLineErrors(ModelMetaclass):
+    """Makes direct construction raise ModaliftError; nested validation bypasses this and keeps pydantic's locations."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -31,8 +32,8 @@ class _OneLine(ModelMetaclass):
             raise ModaliftError(explain(error, self, self.__name__.lower())) from None  # type: ignore[arg-type]
 
 
-class Settings(BaseModel, metaclass=_OneLine):
-    """Base of everything that recipes and bundles set: unknown keys and numbers that are not finite are errors.
+class Settings(BaseModel, metaclass=_OneLineErrors):
+    """Base class of all settings in recipes and bundles: unknown keys and numbers that are not finite are errors.
 
     Raises:
         ModaliftError: on construction, in one line that names the key.
@@ -42,12 +43,12 @@ class Settings(BaseModel, metaclass=_OneLine):
 
     @classmethod
     def parse(cls, given: Any, where: str = "", *, strict: bool = False) -> Self:
-        """Settings from plain values, such as those of a file.
+        """Validates plain values, such as those read from a file.
 
         Args:
             given: a mapping.
-            where: what the settings are called in messages; by default the class's name in lower case.
-            strict: refuse values of another type instead of converting them (``"3"`` for 3).
+            where: prefix of keys in error messages; by default the class's name in lower case.
+            strict: reject values of another type instead of converting them (``"3"`` for 3).
         """
         try:
             return cls.model_validate(given, strict=strict or None)
@@ -55,19 +56,19 @@ class Settings(BaseModel, metaclass=_OneLine):
             raise ModaliftError(explain(error, cls, where or cls.__name__.lower())) from None
 
     def replace(self, **changes: Any) -> Self:
-        """The same settings with some changed; the changed ones are checked as on construction."""
+        """A copy with some settings changed, validated as on construction."""
         made: Self = type(self)(**{**dict(self), **changes})
         return made
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str = "", missing: str = "give it") -> str:
-    """The first mistake that validation found, in one line.
+    """Describes the first error that validation found, in one line.
 
     Args:
-        error: what validation raised.
-        model: what was validated.
-        where: what ``model`` is called in messages; empty where its keys stand alone.
-        missing: what to do about a missing key, ``{}`` stands for its name.
+        error: the error that validation raised.
+        model: the model that was validated.
+        where: prefix of the keys of ``model``; empty for none.
+        missing: advice for a missing key; ``{}`` stands for its name.
 
     Returns:
         For example ``data.frames = 0: must be 1 or more``, or ``unknown key 'data.siez' - did you mean 'data.size'?``.
@@ -79,31 +80,37 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "", mis
         return f"unknown key '{key}' - {_nearest_key(key, model, first['loc'][:-1], where)}"
     if first["type"] == "missing":
         return f"'{key}' is missing - {missing.format(key)}"
-    told = first["msg"].removeprefix("Value error, ")
+    problem = first["msg"].removeprefix("Value error, ")
     if first["type"] == "finite_number":
-        told = "must be a finite number"
+        problem = "must be a finite number"
+    elif first["type"] == "model_type":
+        problem = f"must be a section with keys, such as {key}.{next(iter(hint.model_fields), 'key')}"
     elif first["type"] in _OUTSIDE:
-        told = f"must {span_of(hint)}"
-    words = choices(hint)
-    meant = nearest(first["input"], words) if words else ""
-    if meant.startswith("did you") or (meant and first["type"] != "literal_error"):  # that one lists the known ones
-        told += f" - {meant}"
-    return f"{key} = {reprlib.repr(first['input'])}: {told}"
+        problem = f"must {span_of(hint)}"
+    allowed = choices(hint)
+    suggestion = nearest(first["input"], allowed) if allowed else ""
+    if suggestion.startswith("did you") or (suggestion and first["type"] != "literal_error"):  # whose message lists the choices
+        problem += f" - {suggestion}"
+    return f"{key} = {reprlib.repr(first['input'])}: {problem}"
+
+
+def fields(model: type[BaseModel], where: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """All keys of a model and its nested models, joined by dots (``data``, ``data.frames``, ``data.augment.flip``, ...), and
+    their fields."""
+    for name, field in model.model_fields.items():
+        key = f"{where}.{name}" if where else name
+        yield key, field
+        if _is_model(field.annotation):
+            yield from fields(field.annotation, key)  # type: ignore[arg-type]
 
 
 def keys(model: type[BaseModel], where: str = "") -> list[str]:
-    """All keys of a model and of the models in it, with dots: ``data``, ``data.frames``, ``data.augment.flip``, ..."""
-    found: list[str] = []
-    for name, field in model.model_fields.items():
-        key = f"{where}.{name}" if where else name
-        found.append(key)
-        if _is_model(field.annotation):
-            found += keys(field.annotation, key)  # type: ignore[arg-type]
-    return found
+    """The keys of :func:`fields`."""
+    return [key for key, _ in fields(model, where)]
 
 
 def span_of(hint: Any) -> str:
-    """The range of a number's annotation in words.
+    """Describes the range of an annotated number, for error messages.
 
     Example:
         >>> span_of(typing.Annotated[float, Ge(0), Lt(1)]), span_of(typing.Annotated[int, Ge(1)] | None)
@@ -125,14 +132,14 @@ def span_of(hint: Any) -> str:
 
 
 def bounds(hint: Any) -> Iterator[Any]:
-    """What an annotation says beside the type, that of the parts of a union included."""
+    """The metadata of an annotation, including that of the members of a union."""
     yield from getattr(hint, "__metadata__", ())
     for part in typing.get_args(hint):
         yield from bounds(part)
 
 
 def choices(hint: Any) -> list[str]:
-    """The words that a type allows: those of a ``Literal``, alone or in a union.
+    """The strings that a ``Literal`` type allows, alone or in a union.
 
     Example:
         >>> choices(float | typing.Literal["median"])
@@ -144,7 +151,7 @@ def choices(hint: Any) -> list[str]:
 
 
 def _joined(where: str, path: Sequence[int | str]) -> str:
-    """A key with dots, numbers of items in brackets: ``augment.scale[0]``."""
+    """Joins a key by dots, with list indices in brackets: ``augment.scale[0]``."""
     key = where
     for part in path:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
@@ -156,18 +163,18 @@ def _is_model(hint: Any) -> bool:
 
 
 def _follow(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list[int | str], Any]:
-    """The keys of an error's location, and the type at its end; what pydantic adds for members of a union is left out."""
+    """The keys of an error's location and the type at its end, without what pydantic adds for members of a union."""
     path: list[int | str] = []
     hint: Any = model
     for part in location:
-        plain = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+        plain = _plain(hint)
         inside = typing.get_args(plain)
         if _is_model(plain):
             field = plain.model_fields.get(part)
             hint = None if field is None else field.rebuild_annotation()
         elif typing.get_origin(plain) in (dict, Mapping):
             hint = inside[1]
-        elif typing.get_origin(plain) in (list, tuple) and isinstance(part, int):
+        elif typing.get_origin(plain) in (list, tuple, Sequence) and isinstance(part, int):
             hint = inside[0] if inside[-1] is Ellipsis else inside[min(part, len(inside) - 1)]
         else:
             break
@@ -175,13 +182,21 @@ def _follow(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list
     return path, hint
 
 
+def _plain(hint: Any) -> Any:
+    """An annotation without its metadata and without None."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return _plain(typing.get_args(hint)[0])
+    parts = [part for part in typing.get_args(hint) if part is not type(None)]
+    return _plain(parts[0]) if len(parts) == 1 and type(None) in typing.get_args(hint) else hint
+
+
 def _nearest_key(key: str, model: type[BaseModel], inside: Sequence[int | str], where: str) -> str:
-    """The tail of an error about an unknown key: a key of the same section, else of any, else the section's keys."""
+    """The end of an error message about an unknown key: the nearest key of the same section or of any, else all keys."""
     path, section = _follow(model, inside)
     before = _joined(where, path)
     own = [_joined(before, [name]) for name in section.model_fields] if _is_model(section) else []
     for known in (own, keys(model, where)):
-        meant = nearest(key, known)
-        if meant.startswith("did you"):
-            return meant
+        suggestion = nearest(key, known)
+        if suggestion.startswith("did you"):
+            return suggestion
     return nearest(key, own)

@@ -1,4 +1,4 @@
-"""A function's signature as a schema: what a recipe hands in is checked against it before it is called."""
+"""Checks the arguments that a recipe gives to a function against the function's signature."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import ConfigDict, ValidationError, create_model
 from modalift.errors import ModaliftError, nearest
 from modalift.settings import explain
 
-#: Ranges of numbers in a signature: weights; factors and temperatures; shares that leave something; numbers of things. Any
-#: other range is written where it is needed, as ``Annotated[int, Ge(2)]``.
+#: Common ranges for annotations in signatures: weights; factors and temperatures; fractions below 1; counts. Other ranges
+#: are written where they are needed, such as ``Annotated[int, Ge(2)]``.
 NonNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -22,7 +22,7 @@ Count = Annotated[int, Ge(1)]
 
 
 def parameters(maker: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """Keyword argument -> (resolved annotation with its range, default)."""
+    """The arguments of a function: name -> (resolved annotation with its range, default)."""
     hints = typing.get_type_hints(maker, include_extras=True)
     return {p.name: (hints.get(p.name, Any), p.default) for p in inspect.signature(maker).parameters.values()
             if p.name != "self"}
@@ -30,18 +30,21 @@ def parameters(maker: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 
 def checked(maker: Callable[..., Any], given: Mapping[str, Any], known: Mapping[str, Any], where: str,
             who: str) -> dict[str, Any]:
-    """The given arguments with their types checked (and numbers in YAML's spelling understood).
+    """Checks arguments against a signature, and converts numbers that are written as text in YAML (such as ``1e-3``).
 
     Args:
         maker: the function or constructor that will be called.
-        given: what was handed in.
-        known: which of its arguments may be.
-        where: what a key is called in messages, e.g. ``scheme`` for ``scheme.weight``.
-        who: what is made, for messages, e.g. ``scheme 'mtut'``.
+        given: the arguments to check.
+        known: names of the arguments that may be given.
+        where: prefix of keys in error messages, e.g. ``scheme`` for ``scheme.weight``.
+        who: the object to be made, for error messages, e.g. ``scheme 'mtut'``.
+
+    Returns:
+        The arguments, converted to the annotated types.
 
     Raises:
-        ModaliftError: an unknown key or word, with the nearest one, a value of the wrong type, or a number that is not finite
-            or outside the range that its annotation states.
+        ModaliftError: an unknown key or choice (the message suggests the nearest one), a value of the wrong type, or a number
+            that is not finite or outside its annotated range.
     """
     for key in given:
         if key not in known:

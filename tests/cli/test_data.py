@@ -65,7 +65,7 @@ def test_joints_that_are_not_finite_are_left_out_by_name(modalift, recipe_file, 
     joints = np.load(root / "c03_pose.npz")["joints"]
     joints[2] = np.nan
     np.savez(root / "c03_pose.npz", joints=joints)
-    networks = {"student": {"name": "signal", "view": "pose", "width": 8, "blocks": 1}}
+    networks = {"student": {"name": "tcn", "view": "pose", "width": 8, "blocks": 1}}
     code, _, said = modalift("train", recipe_file(networks=networks, data={"root": str(root)}, optim={"epochs": 1}))
     assert code == 0
     assert "left out c03" in said

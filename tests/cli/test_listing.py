@@ -37,8 +37,8 @@ def test_the_msd_papers_columns_come_out_to_the_printed_digit(modalift, name):
 
 
 def test_cost_of_a_signal_a_wide_video_and_without_an_input(modalift):
-    for words, clip in ((("signal", "--input", "30x16x1x1"), "30x16x1x1"), (("small", "--input", "1x4x32x48"), "1x4x32x48"),
-                        (("signal",), "60x32x1x1"), (("small", "causal=true", "motion=running"), "3x16x56x56")):
+    for words, clip in ((("tcn", "--input", "30x16x1x1"), "30x16x1x1"), (("small", "--input", "1x4x32x48"), "1x4x32x48"),
+                        (("tcn",), "60x32x1x1"), (("small", "causal=true", "motion=running"), "3x16x56x56")):
         code, said, _ = modalift("cost", *words, "--json")
         assert code == 0, said
         found = json.loads(said)
@@ -58,8 +58,8 @@ def test_cost_of_a_signal_a_wide_video_and_without_an_input(modalift):
     (("tsm", "--input", "0x8x32x32"), "each extent must be 1 or more"),
     (("tsm", "--input", "3x100000x100000x100000"), "their product at most"),
     (("tsm", "--input", "3x8x1x1"), "reads video"),
-    (("signal", "--input", "60x8x4x4"), "reads signals"),
-    (("tsm", "--classes", "0"), "classes=0"),
+    (("tcn", "--input", "60x8x4x4"), "reads signals"),
+    (("tsm", "--classes", "0"), "classes = 0"),
     (("tsm", "--classes", "1000000000000000000"), "overflow"),
     (("tsm", "width=1e9"), "overflow"),
     (("tsm", "resnet50"), "'resnet50' is not of the form key=value"),

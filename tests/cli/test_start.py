@@ -27,7 +27,7 @@ def test_usage_errors_are_one_line_too(wrong):
 
 def test_other_wrong_things(wrong, tmp_path, recipe_file):
     assert "not a run folder" in wrong("eval", tmp_path)
-    assert "two run folders" in wrong("compare", tmp_path)
+    assert "at least two run folders" in wrong("compare", tmp_path)
     assert "did you mean 'schemes'" in wrong("list", "shemes")
     assert "no such Python file" in wrong("--plugin", tmp_path / "none.py", "list")
     assert "did you mean 'small'" in wrong("cost", "smal")

@@ -66,7 +66,7 @@ def tried(name: str) -> list[Mapping[str, Any]]:
 def cast_of(name: str, settings: Mapping[str, Any], optional: bool, third: str) -> dict[str, tuple[str, str]]:
     """Who plays the roles: the first reads a camera, the second a signal, the third a camera again.
 
-    A translator gives pictures of one camera as another would see it, a second one the way back; beside translators,
+    A translator gives images of one camera as another would see it, a second one the way back; beside translators,
     recognizers read the one and the other.
     """
     named, more = roles_of(name)
@@ -88,7 +88,7 @@ def network(role: str, reads: str, gives: str = "", seed: int = 0) -> networks.N
         if gives:
             return networks.build("translator", view=reads, target=gives, frames=FRAMES, size=SIZE, backbone="resnet_4", ngf=4)
         if is_signal(reads):
-            return networks.build("signal", classes=CLASSES, view=reads, channels=VIEWS[reads], frames=FRAMES, dropout=0.0)
+            return networks.build("tcn", classes=CLASSES, view=reads, channels=VIEWS[reads], frames=FRAMES, dropout=0.0)
         return networks.build("small", classes=CLASSES, view=reads, frames=FRAMES, size=SIZE, width=8, dropout=0.0)
 
 
@@ -136,4 +136,4 @@ def batch(n: int = 6, seed: int = 0) -> Batch:
 
 def moments(made: Scheme) -> list[Progress]:
     """When to look at a scheme: near the end of its training; where parameters rest in phases, in each of them."""
-    return [Progress(epoch=e, epochs=10) for e in (0, 5, 9)] if made.rests else [END]
+    return [Progress(epoch=e, epochs=10) for e in (0, 5, 9)] if made.has_phases else [END]

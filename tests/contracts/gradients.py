@@ -63,7 +63,7 @@ def built(name: str, options: dict[str, Any], seed: int = 0) -> tuple[Network, T
     Without dropout; and with an epsilon in BatchNorm that keeps a hundred layers from magnifying what float32 rounds.
     """
     torch.manual_seed(seed)
-    signal = networks.CARDS[name].view == "pose"
+    signal = networks.FAMILIES[name].view == "pose"
     net = networks.build(name, classes=3, view="pose" if signal else "rgb", channels=3, frames=4, size=32, **options).train()
     for module in net.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):

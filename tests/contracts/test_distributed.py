@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from casting import CASES, END, batch, scheme
 
-from modalift.networks.joint_norm import synchronize
+from modalift.networks.sync_batchnorm import convert_sync_batchnorm
 from modalift.schemes import total
 
 WHOLE = 6
@@ -36,13 +36,13 @@ def lonely():
 
 
 #: Cases that gather maps or vectors of all processes, of clips that joints take part in.
-GATHERING = [i for i, case in enumerate(CASES) if (made := scheme(case)).relates_batch and "pose" in made.needs()]
+GATHERING = [i for i, case in enumerate(CASES) if (made := scheme(case)).relates_batch and "pose" in made.required_views()]
 
 
 def gradients_of(case, rows, together: bool, given=uneven):
     made = scheme(case).train()
     if together:
-        synchronize(made)
+        convert_sync_batchnorm(made)
         made = torch.nn.parallel.DistributedDataParallel(made, find_unused_parameters=True)
     inner = made.module if together else made
     found = {}
@@ -50,7 +50,7 @@ def gradients_of(case, rows, together: bool, given=uneven):
         progress = type(END)(END.epoch, END.epochs, END.step, END.steps, update.name)
         made.zero_grad(set_to_none=True)
         total(made(given().take(rows), progress)).backward()
-        names = {**inner.roles, **inner.parts}
+        names = {**inner.roles, **inner.training_only_modules}
         found |= {f"{member}.{k}": p.grad.clone() for member in update.members for k, p in names[member].named_parameters()
                   if p.grad is not None}
     return found

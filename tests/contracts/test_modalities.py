@@ -59,7 +59,7 @@ def test_a_recording_of_it_is_read(name, tmp_path):
 @every
 def test_a_network_reads_it(name):
     kind = whole(name)
-    family, size = ("small", 16) if kind.kind == "video" else ("signal", 1)
+    family, size = ("small", 16) if kind.kind == "video" else ("tcn", 1)
     torch.manual_seed(0)
     net = networks.build(family, classes=3, view=name, channels=kind.channels, frames=4, size=size).eval()
     assert (net.modality, net.channels) == (name, kind.channels)

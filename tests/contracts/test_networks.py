@@ -32,7 +32,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "i3d_resnet50": [{"width": 0.125}, {"width": 0.125, "strides": "mmaction2"}, {"width": 0.125, "pattern": "heavy"},
                      {"width": 0.125, "pattern": "slowonly"}],
     "action_net": [{"backbone": "resnet8", "width": 0.5}, {"backbone": "resnet18", "width": 0.5}],
-    "signal": [{}, {"velocity": False, "blocks": 2}, {"motion": "clip"}],
+    "tcn": [{}, {"velocity": False, "blocks": 2}, {"motion": "clip"}],
 }
 #: Families whose logits do not depend on the order of the frames.
 TIMELESS = {"tsn", "two_stream", "vgg16"}
@@ -235,9 +235,9 @@ def test_too_small_a_clip_is_told_with_the_smallest_size(name: str, options: dic
 
 @every
 def test_recomputing_changes_memory_and_nothing_else(name: str, options: dict[str, Any]) -> None:
-    if "recompute" not in networks.options_of(name):
+    if "checkpointing" not in networks.options_of(name):
         pytest.skip(f"{name} has no switch for it")
-    plain, saving = made(name, options).train(), made(name, options | {"recompute": True}).train()
+    plain, saving = made(name, options).train(), made(name, options | {"checkpointing": True}).train()
     assert networks.cost(saving, 4, 32).activation_bytes < 0.8 * networks.cost(plain, 4, 32).activation_bytes
     clip = clips(plain)
     for net in (plain, saving):

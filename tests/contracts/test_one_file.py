@@ -74,7 +74,7 @@ from typing import Literal
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
 from modalift.schemes.registry import scheme
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, watch
+from modalift.schemes.scheme import Progress, Scheme, Terms, label_loss, masked_mean, observe, observe_frozen, on_common_clips
 from modalift.signatures import NonNegative
 
 
@@ -84,17 +84,17 @@ class Newcomer(Scheme):
 
     frozen_roles = ("teacher",)
 
-    def __init__(self, student: Recognizer, teacher: Recognizer, *, weight: NonNegative = 0.5,
+    def __init__(self, student: Recognizer, teacher: Recognizer, *, logit_weight: NonNegative = 0.5,
                  distance: Literal["squared", "absolute"] = "squared") -> None:
         super().__init__()
-        self.student, self.teacher, self.weight, self.distance = student, teacher, weight, distance
+        self.student, self.teacher, self.logit_weight, self.distance = student, teacher, logit_weight, distance
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
-        seen = watch(self.student, batch)
-        own, shown = common(seen, look(self.teacher, batch))
+        seen = observe(self.student, batch)
+        own, shown = on_common_clips(seen, observe_frozen(self.teacher, batch))
         apart = (own.logits - shown.logits).float()
         each = apart.square().mean(1) if self.distance == "squared" else apart.abs().mean(1)
-        return {"ce/student": (1.0, label_loss(seen, batch)), "logits/teacher>student": (self.weight, average(each))}
+        return {"ce/student": (1.0, label_loss(seen, batch)), "logits/teacher>student": (self.logit_weight, masked_mean(each))}
 ''',
     "datasets": '''
 """A list of clips and an archive of events for each."""
@@ -140,7 +140,7 @@ from modalift.modalities import Row, Table, modality
 @derived("newcomer")
 def derive_newcomer(table: Table, view: str | None, out: Path, *, threshold: int = 8, name: str = "newcomer",
                     progress=None) -> Table:
-    """Where a picture became brighter or darker by more than a threshold since the frame before.
+    """Where an image became brighter or darker by more than a threshold since the frame before.
 
     Args:
         table: the clips.

@@ -19,7 +19,7 @@ PROGRAM = Path(__file__).with_name("gradients.py")
 
 def failures(threads: int, limits: dict[str, str], cases: list[int]) -> list[str]:
     """What is wrong with some cases, by tests in another process; after a crash a new one goes on behind it."""
-    environment = {**os.environ, **limits, "OMP_NUM_THREADS": str(threads),
+    environment = {**os.environ, **limits, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive",
                    "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run([sys.executable, str(PROGRAM), str(threads), *map(str, cases)], env=environment, text=True,
                           capture_output=True, timeout=300, check=False)

@@ -23,7 +23,7 @@ SETS = ("egogesture", "nvgesture", "isogd", "viva")
 GRAY = 200
 
 
-def pictures(folder: Path, left: int, top: int, *, color: bool) -> None:
+def images(folder: Path, left: int, top: int, *, color: bool) -> None:
     """Six frames of a bright box on black, away from the middle so that a mirror image is told from none."""
     folder.mkdir(parents=True)
     for t in range(6):
@@ -41,7 +41,7 @@ def roots(tmp_path_factory) -> dict[str, Path]:
         for c, label in enumerate(("left", "right")):
             clip, where = f"s{subject:02d}_{c}", (6 + 4 * subject, 8 + 3 * subject)
             for view in ("rgb", "depth", "ir", "pseudo_ir"):
-                pictures(by_split / split / label / clip / view, *where, color=view == "rgb")
+                images(by_split / split / label / clip / view, *where, color=view == "rgb")
                 if view not in ("rgb", "depth"):
                     continue
                 (by_view / view / label).mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def changed(path: Path, roots: dict[str, Path]) -> Recipe:
 
 
 def reads_depth(recipe: Recipe) -> bool:
-    views = {section.view for section in recipe.networks.values()} | {(recipe.scheme.model_extra or {}).get("target")}
+    views = {section.view for section in recipe.networks.values()} | {(recipe.scheme.model_extra or {}).get("target_view")}
     return {"rgb", "depth"} <= views
 
 
@@ -106,13 +106,13 @@ def test_every_other_recipe_of_a_set_finds_its_views(name, roots) -> None:
     for path in others:
         recipe = changed(path, roots)
         made = assemble(recipe, train=False)
-        assert made.scheme.needs() <= made.table.views.keys(), path
+        assert made.scheme.required_views() <= made.table.views.keys(), path
 
 
 def test_published_mirror_images_are_drawn(roots) -> None:
     for name, recipe in (("egogesture", "mtut_i3d"), ("nvgesture", "mtut_i3d"), ("viva", "mtut_i3d")):
         made = assemble(changed(ROOT / "recipes" / name / f"{recipe}.yaml", roots))
-        clips: ClipSet = made.clips(made.train, made.scheme.needs(), augment=True)
+        clips: ClipSet = made.clips(made.train, made.scheme.required_views(), augment=True)
         assert made.recipe.data.augment.flip == 0.5
         assert clips.mirrors, name
 

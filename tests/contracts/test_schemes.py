@@ -25,7 +25,7 @@ from casting import (
 from modalift import datasets, networks, schemes
 from modalift.darkroom import simulate
 from modalift.engine.distributed import Ranks
-from modalift.engine.precision import share_of_time
+from modalift.engine.precision import relative_step_time
 from modalift.loading.clips import ClipSet
 from modalift.loading.collation import loader
 from modalift.loading.framing import Framing
@@ -62,7 +62,7 @@ def test_terms_are_finite_scalars_and_named_by_who_teaches_whom(case):
         what, slash, roles = key.partition("/")
         assert what
         assert slash
-        known = set(made.roles) | set(made.parts) | made.needs()
+        known = set(made.roles) | set(made.training_only_modules) | made.required_views()
         assert set(re.split("[>+]", roles)) <= known, f"{key}: roles are {list(made.roles)}"
 
 
@@ -112,14 +112,14 @@ def test_statistics_of_frozen_networks_do_not_drift(case):
 @every
 def test_reads_only_the_views_that_it_names(case):
     made, given = scheme(case), batch()
-    given.clips = {k: v for k, v in given.clips.items() if k in made.needs()}
+    given.clips = {k: v for k, v in given.clips.items() if k in made.required_views()}
     made(given, END)
 
 
 @every
 def test_without_teaching_a_student_learns_as_single_does(case):
     made = scheme(case)
-    if not made.labels_teach:
+    if not made.trains_on_labels:
         pytest.skip(f"{case.name} does not teach its student by labels alone")
     shared = settings_of("single").keys() & settings_of(case.name).keys()  # label smoothing, where a scheme has it
     own = {key: case.settings.get(key, settings_of(case.name)[key]) for key in shared}
@@ -157,16 +157,17 @@ def test_absent_sensors_equal_the_clips_that_are_there(case):
 def shown_in(key: str, made: Scheme) -> set[str]:
     """The views that a term compares: those of the networks that it names (a translator has two), or that it names itself."""
     named = re.split("[>+]", key.split("/")[1])
-    pictures = {made.target for n in named if isinstance(made.roles.get(n), networks.Translator)}
-    return pictures | {made.roles[n].view if n in made.roles else n for n in named if n in made.roles or n in made.needs()}
+    images = {made.target_view for n in named if isinstance(made.roles.get(n), networks.Translator)}
+    known = made.roles.keys() | made.required_views()
+    return images | {made.roles[n].view if n in made.roles else n for n in named if n in known}
 
 
 @every
 def test_a_sensor_that_some_clips_lack_still_teaches_the_others(case):
     """What sensors teach each other on a batch is what they teach on its clips that have them."""
     made, given = scheme(case), batch(8)
-    for view in made.needs():  # as many of either, but not the same ones
-        lacking = torch.tensor([1, 5] if view == min(made.needs()) else [0, 4])
+    for view in made.required_views():  # as many of either, but not the same ones
+        lacking = torch.tensor([1, 5] if view == min(made.required_views()) else [0, 4])
         given.present[view][lacking], given.clips[view][lacking] = False, float("nan")
     taught = 0
     for moment in moments(made):
@@ -176,17 +177,17 @@ def test_a_sensor_that_some_clips_lack_still_teaches_the_others(case):
                 continue
             made.zero_grad(set_to_none=True)
             raw.backward(retain_graph=True)
-            names = {**made.roles, **made.parts}
+            names = {**made.roles, **made.training_only_modules}
             for learner in key.split(">")[1].split("+"):
                 assert any(g.any() for g in gradients(names[learner]).values()), f"{key} teaches {learner} nothing"
             taught += 1
     assert taught or not any(">" in key for key in terms), "nothing is taught"
     if not getattr(made, "paired", True):
-        return  # each sensor's pictures count whether or not the other was there
+        return  # each sensor's images count whether or not the other was there
     made.eval()  # otherwise statistics of the batch differ as clips do
     for moment in moments(made):
         for key, (_, raw) in made(given, moment).items():
-            if key.startswith(("fuse/", "wins/")):
+            if key.startswith(("joint_ce/", "win_rate/")):
                 continue  # a joint answer is that of the sensors there are, and against nobody a network wins
             there = torch.stack([given.present[v] for v in shown_in(key, made)]).all(0)
             alone = made(given.take(there), moment)[key][1]
@@ -267,7 +268,7 @@ def simulated(tmp_path_factory) -> list[Batch]:
 @every
 def test_twenty_steps_lower_the_loss(case, simulated):
     made = scheme(case)
-    few = torch.arange(3 if any(gives for _, gives in case.cast.values()) else 8)  # to a translator every frame is a picture
+    few = torch.arange(3 if any(gives for _, gives in case.cast.values()) else 8)  # to a translator every frame is an image
     optimizer = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], lr=1e-3)
     losses = []
     for step in range(20):
@@ -305,7 +306,7 @@ def test_measuring_a_step_leaves_no_trace(case):
     """Weights, statistics, banks, pools and random state are as they were: the next step is that of a scheme not measured."""
     measured, twin = scheme(case), scheme(case)
     random = torch.get_rng_state()
-    assert 0 < share_of_time("bf16", measured, batch(), Ranks(0, 1, torch.device("cpu"))) < 1000
+    assert 0 < relative_step_time("bf16", measured, batch(), Ranks(0, 1, torch.device("cpu"))) < 1000
     assert torch.equal(torch.get_rng_state(), random)
     assert not gradients(measured)
     assert [p.requires_grad for p in measured.parameters()] == [p.requires_grad for p in twin.parameters()]

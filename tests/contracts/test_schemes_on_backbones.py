@@ -76,7 +76,7 @@ def assembled(number: int, family: str, smallest: bool = False) -> Scheme:
         place = recognizers.index(role)
         camera = reads if has_translator(case) else cameras[place % len(cameras)]
         cast[role] = recognizer(other if place % 2 else family, camera, SIGNAL_VIEWS[place % 3],
-                                smallest and not has_translator(case))  # judges set how small a picture may be
+                                smallest and not has_translator(case))  # discriminators have a smallest size too
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return schemes.build(case.name, cast, case.settings).train()
@@ -92,13 +92,13 @@ SHOWN = [case for case in CASES
 
 
 def clips(made: Scheme) -> Batch:
-    """Clips of every view that the scheme reads, each with the extents of the network that reads it; a picture to draw, which
+    """Clips of every view that the scheme reads, each with the extents of the network that reads it; an image to draw, which
     no network reads, with the frames of the student's."""
     g = torch.Generator().manual_seed(3)
     ranges = {"depth": (2000, 500), "thermal": (20, 10), "nir": (40, 80), "pose": (0, 1), "imu": (-1, 2)}
     found, yes = {}, torch.ones(CLIPS, dtype=torch.bool)
     readers = {n.view: n for n in made.roles.values()}
-    for view in sorted(made.needs()):
+    for view in sorted(made.required_views()):
         net, (low, span), student = readers.get(view), ranges[view], next(iter(made.roles.values()))
         shape = (net.channels, net.frames, net.size, net.size) if net else (1, student.frames, SIZE, SIZE)
         found[view] = low + span * torch.rand(CLIPS, *shape, generator=g)
@@ -153,7 +153,7 @@ cases = pytest.mark.parametrize("number", range(len(SHOWN)), ids=map(str, SHOWN)
 
 
 def refused(number: int, family: str) -> str:
-    """What the error says where a case is not defined with this family: joints are no picture that a translator makes."""
+    """What the error says where a case is not defined with this family: joints are no image that a translator makes."""
     if not has_translator(SHOWN[number]):
         return ""
     roles = [role for role, (_, gives) in SHOWN[number].cast.items() if not gives]
@@ -195,7 +195,7 @@ def test_contracts_hold(number, family):
         unlabeled(given, row)
     total(made(given, moment)).backward()
     assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in learnable(made).values() if p.grad is not None)
-    assert made.rests or all(p.grad is not None for p in learnable(made).values())
+    assert made.has_phases or all(p.grad is not None for p in learnable(made).values())
 
 
 @pytest.mark.slow
@@ -209,5 +209,5 @@ def test_the_smallest_clips_teach_finitely(number, family):
     assert all(torch.isfinite(raw) for _, raw in terms.values())
     total(terms).backward()
     for key, p in learnable(made).items():
-        assert made.rests or p.grad is not None, key
+        assert made.has_phases or p.grad is not None, key
         assert p.grad is None or torch.isfinite(p.grad).all(), key

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modalift.darkroom.body import JOINTS, draw_subject, figure, two_bones
-from modalift.darkroom.motions import DURATION, GESTURES, MIRRORED, REVERSED, draw_motion
+from modalift.darkroom.body import JOINTS, figure, sample_subject, two_bones
+from modalift.darkroom.motions import DURATION, GESTURES, MIRRORED, REVERSED, sample_motion
 
 TIMES = (np.arange(16) + 0.5) * DURATION / 16
 
 
 def joints(gesture: str, subject: int, clip: int = 0) -> np.ndarray:
     """(16, J, 3) in the body frame."""
-    person = draw_subject(np.random.default_rng([9, subject]))
-    motion = draw_motion(np.random.default_rng([9, subject, clip]), gesture, person.style, person.left_handed)
+    person = sample_subject(np.random.default_rng([9, subject]))
+    motion = sample_motion(np.random.default_rng([9, subject, clip]), gesture, person.style, person.left_handed)
     return figure(person, motion, TIMES).joints
 
 
@@ -28,10 +28,10 @@ def test_paired_classes_are_exact_time_reversals(one: str, other: str, subject: 
 
 def test_mirror_classes_are_mirror_images() -> None:
     """The mirror image of a right-hander who turns left is a left-hander who turns right."""
-    person = next(p for p in (draw_subject(np.random.default_rng(i)) for i in range(20)) if not p.left_handed)
+    person = next(p for p in (sample_subject(np.random.default_rng(i)) for i in range(20)) if not p.left_handed)
     other = type(person)(**{**vars(person), "left_handed": True})
-    left = figure(person, draw_motion(np.random.default_rng(1), "turn_left", person.style, False), TIMES).joints
-    right = figure(other, draw_motion(np.random.default_rng(1), "turn_right", other.style, True), TIMES).joints
+    left = figure(person, sample_motion(np.random.default_rng(1), "turn_left", person.style, False), TIMES).joints
+    right = figure(other, sample_motion(np.random.default_rng(1), "turn_right", other.style, True), TIMES).joints
     wrist, mirrored = JOINTS.index("right_wrist"), JOINTS.index("left_wrist")
     assert np.allclose(left[:, wrist] * [-1, 1, 1], right[:, mirrored])
     # The hand really goes to the person's own left in turn_left.
@@ -65,7 +65,7 @@ def test_inverse_kinematics_draws_in_what_is_out_of_reach() -> None:
 
 
 def test_one_person_in_five_is_left_handed() -> None:
-    share = np.mean([draw_subject(np.random.default_rng([1, i])).left_handed for i in range(400)])
+    share = np.mean([sample_subject(np.random.default_rng([1, i])).left_handed for i in range(400)])
     assert 0.13 < share < 0.27
 
 
@@ -84,7 +84,7 @@ def test_classes_need_motion_and_its_direction() -> None:
     swapped = {a: b for pair in REVERSED.items() for a, b in (pair, pair[::-1])}
 
     def dataset(people: range) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        chosen = [p for p in people if not draw_subject(np.random.default_rng([9, p])).left_handed]
+        chosen = [p for p in people if not sample_subject(np.random.default_rng([9, p])).left_handed]
         poses = np.stack([joints(g, p, k) for p in chosen for g in GESTURES for k in range(2)])
         y = np.array([i for _ in chosen for i in range(10) for _ in range(2)])
         return poses, y, np.array([GESTURES.index(swapped.get(g, g)) for g in GESTURES])[y]

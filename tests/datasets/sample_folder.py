@@ -1,4 +1,4 @@
-"""Folders of clips: a split, a class, a clip, and in it a file or a folder of pictures for each sensor."""
+"""Folders of clips: a split, a class, a clip, and in it a file or a folder of images for each sensor."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ def write(root: Path) -> dict[str, Any]:
         for person in (1, 2, 4, 6, 9):
             for k in (1, 2):
                 if (camera, person) != (6, 2):
-                    picture(root / f"cam{camera}" / f"{person:04d}" / f"{k:04d}.jpg", camera not in (3, 6))
+                    image(root / f"cam{camera}" / f"{person:04d}" / f"{k:04d}.jpg", camera not in (3, 6))
     return {}
 
 
-def picture(path: Path, color: bool) -> None:
+def image(path: Path, color: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 255, (24, 10, 3), dtype=np.uint8)
     cv2.imwrite(str(path), noise if color else np.repeat(noise[..., :1], 3, 2))

@@ -65,9 +65,9 @@ def test_layouts_that_do_not_fit(tmp_path):
     fails("holds 'no folder', which is neither", tmp_path)
     fails("holds 'stuff', which is neither a split nor a view", touch(tmp_path / "1", "train/a/b/rgb.mp4",
                                                                       "stuff/a/b/rgb.mp4"))
-    fails("rgb.mp4 lies where a folder of a clip should be", touch(tmp_path / "2", "train/wave/rgb.mp4"))
+    fails("rgb.mp4 is a file where a clip folder is expected", touch(tmp_path / "2", "train/wave/rgb.mp4"))
     fails("are both view 'rgb' of one clip", touch(tmp_path / "3", "train/a/b/rgb.mp4", "train/a/b/rgb.avi"))
-    fails("its name tells no modality", touch(tmp_path / "4", "train/a/b/front.mp4"))
+    fails("its name contains no modality", touch(tmp_path / "4", "train/a/b/front.mp4"))
     fails("no clip was found", touch(tmp_path / "5", "train/a/b/rgb.txt"))
     fails("class folder 'b' is not among `classes`", touch(tmp_path / "6", "train/b/c/rgb.mp4"), classes=["a"])
     fails("there is no view 'dept' - did you mean 'depth'", touch(tmp_path / "7", "train/a/b/depth.mkv"),
@@ -95,7 +95,7 @@ def test_the_simulators_output(simulated):
     tracks = table[0].tracks
     assert tracks["rgb"].space == tracks["rgb_day"].space != tracks["thermal"].space
     assert tracks["rgb"].rate == 2.0
-    assert isinstance(table[0].facts["lux"], float)
+    assert isinstance(table[0].metadata["lux"], float)
     for view, kind in table.views.items():
         assert len(reading.read(tracks[view], kind)) == 4
 

@@ -47,8 +47,8 @@ def test_a_plain_manifest_needs_no_option(tmp_path):
     assert [r.split for r in table] == ["train", "train", "train", "test"]
     assert table[0].tracks["rgb"] == Track(tmp_path / "rgb" / "a.mp4")
     assert "depth" not in table[1].tracks
-    assert table[0].facts == {"lux": 2.5}
-    assert table[2].facts == {}
+    assert table[0].metadata == {"lux": 2.5}
+    assert table[2].metadata == {}
     assert table.name == tmp_path.name
     assert datasets.guess(tmp_path) == "csv"
     assert datasets.open("csv", tmp_path / "manifest.csv") == table
@@ -102,7 +102,7 @@ def test_names_and_numbers_that_disagree(tmp_path):
         tmp_path, head + "a,0,wave,train,a.mp4\nb,1,wave,train,b.mp4\n"))
     table = datasets.open("csv", manifest(tmp_path, head + "a,0,wave,train,a.mp4\nb,,wave,train,b.mp4\n"))
     assert table[1].label == 0
-    fails("label 'wav', which `classes` lacks - did you mean 'wave'", manifest(
+    fails("label 'wav', which is not in `classes` - did you mean 'wave'", manifest(
         tmp_path, "id,label,split,rgb\na,wav,train,a.mp4\n"), classes=["wave", "stop"])
 
 
@@ -139,13 +139,13 @@ def test_channels_come_from_the_first_whole_recording(tmp_path):
     manifest(tmp_path, "id,label,split,pose\na,0,train,a.npy\nb,1,train,b.npy\n")
     assert datasets.open("csv", tmp_path).views["pose"].channels == 15
     (tmp_path / "b.npy").unlink()
-    fails(r"no recording tells how many channels pose has \(.*npy.*give views.pose.channels", tmp_path)
+    fails(r"the number of channels of pose cannot be read from any recording \(.*npy.*give views.pose.channels", tmp_path)
     assert datasets.open("csv", tmp_path, views={"pose": {"channels": 15}}).views["pose"].channels == 15
 
 
 def test_splits(tmp_path):
     without = "id,label,subject,rgb,split_a\na,0,1,a.mp4,train\nb,0,2,b.mp4,test\nc,0,3,c.mp4,test\n"
-    fails(r"has no column `split` - name one by the option `split` \(split_a\), or give test_subjects",
+    fails(r"has no column `split` - give its name with the option `split` \(split_a\), or give test_subjects",
           manifest(tmp_path, without))
     by_subject = datasets.open("csv", tmp_path, test_subjects=["2"], val_subjects=[3])
     assert [r.split for r in by_subject] == ["train", "test", "val"]
@@ -185,7 +185,7 @@ def test_wrong_options(tmp_path):
     fails("unknown key 'views.rgb.colum' - did you mean 'column'", root, views={"rgb": {"colum": "rgb"}})
     fails("views.rgb: .* has no column 'rgbb'", root, views={"rgb": {"column": "rgbb"}})
     fails("unknown modality 'dept' - did you mean 'depth'", root, views={"rgb": "dept"})
-    fails("'front': its name tells no modality - give views.front.modality", root, views={"front": {"column": "rgb"}})
+    fails("'front': its name contains no modality - give views.front.modality", root, views={"front": {"column": "rgb"}})
     fails("give one of column, path and file", root, views={"rgb": {"column": "rgb", "file": "x.npz"}})
     fails("end .exclusive. and last", root, views={"rgb": {"end": 3, "last": 4}})
     fails("views.rgb.start needs numbers, not 'wave'", root, views={"rgb": {"start": "label_name"}})

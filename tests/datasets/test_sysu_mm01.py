@@ -31,7 +31,7 @@ def test_a_picture_is_a_clip_of_its_cameras_sensor(root):
     assert {r.split for r in table if r.subject == "0004"} == {"train"}
     assert {r.split for r in table if r.subject == "0006"} == {"test"}
     for row in table:
-        assert list(row.tracks) == (["nir"] if row.facts["camera"] in (3, 6) else ["rgb"])
+        assert list(row.tracks) == (["nir"] if row.metadata["camera"] in (3, 6) else ["rgb"])
         assert table.classes[row.label] == row.subject
     row = next(r for r in table if r.id == "cam3/0002/0002")
     assert reading.read(row.tracks["nir"], table.modality("nir")).shape == (1, 24, 10, 1)
@@ -68,25 +68,25 @@ def test_bad_downloads_are_told(root):
     with pytest.raises(ModaliftError, match="no camera 7"):
         datasets.open("sysu_mm01", root, cameras=[7])
     (root / "exp" / "test_id.txt").write_bytes(b"6;7")
-    with pytest.raises(ModaliftError, match=r"test_id.txt: is no line of comma-separated numbers"):
+    with pytest.raises(ModaliftError, match=r"test_id.txt: not a line of comma-separated numbers"):
         datasets.open("sysu_mm01", root)
     (root / "exp" / "test_id.txt").write_bytes(b"6,1")
     with pytest.raises(ModaliftError, match="person 1 is in two lists"):
         datasets.open("sysu_mm01", root)
     (root / "exp" / "test_id.txt").unlink()
-    with pytest.raises(ModaliftError, match=r"test_id.txt: there is no such list"):
+    with pytest.raises(ModaliftError, match=r"test_id.txt: no such list"):
         datasets.open("sysu_mm01", root)
     (root / "exp" / "test_id.mat").write_bytes(matlab([6])[:-4])
-    with pytest.raises(ModaliftError, match="holds no list 'id'"):
+    with pytest.raises(ModaliftError, match="has no list 'id'"):
         datasets.open("sysu_mm01", root)
     (root / "exp" / "test_id.mat").write_bytes(matlab([6]))
-    for picture in (root / "cam2").rglob("*.jpg"):
-        picture.unlink()
+    for image in (root / "cam2").rglob("*.jpg"):
+        image.unlink()
     assert len(datasets.open("sysu_mm01", root)) == 38
     for folder in sorted((root / "cam2").rglob("*"), reverse=True):
         folder.rmdir()
     (root / "cam2").rmdir()
-    with pytest.raises(ModaliftError, match="cam2: there is no such camera"):
+    with pytest.raises(ModaliftError, match="cam2: no such camera folder"):
         datasets.open("sysu_mm01", root)
 
 

@@ -1,4 +1,4 @@
-"""An export answers as the network does, or there is none."""
+"""An export computes what the network computes, or is not written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 import modalift as ml
 from modalift import networks
-from modalift.deploy.export import export_onnx, probes
+from modalift.deploy.export import comparison_clips, export_onnx
 from modalift.errors import ModaliftError
 from modalift.loading.framing import Framing
 from modalift.models.recognizer import RecognizerModel
@@ -29,7 +29,7 @@ pytest.importorskip("onnxscript")
     ("small", {"view": "depth", "motion": "clip", "width": 4}, 24),
     ("small", {"view": "depth", "motion": "running", "causal": True, "width": 4}, 24),
     ("tsm", {"view": "rgb", "backbone": "resnet18", "width": 0.125}, 32),
-    ("signal", {"view": "pose", "channels": 12, "width": 16}, 1),
+    ("tcn", {"view": "pose", "channels": 12, "width": 16}, 1),
 ])
 def test_parity(tmp_path: Path, name: str, options: dict[str, Any], size: int) -> None:
     net = lively(networks.build(name, classes=5, frames=6, size=size, **options))
@@ -48,16 +48,16 @@ def test_parity(tmp_path: Path, name: str, options: dict[str, Any], size: int) -
         np.testing.assert_allclose(theirs[0], ours, rtol=0, atol=1e-4 * np.abs(ours).max())
 
 
-def test_the_file_tells_how_to_use_it_and_nothing_about_this_machine(tmp_path: Path, whole: Path) -> None:
+def test_the_file_holds_its_preprocessing_and_nothing_of_this_machine(tmp_path: Path, whole: Path) -> None:
     bundle = ml.load(whole)
     report = export_onnx(bundle, tmp_path / "x.onnx")
     model = onnx.load(report.path)
-    facts = {p.key: p.value for p in model.metadata_props}
-    assert json.loads(facts["classes"]) == list(NAMES)
-    assert json.loads(facts["framing"])["size"] == 24
-    assert json.loads(facts["protocol"]) == {"temporal_crops": 2, "spatial_crops": 1}
-    assert json.loads(facts["modality"])["unit"] == "mm"
-    assert facts["bundle_sha256"] == report.sha256 == bundle.sha256
+    metadata = {p.key: p.value for p in model.metadata_props}
+    assert json.loads(metadata["classes"]) == list(NAMES)
+    assert json.loads(metadata["framing"])["size"] == 24
+    assert json.loads(metadata["protocol"]) == {"temporal_crops": 2, "spatial_crops": 1}
+    assert json.loads(metadata["modality"])["unit"] == "mm"
+    assert metadata["bundle_sha256"] == report.sha256 == bundle.sha256
     data = report.path.read_bytes()
     assert len(data) == report.bytes
     assert b"site-packages" not in data
@@ -65,8 +65,8 @@ def test_the_file_tells_how_to_use_it_and_nothing_about_this_machine(tmp_path: P
     assert [p.name for p in tmp_path.iterdir()] == ["x.onnx"], "one file, no external weights"
 
 
-def test_probes_are_readings_of_the_sensor() -> None:
-    clips = probes(RecognizerModel(small_net(), {"depth": Framing(frames=6, size=24)}, NAMES))
+def test_comparison_clips_are_readings_of_the_sensor() -> None:
+    clips = comparison_clips(RecognizerModel(small_net(), {"depth": Framing(frames=6, size=24)}, NAMES))
     assert clips.shape == (6, 1, 6, 24, 24)
     assert torch.equal(clips, clips.round())
     assert float(clips.min()) == 0.0
@@ -74,23 +74,23 @@ def test_probes_are_readings_of_the_sensor() -> None:
     assert 0.2 < float((clips[2] == 0).float().mean()) < 0.4
 
 
-class Liar(Recognizer):
-    """Answers differently while it is exported."""
+class Differs(Recognizer):
+    """Gives other logits while it is exported."""
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         logits = super().forward(clip)
         return logits * 1.01 if torch.compiler.is_compiling() or torch.compiler.is_exporting() else logits
 
 
-class Narrow(Recognizer):
-    """Cannot be exported: its way depends on the values of the clip."""
+class Branches(Recognizer):
+    """Cannot be exported: its control flow depends on the values of the clip."""
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         return super().forward(clip) * (2.0 if clip.sum().item() > 0 else 1.0)
 
 
-@pytest.mark.parametrize(("kind", "words"), [(Liar, "differs from the network by 1.0e-02"),
-                                             (Narrow, "cannot be exported")])
+@pytest.mark.parametrize(("kind", "words"), [(Differs, "differs from the network by 1.0e-02"),
+                                             (Branches, "cannot be exported")])
 def test_a_wrong_export_is_not_written(tmp_path: Path, kind: type[Recognizer], words: str) -> None:
     net = small_net()
     net.__class__ = kind
@@ -102,7 +102,7 @@ def test_a_wrong_export_is_not_written(tmp_path: Path, kind: type[Recognizer], w
     assert (tmp_path / "x.onnx").read_bytes() == b"older"
 
 
-def test_what_is_asked_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = RecognizerModel(small_net(), {"depth": Framing(frames=6, size=24)}, NAMES)
     with pytest.raises(ModaliftError, match=r"\*\.onnx"):
         export_onnx(bundle, tmp_path / "x.mp4")

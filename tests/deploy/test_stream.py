@@ -1,4 +1,4 @@
-"""Frame by frame gives what the whole clip gives."""
+"""Streaming predicts what the whole clip predicts."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def _video(frames: int = 6) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (frames, 30, 40, 1)).astype(np.uint8)
 
 
-def test_the_last_answer_is_the_clips() -> None:
+def test_the_last_prediction_is_that_of_the_clip() -> None:
     bundle, clip = _bundle(), _video()
     stream = Stream(bundle)
-    answers = [stream.push(frame).probabilities for frame in clip]
-    np.testing.assert_allclose(answers[-1], bundle.predict(clip).probabilities, atol=1e-5)
-    for t in (1, 3):  # and every earlier one is the clip's so far
-        np.testing.assert_allclose(answers[t - 1], bundle.logits(bundle.clips(clip)[:, :, :t]).softmax(1)[0], atol=1e-5)
-    assert np.abs(answers[0] - answers[-1]).max() > 1e-3
+    predictions = [stream.push(frame).probabilities for frame in clip]
+    np.testing.assert_allclose(predictions[-1], bundle.predict(clip).probabilities, atol=1e-5)
+    for t in (1, 3):  # and every earlier one is that of the frames so far
+        np.testing.assert_allclose(predictions[t - 1], bundle.logits(bundle.clips(clip)[:, :, :t]).softmax(1)[0], atol=1e-5)
+    assert np.abs(predictions[0] - predictions[-1]).max() > 1e-3
 
 
-def test_reset_forgets() -> None:
+def test_reset_starts_anew() -> None:
     stream, clip = Stream(_bundle()), _video()
     first = [stream.push(f).probabilities for f in clip]
     stream.reset()
@@ -44,23 +44,23 @@ def test_reset_forgets() -> None:
 def test_strides_are_kept() -> None:
     bundle, clip = _bundle(stride=2), _video(11)
     stream = Stream(bundle)
-    answers = [stream.push(frame[..., 0]).probabilities for frame in clip]
-    np.testing.assert_allclose(answers[-1], bundle.predict(clip).probabilities, atol=1e-5)
-    np.testing.assert_array_equal(answers[0], answers[1])
+    predictions = [stream.push(frame[..., 0]).probabilities for frame in clip]
+    np.testing.assert_allclose(predictions[-1], bundle.predict(clip).probabilities, atol=1e-5)
+    np.testing.assert_array_equal(predictions[0], predictions[1])
     assert Stream(bundle, every=1).every == 1
 
 
-def test_the_box_is_found_once_and_held() -> None:
+def test_the_box_is_located_once_and_kept() -> None:
     bundle = _bundle("depth", region="valid")
     clip = np.zeros((6, 30, 40, 1), np.uint16)
     for t, frame in enumerate(clip):
         frame[6:20, 4 + 4 * t:14 + 4 * t] = 2000 + 37 * np.arange(14)[:, None, None]
     expected = bundle.predict(clip).probabilities
-    around, alone = Stream(bundle, around=clip), Stream(bundle)
+    located, own = Stream(bundle, reference=clip), Stream(bundle)
     for frame in clip:
-        told, own = around.push(frame), alone.push(frame)
-    np.testing.assert_allclose(told.probabilities, expected, atol=1e-5)
-    assert np.abs(own.probabilities - expected).max() > 1e-4, "the first frame's box is another one"
+        fixed, first = located.push(frame), own.push(frame)
+    np.testing.assert_allclose(fixed.probabilities, expected, atol=1e-5)
+    assert np.abs(first.probabilities - expected).max() > 1e-4, "the first frame's box is another one"
 
 
 def test_what_cannot_stream() -> None:

@@ -69,7 +69,7 @@ def test_flow_of_depth_ignores_the_unit():
     depth[:, :10] = 0
     flow = flow_of(depth, modality("depth"))
     np.testing.assert_allclose(np.median(flow[0, 25:60, 20:60], axis=(0, 1)), [2, 0], atol=0.2)
-    with pytest.raises(ModaliftError, match="16 pixels at least, not 8x8"):
+    with pytest.raises(ModaliftError, match="at least 16 x 16 pixels, not 8 x 8"):
         flow_of(np.zeros((2, 8, 8, 1), np.uint8), GRAY)
 
 
@@ -137,7 +137,7 @@ def test_projection():
     joints = np.zeros((2, 2, 3))
     joints[:, 1] = [0.0, 1.0, 2.0]
     up = project(joints, 100, "+y", None)
-    assert up[0, 1, 1] < up[0, 0, 1], "what is up in the world is up in the picture"
+    assert up[0, 1, 1] < up[0, 0, 1], "what is up in the world is up in the image"
     assert project(joints, 100, "-y", None)[0, 1, 1] > 50
     assert 0 < up.min() < up.max() < 99
     seen = project(np.array([[[0.5, 0.0, 2.0], [0.0, 0.0, -1.0]]]), 100, "-y", 1.0)
@@ -154,14 +154,15 @@ def test_what_people_get_wrong(table, tmp_path):
         assert not list(tmp_path.glob(".out*"))
 
     fails("unknown derived view 'flo' - did you mean 'flow'", "flo")
-    fails("'flow' has no option 'metod' - did you mean 'method'", metod="dis")
-    fails("flow method 'farnebäck' is unknown - did you mean 'farneback'", method="farnebäck")
+    fails("unknown key 'flow.metod' for derived view 'flow' - did you mean 'method'", metod="dis")
+    fails("flow.method = 'farnebäck'.* - did you mean 'farneback'", method="farnebäck")
     fails("toy has no view 'rbg'", view="rbg")
     fails(r"flow cannot be computed from 'pose' \(pose\)", view="pose")
     fails("source exists and is not empty", out="source")
     fails("can be computed for no clip: .*zero bytes", of=table.where(lambda r: r.id == "broken"))
+    fails("pose_map.sigma = 'wide': ", "pose_map", sigma="wide")
     fails("one or three", "pose_map", parts=[[1], [2]])
     fails("name joint 20, but joints are numbered 0 to 19", "pose_map", parts=[[20]])
-    fails("up is 'y'", "pose_map", up="y")
+    fails("pose_map.up = 'y'", "pose_map", up="y")
     with pytest.raises(ModaliftError, match="has a view 'rgb' already"):
         DERIVED["flow"](table, None, tmp_path / "out", name="rgb")

@@ -1,4 +1,4 @@
-"""Diagnosis: networks with a known fault are told so, sound ones are not; and a whole tiny run."""
+"""Diagnosis: known faults of networks are found, sound networks pass; and a whole tiny run."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from modalift.engine import diagnose as checks
-from modalift.engine.diagnose import Probe, chance, classify
+from modalift.engine.diagnose import Probe, chance_accuracy, predict
 from modalift.engine.run import open_run
+from modalift.engine.train import train
 from modalift.errors import ModaliftError
+from modalift.recipe import parse_recipe
 from modalift.report import diagnosis
 
 T, S, N = 8, 12, 60
 
 
 def moving(rgb: bool = True) -> tuple[Tensor, np.ndarray]:
-    """A spot that moves right (0), left (1), or stands at the left (2), red."""
+    """A red spot that moves right (0) or left (1), or stands at the left (2)."""
     clips = torch.zeros(N, 3 if rgb else 1, T, S, S)
     labels = np.arange(N) % 3
     for i, y in enumerate(labels):
@@ -33,7 +35,7 @@ def moving(rgb: bool = True) -> tuple[Tensor, np.ndarray]:
 
 
 class Rule(nn.Module):
-    """Knows the three classes by rule, from where the spot is at the beginning and at the end."""
+    """Computes the three classes from the spot's first and last position."""
 
     view = "rgb"
 
@@ -43,48 +45,49 @@ class Rule(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         clips = self.change(clips)
-        seen = clips[:, :1] if self.color else clips.sum(1, keepdim=True)
-        place = (seen.sum(3) * torch.arange(S)).sum(-1) / seen.sum((3, 4)).clamp_min(1e-6)  # (B, 1, T)
-        go = place[:, 0, -1] - place[:, 0, 0]
+        spot = clips[:, :1] if self.color else clips.sum(1, keepdim=True)
+        position = (spot.sum(3) * torch.arange(S)).sum(-1) / spot.sum((3, 4)).clamp_min(1e-6)  # (B, 1, T)
+        go = position[:, 0, -1] - position[:, 0, 0]
         return torch.stack([go, -go, 0.5 - go.abs()], 1)
 
 
 def probe(net: nn.Module, mirrored: dict[int, int] | None = None) -> Probe:
     clips, labels = moving()
-    answers = classify(net, clips)
+    predictions = predict(net, clips)
     stub: Any = SimpleNamespace
     return Probe(run=stub(folder=Path("run")), role="student", split="val", experiment=stub(),
                    table=stub(mirrored=mirrored or {}), model=stub(network=net, view="rgb", classes=("right", "left", "still")),
-                   clips=clips, labels=labels, answers=answers, right=answers == labels)
+                   clips=clips, labels=labels, predictions=predictions, correct=predictions == labels)
 
 
 def test_a_sound_network() -> None:
     sound = probe(Rule(), {0: 1, 1: 0, 2: 2})
-    assert sound.right.all()
-    for check in (checks.plainly, checks.variety, checks.reversed_time, checks.frozen, checks.mirrored):
+    assert sound.correct.all()
+    for check in (checks.check_accuracy, checks.check_prediction_variety, checks.check_time_order, checks.check_motion,
+                  checks.check_mirroring):
         assert check(sound).state == "good", check(sound)
-    assert checks.reversed_time(sound).figures["backwards"] == pytest.approx(1 / 3)
-    assert checks.frozen(sound).figures["frozen"] == pytest.approx(1 / 3)
-    assert checks.mirrored(sound).figures["mirrored labels"] == 1.0
+    assert checks.check_time_order(sound).figures["backwards"] == pytest.approx(1 / 3)
+    assert checks.check_motion(sound).figures["frozen"] == pytest.approx(1 / 3)
+    assert checks.check_mirroring(sound).figures["mirrored labels"] == 1.0
 
 
 @pytest.mark.parametrize(("fault", "check"), [
-    (lambda clips: clips.flip(2), checks.reversed_time),
-    (lambda clips: clips.flip(-1), checks.mirrored),
+    (lambda clips: clips.flip(2), checks.check_time_order),
+    (lambda clips: clips.flip(-1), checks.check_mirroring),
 ])
-def test_a_network_that_saw_the_world_otherwise(fault: Any, check: Any) -> None:
+def test_reversed_and_mirrored_training_is_found(fault: Any, check: Any) -> None:
     found = check(probe(Rule(fault)))
     assert found.state == "wrong", found
 
 
 def test_exchanged_colors() -> None:
     swapped = Rule(lambda clips: clips.flip(1), color=True)
-    assert checks.swapped_colors(probe(swapped)).state == "wrong"
-    assert checks.swapped_colors(probe(Rule(color=True))).state == "good"
+    assert checks.check_color_order(probe(swapped)).state == "wrong"
+    assert checks.check_color_order(probe(Rule(color=True))).state == "good"
 
 
-class Still(nn.Module):
-    """Looks at the middle frame only: order and motion do not exist for it."""
+class MiddleFrame(nn.Module):
+    """Uses the middle frame only, so neither order nor motion."""
 
     view = "rgb"
 
@@ -94,10 +97,10 @@ class Still(nn.Module):
         return torch.stack([(x == 5).float(), (x == S - 2 - T // 2).float(), (x == 1).float()], 1)
 
 
-def test_no_use_of_time_is_told() -> None:
-    blind = probe(Still())
-    assert checks.frozen(blind).state == "look"
-    assert checks.reversed_time(blind).state in ("look", "good")
+def test_no_use_of_time_is_found() -> None:
+    motionless = probe(MiddleFrame())
+    assert checks.check_motion(motionless).state == "warning"
+    assert checks.check_time_order(motionless).state in ("warning", "good")
 
 
 class Constant(nn.Module):
@@ -107,16 +110,16 @@ class Constant(nn.Module):
         return torch.tensor([[0.0, 1.0, 0.0]]).expand(len(clips), 3)
 
 
-def test_one_answer_for_all() -> None:
-    dull = probe(Constant())
-    assert checks.plainly(dull).state == "wrong"
-    assert "no more than chance" in checks.plainly(dull).says
-    assert checks.variety(dull).state == "wrong"
-    assert "'left' is answered for 100%" in checks.variety(dull).says
+def test_one_prediction_for_all() -> None:
+    collapsed = probe(Constant())
+    assert checks.check_accuracy(collapsed).state == "wrong"
+    assert "no better than chance" in checks.check_accuracy(collapsed).message
+    assert checks.check_prediction_variety(collapsed).state == "wrong"
+    assert "'left' is predicted for 100%" in checks.check_prediction_variety(collapsed).message
 
 
 class First(nn.Module):
-    """Goes by the place in the first frame, and expects the places of two frames later."""
+    """Uses the position in the first frame, and expects that of two frames later."""
 
     view = "rgb"
 
@@ -125,17 +128,17 @@ class First(nn.Module):
         return -(x - torch.tensor([[3, S - 4, 1]])).abs().float()
 
 
-def test_a_clock_that_is_wrong() -> None:
-    assert checks.late(probe(Rule())).state == "good"
-    early = checks.late(probe(First()))
+def test_a_wrong_clock_offset_is_found() -> None:
+    assert checks.check_time_shift(probe(Rule())).state == "good"
+    early = checks.check_time_shift(probe(First()))
     assert early.figures["late"] == 1.0
     assert early.state == "wrong"
-    assert "offset_ms" in early.says
+    assert "offset_ms" in early.message
 
 
-def test_chance_of_answers() -> None:
-    assert chance(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1])) == 0.75
-    assert chance(np.array([0, 1]), np.array([0, 1])) == 0.5
+def test_chance_accuracy() -> None:
+    assert chance_accuracy(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1])) == 0.75
+    assert chance_accuracy(np.array([0, 1]), np.array([0, 1])) == 0.5
 
 
 # ---- a whole run ----------------------------------------------------------------------------------------------------
@@ -154,32 +157,50 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    from modalift.engine.train import train
-    from modalift.recipe import parse_recipe
-
+def make_run(tmp_path: Path, data: Path, **protocol: Any) -> Path:
     recipe = parse_recipe({
-        "data": {"dataset": "csv", "root": str(write_data(tmp_path / "data")), "frames": 4, "size": 12},
-        "networks": {"student": {"name": "small", "view": "nir", "width": 4}},
+        "data": {"dataset": "csv", "root": str(data), "frames": 4, "size": 12, "max_corrupt": 0.2},
+        "networks": {"student": {"name": "small", "view": "nir", "width": 4}}, "protocol": protocol,
         "optim": {"epochs": 1, "batch": 6}, "run": {"dir": str(tmp_path / "run"), "device": "cpu", "precision": "fp32"}})
     return train(recipe).folder
 
 
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path, write_data(tmp_path / "data"))
+
+
 def test_a_whole_run(run: Path) -> None:
     findings = {f.check: f for f in checks.diagnose(open_run(run), full=True)}
-    assert set(findings) == {"as it is", "variety of answers", "training clips", "reversed", "frozen", "misaligned",
-                             "mirrored", "BGR", "bundle", "eight clips", "shuffled labels"}
+    assert set(findings) == {"accuracy", "prediction variety", "overfitting", "time order", "motion", "time shift",
+                             "mirroring", "color order", "bundle", "memorization", "shuffled labels"}
     assert findings["bundle"].state == "good", findings["bundle"]
-    assert findings["BGR"].state == "unknown"
-    assert findings["eight clips"].state == "good", findings["eight clips"]
+    assert findings["color order"].state == "unknown"
+    assert findings["memorization"].state == "good", findings["memorization"]
     assert findings["shuffled labels"].state == "good", findings["shuffled labels"]
     json.dumps(diagnosis.as_json(list(findings.values())), allow_nan=False)
     ledger = [json.loads(x) for x in (run / "test_ledger.jsonl").read_text().splitlines()]
     assert ledger[-1]["by"] == "diagnose"
 
 
-def test_answers_that_do_not_fit_any_more(run: Path) -> None:
+def test_checks_use_the_centered_crop_whatever_the_protocol(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    for i in range(18):
+        np.save(data / f"c{i}.npy", np.repeat(np.arange(30, dtype=np.uint8), 144).reshape(30, 12, 12, 1))
+    crops = [checks.prepare(open_run(make_run(tmp_path / str(n), data, temporal_crops=n))).clips for n in (1, 3)]
+    assert torch.equal(*crops)
+
+
+def test_clips_left_out_of_training_are_left_out_of_the_checks(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    for clip in ("c3", "c13"):
+        (data / f"{clip}.npy").write_bytes(b"")
+    found = {f.check: f for f in checks.diagnose(open_run(make_run(tmp_path, data)))}
+    assert found["accuracy"].figures["clips"] == 5
+    assert found["bundle"].state == "good"
+
+
+def test_stored_predictions_that_differ(run: Path) -> None:
     from modalift.engine.evaluate import evaluate
     from modalift.models import Predictions
 
@@ -191,10 +212,10 @@ def test_answers_that_do_not_fit_any_more(run: Path) -> None:
     Predictions(known.ids, known.labels, known.subjects, known.probabilities[:, ::-1]).save(path)
     found = {f.check: f for f in checks.diagnose(open_run(run))}
     assert found["bundle"].state == "wrong"
-    assert "student-test.npz says something else" in found["bundle"].says
+    assert "student-test.npz differs" in found["bundle"].message
 
 
-def test_no_clip_to_look_at(run: Path) -> None:
+def test_a_split_without_clips_is_refused(run: Path) -> None:
     with pytest.raises(ModaliftError, match="split 'val' has no labeled clip"):
         checks.diagnose(open_run(run), split="val")
     with pytest.raises(ModaliftError, match="no network in the role 'teacher'"):

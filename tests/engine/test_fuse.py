@@ -1,4 +1,4 @@
-"""Late fusion of finished runs, and the joint answer of a run: measured on the clips that all saw, never shipped."""
+"""Late fusion of finished runs, and the fusion model of a run: evaluated on common clips, never shipped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from modalift.report.page import write_report
 from tiny import write_tiny
 
 DEPTH = {"name": "small", "view": "depth", "width": 4, "motion": "clip"}
-POSE = {"name": "signal", "view": "pose", "width": 8, "blocks": 1}
+POSE = {"name": "tcn", "view": "pose", "width": 8, "blocks": 1}
 ONE = {"optim": {"epochs": 1}}
 
 
@@ -41,24 +41,24 @@ def ledger(run: Run) -> list[dict]:
 
 def test_the_mean_of_two_runs_is_that_of_their_probabilities(two):
     found = fuse(two, "val")
-    p = [Predictions.load(r.predictions("student", "val")) for r in two]
+    p = [Predictions.load(r.predictions_path("student", "val")) for r in two]
     mean = (p[0].probabilities + p[1].probabilities) / 2
     assert found["fusion"]["top1"] == (mean.argmax(1) == p[0].labels).mean()
-    assert [m["top1"] for m in found["members"].values()] == [x.right.mean() for x in p]
+    assert [m["top1"] for m in found["members"].values()] == [x.correct.mean() for x in p]
     assert list(found["members"]) == ["a:student", "b:student"]
     assert found["fusion"]["intervals"]["top1"]["clips"]
     assert (found["left_out"], found["fusion"]["n"]) == (0, 6)
     assert not ledger(two[0]), "only the test split is counted"
 
 
-def test_a_look_at_the_test_split_stands_in_every_ledger(two):
+def test_a_fusion_on_the_test_split_is_entered_in_every_ledger(two):
     fuse(two)
     fuse(two)
     for run in two:
         roles = [line["role"] for line in ledger(run)]
         mean = "mean of a:student, b:student"
         assert roles == ["student", mean, mean], "evaluated once, fused twice"
-    assert sorted(Run(two[0].folder).measured()) == ["student"], "nothing else is written"
+    assert sorted(Run(two[0].folder).results()) == ["student"], "nothing else is written"
 
 
 def test_a_run_of_several_networks_gives_all_of_them(recipe_file, tmp_path):
@@ -73,22 +73,22 @@ def test_a_run_of_several_networks_gives_all_of_them(recipe_file, tmp_path):
 
 
 def test_clips_that_one_sensor_lacks_are_left_out_and_counted(recipe_file, tmp_path, two):
-    old = Predictions.load(two[1].predictions("student", "val")) if fuse(two, "val") else None
-    old.take(np.arange(1, 6)).save(two[1].predictions("student", "val"))
+    old = Predictions.load(two[1].predictions_path("student", "val")) if fuse(two, "val") else None
+    old.take(np.arange(1, 6)).save(two[1].predictions_path("student", "val"))
     found = fuse(two, "val")
     assert (found["fusion"]["n"], found["left_out"]) == (5, 1)
     none = Predictions([f"x{i}" for i in range(6)], old.labels, old.subjects, old.probabilities)
-    none.save(two[1].predictions("student", "val"))
-    with pytest.raises(ModaliftError, match="no clip of the split 'val' was seen by all"):
+    none.save(two[1].predictions_path("student", "val"))
+    with pytest.raises(ModaliftError, match="no clip of the split 'val' has predictions of all"):
         fuse(two, "val")
-    Predictions(old.ids, (old.labels + 1) % 3, old.subjects, old.probabilities).save(two[1].predictions("student", "val"))
+    Predictions(old.ids, (old.labels + 1) % 3, old.subjects, old.probabilities).save(two[1].predictions_path("student", "val"))
     with pytest.raises(ModaliftError, match="has label"):
         fuse(two, "val")
 
 
-def test_other_classes_and_unfinished_runs_are_told(recipe_file, tmp_path, two):
+def test_other_classes_and_unfinished_runs_are_refused(recipe_file, tmp_path, two):
     other = made(recipe_file, tmp_path / "c", data={"root": str(write_tiny(tmp_path / "two", classes=2))})
-    with pytest.raises(ModaliftError, match=r"knows the classes move0, move1 \(2\)"):
+    with pytest.raises(ModaliftError, match=r"has the classes move0, move1 \(2\)"):
         fuse([two[0], other], "val")
     (other.folder / "compute.json").unlink()
     with pytest.raises(ModaliftError, match="finish it"):
@@ -102,19 +102,19 @@ def test_cross_validations_are_fused_over_all_folds(recipe_file, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["late", "mid"])
-def test_the_joint_answer_is_measured_by_eval_and_never_ships(recipe_file, tmp_path, mode):
+def test_a_fusion_model_is_evaluated_and_never_ships(recipe_file, tmp_path, mode):
     run = made(recipe_file, tmp_path / "f", "fusion", {"depth": DEPTH, "pose": POSE}, optim={"epochs": 6, "lr": 1e-2},
-               changes=[f"scheme.mode={mode}", "scheme.drop=0.2"])
+               changes=[f"scheme.mode={mode}", "scheme.modality_dropout=0.2"])
     assert run.roles() == ["depth", "pose", "fusion"]
     assert [role for role in run.roles() if run.ships(role)] == ["depth", "pose"], "a fusion reads several sensors"
     found = evaluate(run, "val")
     assert list(found) == ["depth", "pose", "fusion"]
     assert found["fusion"]["n"] == 6
     if mode == "late":
-        p = [Predictions.load(run.predictions(r, "val")).probabilities.astype(float) for r in ("depth", "pose")]
+        p = [Predictions.load(run.predictions_path(r, "val")).probabilities.astype(float) for r in ("depth", "pose")]
         geometric = np.exp((np.log(p[0]) + np.log(p[1])) / 2)
-        mine = Predictions.load(run.predictions("fusion", "val")).probabilities
-        np.testing.assert_allclose(mine, geometric / geometric.sum(1, keepdims=True), atol=1e-4)
+        stored = Predictions.load(run.predictions_path("fusion", "val")).probabilities
+        np.testing.assert_allclose(stored, geometric / geometric.sum(1, keepdims=True), atol=1e-4)
     assert evaluate(run, "test", ["fusion"]).keys() == {"fusion"}
     assert [line["role"] for line in ledger(run)] == ["fusion"]
     with pytest.raises(ModaliftError, match="cannot be deployed - ship one of its networks: --student depth"):
@@ -123,11 +123,11 @@ def test_the_joint_answer_is_measured_by_eval_and_never_ships(recipe_file, tmp_p
     assert "fusion" in write_report(run.folder).read_text()
 
 
-def test_a_fusion_can_be_compared_with_what_ships(recipe_file, tmp_path, two):
+def test_a_fusion_can_be_compared_with_a_single_sensor(recipe_file, tmp_path, two):
     run = made(recipe_file, tmp_path / "f", "fusion", {"depth": DEPTH, "pose": POSE})
     for r in (two[0], run):
         evaluate(r, "val")
-    found = compare_runs({"alone": [two[0].folder], "bound": [run.folder]}, split="val", roles={"bound": "fusion"})
+    found = compare_runs({"single": [two[0].folder], "bound": [run.folder]}, split="val", roles={"bound": "fusion"})
     assert [row["role"] for row in found["rows"]] == ["student", "fusion"]
 
 

@@ -1,4 +1,4 @@
-"""The precision of a training: chosen by the machine, kept by the run, and measured without a trace."""
+"""The precision of a training: chosen by measurement, recorded, and measured without side effects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from modalift.engine import precision
-from modalift.engine.precision import Choice, choose, lacking
+from modalift.engine.precision import Choice, choose_precision, unsupported_reason
 from modalift.engine.processor import LIMITS, Processor, describe, environment
 from modalift.engine.run import Run
 from modalift.engine.train import train
@@ -36,9 +36,9 @@ def on(monkeypatch):
 
 @pytest.fixture
 def forced(monkeypatch, on):
-    """``forced("bf16")``: a step is measured, and whatever comes out that is what `auto` chooses."""
+    """``forced("bf16")``: a step is measured, and `auto` chooses this precision whatever the result."""
     on(NEW)
-    return lambda outcome: monkeypatch.setattr(precision, "FASTER", {"bf16": float("inf"), "fp32": 0.0}[outcome])
+    return lambda outcome: monkeypatch.setattr(precision, "MAX_RELATIVE_TIME", {"bf16": float("inf"), "fp32": 0.0}[outcome])
 
 
 def never(half: str) -> float:
@@ -46,7 +46,7 @@ def never(half: str) -> float:
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    return load_file(run.model_file("student"))
+    return load_file(run.model_path("student"))
 
 
 def same(one: Run, other: Run) -> bool:
@@ -70,11 +70,11 @@ def same(one: Run, other: Run) -> bool:
     (("avx512_bf16",), ("ATEN_CPU_CAPABILITY=avx2",), "bf16", False),
     (("avx512_bf16",), ("ATEN_CPU_CAPABILITY=avx512",), "bf16", True),
 ])
-def test_what_a_processor_multiplies(features, limits, half, native):
+def test_what_a_processor_supports(features, limits, half, native):
     here = Processor("x", features, 2, 1, limits)
-    assert here.multiplies(half) is native
+    assert here.supports(half) is native
     if not native:
-        assert (limits[0] if limits else "no ") in here.lacks(half)
+        assert (limits[0] if limits else "no ") in here.unsupported_reason(half)
 
 
 def test_this_processor_is_described(monkeypatch):
@@ -86,86 +86,86 @@ def test_this_processor_is_described(monkeypatch):
     assert here.threads == torch.get_num_threads()
     assert here.cores >= 1
     assert here.limits == ("ONEDNN_MAX_CPU_ISA=AVX2",)
-    told = here.line("fp32")
+    line = here.line("fp32")
     for part in (here.name, *here.features, "limited by ONEDNN_MAX_CPU_ISA=AVX2", torch.__version__, "float32", "1 thread"):
-        assert part in told
+        assert part in line
     assert json.loads(json.dumps(environment()))["features"] == list(here.features)
 
 
-def test_what_a_device_lacks(on):
+def test_what_a_device_does_not_support(on):
     on(NEW)
-    assert lacking("bf16", CPU) == lacking("fp32", CPU) == ""
-    assert lacking("fp16", CPU) == "no avx512_fp16 or amx_fp16"
+    assert unsupported_reason("bf16", CPU) == unsupported_reason("fp32", CPU) == ""
+    assert unsupported_reason("fp16", CPU) == "no avx512_fp16 or amx_fp16"
     on(OLD)
-    assert lacking("bf16", CPU) == "no avx512_bf16 or amx_bf16"
+    assert unsupported_reason("bf16", CPU) == "no avx512_bf16 or amx_bf16"
     on(dataclasses.replace(NEW, limits=("ONEDNN_MAX_CPU_ISA=AVX2",)))
-    assert lacking("bf16", CPU) == "limited by ONEDNN_MAX_CPU_ISA=AVX2"
-    assert lacking("bf16", torch.device("meta"))
+    assert unsupported_reason("bf16", CPU) == "limited by ONEDNN_MAX_CPU_ISA=AVX2"
+    assert unsupported_reason("bf16", torch.device("meta"))
 
 
 def test_auto_takes_half_precision_only_where_it_is_native_and_faster():
-    assert choose("auto", "", lambda half: {"bf16": 0.5}[half]).precision == "bf16"
-    slow = choose("auto", "", lambda half: 0.95)
+    assert choose_precision("auto", "", lambda half: {"bf16": 0.5}[half]).precision == "bf16"
+    slow = choose_precision("auto", "", lambda half: 0.95)
     assert slow == Choice("fp32", "a training step in bf16 takes 0.95 of float32's time")
-    assert choose("auto", "no avx512_bf16", never) == Choice("fp32", "no avx512_bf16")
+    assert choose_precision("auto", "no avx512_bf16", never) == Choice("fp32", "no avx512_bf16")
 
 
-def test_what_is_asked_for_is_taken_and_without_hardware_the_price_is_told():
-    assert choose("bf16", "", never) == Choice("bf16", "as the recipe says")
-    assert choose("fp32", "", never) == Choice("fp32", "as the recipe says")
-    told = choose("bf16", "no avx512_bf16 or amx_bf16", lambda half: {"bf16": 7.94}[half])
-    assert told == Choice("bf16", "bf16 takes 7.9 times as long as float32 on this processor (no avx512_bf16 or amx_bf16)"
-                                  " - run.precision=auto", warns=True)
+def test_an_explicit_precision_is_taken_and_without_hardware_the_slowdown_is_stated():
+    assert choose_precision("bf16", "", never) == Choice("bf16", "as the recipe says")
+    assert choose_precision("fp32", "", never) == Choice("fp32", "as the recipe says")
+    choice = choose_precision("bf16", "no avx512_bf16 or amx_bf16", lambda half: {"bf16": 7.94}[half])
+    assert choice == Choice("bf16", "bf16 takes 7.9 times as long as float32 on this processor (no avx512_bf16 or amx_bf16)"
+                                  " - set run.precision=auto", warning=True)
 
 
 @pytest.mark.parametrize("outcome", ["bf16", "fp32"])
 def test_auto_gives_the_weights_of_the_precision_that_it_chose(recipe_file, tmp_path, forced, outcome):
     forced(outcome)
-    recipe, said = recipe_file(), StringIO()
+    recipe, output = recipe_file(), StringIO()
     auto = train(load_recipe(recipe, ["run.precision=auto", f"run.dir={tmp_path / 'auto'}"]),
-                 ConsoleMonitor(Console(file=said, width=200)))
+                 ConsoleMonitor(Console(file=output, width=200)))
     named = train(load_recipe(recipe, [f"run.precision={outcome}", f"run.dir={tmp_path / 'named'}"]))
     assert same(auto, named)
-    assert f"precision {outcome}: a training step in bf16 takes " in said.getvalue()
+    assert f"precision {outcome}: a training step in bf16 takes " in output.getvalue()
     first, *_ = [json.loads(line) for line in (auto.folder / "log.jsonl").read_text().splitlines()]
-    held = json.loads(auto.environment.read_text())
+    stored = json.loads(auto.environment_path.read_text())
     assert first["kind"] == "start"
-    assert first["precision"] == held["precision"] == auto.compute()["precision"] == outcome
-    assert held["precision_asked"] == "auto"
+    assert first["precision"] == stored["precision"] == auto.compute()["precision"] == outcome
+    assert stored["precision_setting"] == "auto"
 
 
 def test_the_two_precisions_differ(recipe_file, tmp_path):
     recipe = recipe_file()
     one, other = (train(load_recipe(recipe, [f"run.precision={p}", f"run.dir={tmp_path / p}"])) for p in ("bf16", "fp32"))
-    assert not same(one, other), "or the tests beside compare nothing"
+    assert not same(one, other), "otherwise the other tests compare nothing"
 
 
-@pytest.mark.parametrize("save_s", [1e-6, 1e6], ids=["with a checkpoint", "before the first checkpoint"])
-def test_a_resumed_run_keeps_its_precision_whatever_would_be_chosen_now(recipe_file, tmp_path, forced, monkeypatch, save_s):
-    recipe = recipe_file(run={"save_s": save_s, "precision": "auto"})
+@pytest.mark.parametrize("every", [1e-6, 1e6], ids=["with a checkpoint", "before the first checkpoint"])
+def test_a_resumed_run_keeps_its_precision_whatever_would_be_chosen_now(recipe_file, tmp_path, forced, monkeypatch, every):
+    recipe = recipe_file(run={"checkpoint_every_s": every, "precision": "auto"})
     forced("bf16")
     whole = train(load_recipe(recipe, [f"run.dir={tmp_path / 'whole'}"]))
 
     def stop(self, batch):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as held:
-        held.setattr(Single, "after_step", stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(Single, "after_step", stop)
         with pytest.raises(KeyboardInterrupt):
             train(load_recipe(recipe))
     forced("fp32")
-    said = StringIO()
-    broken = train(load_recipe(recipe), ConsoleMonitor(Console(file=said, width=200)))
+    output = StringIO()
+    broken = train(load_recipe(recipe), ConsoleMonitor(Console(file=output, width=200)))
     assert same(whole, broken)
-    assert "precision bf16: as this run began" in said.getvalue()
+    assert "precision bf16: as at the start of this run" in output.getvalue()
 
 
 def test_without_its_record_a_checkpoint_of_another_precision_is_refused(recipe_file, forced):
-    recipe = recipe_file(run={"save_s": 1e-6, "precision": "auto"})
+    recipe = recipe_file(run={"checkpoint_every_s": 1e-6, "precision": "auto"})
     forced("bf16")
     run = train(load_recipe(recipe))
     (run.folder / "compute.json").unlink()
-    run.environment.write_text("{")
+    run.environment_path.write_text("{")
     forced("fp32")
     with pytest.raises(ModaliftError, match="started with another recipe"):
         train(load_recipe(recipe))
@@ -176,14 +176,14 @@ def test_a_finished_run_is_finished_however_it_is_asked_for(recipe_file, forced)
     forced("bf16")
     train(load_recipe(recipe))
     forced("fp32")
-    for asked in ("auto", "bf16"):
-        assert train(load_recipe(recipe, [f"run.precision={asked}"])).finished
+    for setting in ("auto", "bf16"):
+        assert train(load_recipe(recipe, [f"run.precision={setting}"])).finished
     with pytest.raises(ModaliftError, match="another recipe"):
         train(load_recipe(recipe, ["run.precision=fp32"]))
 
 
 def test_several_processes_compute_alike(recipe_file, tmp_path):
-    """Measured by all of them together (their losses wait for one another), decided by the first."""
+    """All processes measure (their losses wait for each other), and the main one decides."""
     recipe = recipe_file(run={"precision": "auto"}, optim={"epochs": 1, "batch": 3})
     script = tmp_path / "both.py"
     script.write_text(
@@ -192,13 +192,13 @@ def test_several_processes_compute_alike(recipe_file, tmp_path):
         "from modalift.recipe import load_recipe\n"
         "features = ('avx512_bf16',) if os.environ['RANK'] == '0' else ('avx2',)\n"
         "precision.describe = lambda: processor.Processor('this', features, 2, 1)\n"
-        "precision.FASTER = float('inf') if os.environ['RANK'] == '0' else 0.0\n"
-        "settle = precision.settle\n"
-        "def told(*given):\n"
-        "    choice = settle(*given)\n"
+        "precision.MAX_RELATIVE_TIME = float('inf') if os.environ['RANK'] == '0' else 0.0\n"
+        "resolve = precision.resolve_precision\n"
+        "def resolved(*given):\n"
+        "    choice = resolve(*given)\n"
         "    print('rank', os.environ['RANK'], choice.precision, flush=True)\n"
         "    return choice\n"
-        "trainer.settle = told\n"
+        "trainer.resolve_precision = resolved\n"
         "train.train(load_recipe(sys.argv[1]))\n")
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29573",
                            str(script), str(recipe)], capture_output=True, text=True, timeout=120, check=False)

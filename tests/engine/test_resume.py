@@ -19,10 +19,10 @@ from modalift.engine.train import train
 from modalift.errors import ModaliftError
 from modalift.recipe import load_recipe
 
-#: Everything that could leave a trace: augmentation, dropout, averages, accumulation, clipping, a schedule in time.
+#: All settings that could make a difference: augmentation, dropout, averages, accumulation, clipping, a schedule.
 HARD = {
     "data": {"augment": {"rotate": 10, "shift": 0.1, "speed": [0.8, 1.0], "depth_offset": 50}},
-    "optim": {"epochs": 6, "batch": 2, "accumulate": 2, "ema": 0.9, "clip": 1.0, "schedule": "onecycle", "lr": 3e-3},
+    "optim": {"epochs": 6, "batch": 2, "accumulate": 2, "ema": 0.9, "clip_grad_norm": 1.0, "schedule": "onecycle", "lr": 3e-3},
 }
 
 
@@ -40,11 +40,11 @@ def same(one: Path, other: Path) -> None:
 
 def start(recipe: Path, folder: Path, *more: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "modalift.cli", "train", str(recipe), f"run.dir={folder}",
-                             "run.save_s=0.001", *more], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+                             "run.checkpoint_every_s=0.001", *more], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_killed_in_the_middle_it_ends_as_if_nothing_had_happened(recipe_file, tmp_path, workers):
+def test_a_killed_run_resumes_to_the_same_weights(recipe_file, tmp_path, workers):
     recipe = recipe_file(**HARD)
     whole = tmp_path / "whole"
     train(load_recipe(recipe, [f"run.dir={whole}"]))
@@ -62,13 +62,13 @@ def test_killed_in_the_middle_it_ends_as_if_nothing_had_happened(recipe_file, tm
         process.stderr.close()
         wanted += 4
         if kill == 0:
-            assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+            assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
     assert start(recipe, broken).wait() == 0
     same(whole, broken)
-    assert _places(whole) == _places(broken)
+    assert _positions(whole) == _positions(broken)
 
 
-def _places(run: Path) -> list[tuple]:
+def _positions(run: Path) -> list[tuple]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [(e["kind"], e["epoch"], e["step"], e.get("loss")) for e in lines]
 
@@ -79,7 +79,7 @@ def test_a_run_folder_of_another_recipe_is_refused(recipe_file, tmp_path):
         train(load_recipe(recipe_file(), ["optim.lr=0.5"]))
 
 
-def test_a_checkpoint_that_is_no_checkpoint_is_refused_without_running_it(tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_refused_without_running_code(tmp_path):
     class Evil:
         def __reduce__(self):
             return (Path(tmp_path / "owned").touch, ())

@@ -1,4 +1,4 @@
-"""Stopped after any checkpoint and taken up again, every scheme ends as if nothing had happened: weights, parts, log."""
+"""Stopped after any checkpoint and resumed, every scheme ends with the same weights, checkpoint and log."""
 
 from __future__ import annotations
 
@@ -26,43 +26,44 @@ def small(view: str) -> dict[str, Any]:
     return {"name": "small", "view": view, "width": 4}
 
 
-JOINTS = {"name": "signal", "view": "pose", "width": 8, "blocks": 1}
+JOINTS = {"name": "tcn", "view": "pose", "width": 8, "blocks": 1}
 TAUGHT = {"student": small("depth"), "teacher": {"init": "TEACHER"}}
 MUTUAL = {"depth": small("depth"), "pose": JOINTS}
 G, H = ({"name": "translator", "view": a, "target": b, "backbone": "resnet_4", "ngf": 2}
         for a, b in (("depth", "thermal"), ("thermal", "depth")))
 ENCODERS = {"source_encoder": {"init": "OF DEPTH"}, "target_encoder": {"init": "OF THERMAL"}}
-#: Scheme -> networks and settings, more than one where settings keep other things from step to step; of a scheme that is not
-#: here, what its signature asks for.
+#: Scheme -> networks and settings, more than one where settings have other state between steps; a scheme that is not
+#: here gets what its signature requires.
 CHOSEN: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
-    "single": [({"student": small("depth")}, {"smoothing": 0.1})],
+    "single": [({"student": small("depth")}, {"label_smoothing": 0.1})],
     "distill": [(TAUGHT, {}), (TAUGHT, {"loss": "channel_correlation"})],
     "crd": [(TAUGHT, {"negatives": 8, "dim": 8})],
     "dmcl": [(MUTUAL, {})],
-    "fusion": [(MUTUAL, {"mode": "mid", "drop": 0.3, "width": 8, "dropout": 0.2})],
+    "fusion": [(MUTUAL, {"mode": "mid", "modality_dropout": 0.3, "width": 8, "dropout": 0.2})],
     "hallucination": [(TAUGHT, {})],
     "identity_encoder": [({"student": small("depth")}, {})],
     "mgcam_dkd": [(TAUGHT, {})],
-    "msd": [({"student": small("thermal")}, {"target": "depth"})],
+    "msd": [({"student": small("thermal")}, {"target_view": "depth"})],
     "mtcd": [(TAUGHT | {"assistant": small("thermal")}, {}),
              ({"student": small("depth") | {"neck": "converter"}, "teacher": {"init": "TEACHER"}}, {})],
-    "mtut": [(MUTUAL, {"alone": 0.5})],
-    "prokt": [({"student": small("depth"), "teacher": JOINTS}, {"labels": 0.5})],
+    "mtut": [(MUTUAL, {"align_after": 0.5})],
+    "prokt": [({"student": small("depth"), "teacher": JOINTS}, {"ce_weight": 0.5})],
     "route": [({"student": small("depth"), "teacher": JOINTS}, {"anchors": 2})],
     "segmentation_lstm": [({"student": {"name": "cnn_lstm", "view": "thermal", "backbone": "resnet8", "width": 0.125}},
-                           {"nearer": 3000.0, "draw": 0.3, "still": 0.3})],
-    "translator": [({"generator": G}, {"layers": 1, "ndf": 4, "person": 2.0}),
-                   ({"generator": G, "back": H} | ENCODERS, {"mode": "unpaired", "layers": 1, "ndf": 4, "pool": 3})],
+                           {"silhouette_threshold": 3000.0, "segmentation_share": 0.3, "frozen_share": 0.3})],
+    "translator": [({"generator": G}, {"discriminator_layers": 1, "ndf": 4, "person_weight": 2.0}),
+                   ({"generator": G, "back": H} | ENCODERS,
+                    {"mode": "unpaired", "discriminator_layers": 1, "ndf": 4, "pool_size": 3})],
 }
 
 
 def by_signature(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The networks that a scheme's constructor asks for, what is frozen trained before, under its defaults."""
-    begun, frozen = {"pose": "TEACHER", "depth": "OF DEPTH", "thermal": "OF THERMAL"}, SCHEMES[name].frozen_for({})
+    """The networks that a scheme's constructor requires, frozen ones trained before, with default settings."""
+    init_runs, frozen = {"pose": "TEACHER", "depth": "OF DEPTH", "thermal": "OF THERMAL"}, SCHEMES[name].frozen_for({})
     found = {}
     for role, (reads, gives) in cast_of(name, {}, False, "thermal").items():
         new = {"thermal": G, "depth": H}[gives] if gives else JOINTS if is_signal(reads) else small(reads)
-        found[role] = {"init": begun[reads]} if role in frozen else new
+        found[role] = {"init": init_runs[reads]} if role in frozen else new
     return found, {}
 
 
@@ -74,8 +75,8 @@ def recipe(root: Path, folder: Path, scheme: str, networks: dict[str, Any], sett
         "data": {"dataset": "darkroom", "root": str(root), "frames": FRAMES, "size": SIZE, "labeled": 0.7, "cache": "memory",
                  "augment": {"shift": 0.1}},
         "networks": networks, "scheme": {"name": scheme, **settings},
-        "optim": {"epochs": 3, "batch": 5, "lr": 3e-3, "ema": 0.9, "clip": 1.0, "schedule": "cosine", **optim},
-        "run": {"dir": str(folder), "device": "cpu", "threads": 1, "precision": "fp32", "save_s": 1e-6},
+        "optim": {"epochs": 3, "batch": 5, "lr": 3e-3, "ema": 0.9, "clip_grad_norm": 1.0, "schedule": "cosine", **optim},
+        "run": {"dir": str(folder), "device": "cpu", "threads": 1, "precision": "fp32", "checkpoint_every_s": 1e-6},
     })
 
 
@@ -88,7 +89,7 @@ def dark(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(dark, tmp_path_factory) -> dict[str, str]:
-    """What the frozen networks of the cases begin with."""
+    """Run folders of the trained networks that the cases start from."""
     found = {}
     for name, network in (("TEACHER", JOINTS), ("OF DEPTH", small("depth")), ("OF THERMAL", small("thermal"))):
         folder = tmp_path_factory.mktemp("trained") / "run"
@@ -97,11 +98,11 @@ def trained(dark, tmp_path_factory) -> dict[str, str]:
     return found
 
 
-def held(run: Run) -> dict[str, Any]:
-    """All that a checkpoint holds and that is not time."""
-    content = read_checkpoint(run.last)
-    content["place"].pop("seconds")
-    content.pop("marks")
+def checkpoint_content(run: Run) -> dict[str, Any]:
+    """The content of a checkpoint without times."""
+    content = read_checkpoint(run.last_checkpoint_path)
+    content["position"].pop("seconds")
+    content.pop("log_sizes")
     return content
 
 
@@ -153,9 +154,9 @@ def test_stopped_after_every_checkpoint_it_ends_the_same(scheme, number, dark, t
             train(recipe(dark, parts.folder, scheme, networks, settings))
         except KeyboardInterrupt:
             stops += 1
-            if stops == 7:  # six steps and the last checkpoint: only the networks are left to write
+            if stops == 7:  # six steps and the last checkpoint: only the models remain to be written
                 monkeypatch.undo()
-    same(held(whole), held(parts))
+    same(checkpoint_content(whole), checkpoint_content(parts))
     assert log(whole) == log(parts)
     assert rows(whole) == rows(parts)
     names = sorted(p.name for p in (whole.folder / "models").iterdir())

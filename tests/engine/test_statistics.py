@@ -1,4 +1,4 @@
-"""Paired tests against literal transcriptions, and files of predictions that are not what they seem."""
+"""Paired tests against literal transcriptions, and damaged or foreign files of predictions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modalift.engine.statistics import mcnemar, mean_accuracy, paired, paired_seeds, t_interval, t_within
+from modalift.engine.statistics import mcnemar, mean_accuracy, paired, paired_seeds, t_central_probability, t_interval
 from modalift.errors import ModaliftError
 from modalift.models import Predictions
 from modalift.models.metrics import percentile
 
 
-def predictions(right: np.ndarray, subjects: int = 4, name: str = "run") -> Predictions:
-    n = len(right)
+def predictions(correct: np.ndarray, subjects: int = 4, name: str = "run") -> Predictions:
+    n = len(correct)
     labels = np.arange(n) % 3
     p = np.full((n, 3), 0.2, np.float32)
-    p[np.arange(n), np.where(right, labels, (labels + 1) % 3)] = 0.6
+    p[np.arange(n), np.where(correct, labels, (labels + 1) % 3)] = 0.6
     return Predictions(np.array([f"clip{i:03}" for i in range(n)]), labels,
                        np.array([f"s{i % subjects}" for i in range(n)]), p, {"lux": np.linspace(1, 8, n)}, name)
 
@@ -50,7 +50,7 @@ def test_order_of_clips_does_not_matter() -> None:
 def test_intervals_equal_the_literal_bootstrap() -> None:
     rng = np.random.default_rng(1)
     a, b = predictions(rng.random(200) < 0.5, 5), predictions(rng.random(200) < 0.65, 5)
-    gain = b.right.astype(int) - a.right
+    gain = b.correct.astype(int) - a.correct
     clips = [gain[rng.integers(0, 200, 200)].mean() for _ in range(4000)]
     groups = [gain[a.subjects == s] for s in np.unique(a.subjects)]
     people = [np.concatenate([groups[k] for k in rng.integers(0, 5, 5)]).mean() for _ in range(4000)]
@@ -91,11 +91,11 @@ def test_seeds() -> None:
     a = [predictions(rng.random(150) < 0.5) for _ in range(3)]
     b = [predictions(rng.random(150) < 0.7) for _ in range(3)]
     found = paired_seeds(a, b)
-    each = [y.right.mean() - x.right.mean() for x, y in zip(a, b, strict=True)]
+    each = [y.correct.mean() - x.correct.mean() for x, y in zip(a, b, strict=True)]
     assert found["differences"] == pytest.approx(each)
     half = 4.302653 * np.std(each, ddof=1) / math.sqrt(3)  # t of 2 degrees of freedom, 97.5 %
     assert found["over_seeds"] == pytest.approx([np.mean(each) - half, np.mean(each) + half], abs=1e-5)
-    gain = np.array([y.right.astype(int) - x.right for x, y in zip(a, b, strict=True)])
+    gain = np.array([y.correct.astype(int) - x.correct for x, y in zip(a, b, strict=True)])
     groups = [np.flatnonzero(a[0].subjects == s) for s in np.unique(a[0].subjects)]
     literal = [gain[rng.integers(0, 3, 3)][:, np.concatenate([groups[k] for k in rng.integers(0, 4, 4)])].mean()
                for _ in range(4000)]
@@ -121,7 +121,7 @@ def test_equal_seeds() -> None:
 @pytest.mark.parametrize(("dof", "t"), [(1, 12.7062), (2, 4.30265), (3, 3.18245), (4, 2.77645), (7, 2.36462),
                                         (30, 2.04227)])
 def test_student_quantiles_of_the_tables(dof: int, t: float) -> None:
-    assert t_within(t, dof) == pytest.approx(0.95, abs=1e-5)
+    assert t_central_probability(t, dof) == pytest.approx(0.95, abs=1e-5)
     values = np.random.default_rng(dof).normal(size=dof + 1)
     low, high = t_interval(values)[0]
     assert (high - low) / 2 == pytest.approx(t * values.std(ddof=1) / math.sqrt(dof + 1), rel=1e-4)
@@ -133,7 +133,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     b = Predictions.load(path)
     for key in ("ids", "labels", "subjects", "probabilities"):
         assert np.array_equal(getattr(a, key), getattr(b, key))
-    assert np.array_equal(a.facts["lux"], b.facts["lux"])
+    assert np.array_equal(a.metadata["lux"], b.metadata["lux"])
     assert [p.name for p in path.parent.iterdir()] == ["student-test.npz"]
     assert paired(a, b)["difference"] == 0
 
@@ -164,7 +164,7 @@ def test_join_folds() -> None:
 
 def test_bad_files(tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
-    with pytest.raises(ModaliftError, match="no such predictions"):
+    with pytest.raises(ModaliftError, match="no such file of predictions"):
         Predictions.load(path)
     path.write_bytes(b"")
     with pytest.raises(ModaliftError, match="not a file of predictions"):
@@ -190,13 +190,13 @@ def test_bad_files(tmp_path: Path) -> None:
 def test_mean_over_seeds_equals_the_literal_bootstrap() -> None:
     rng = np.random.default_rng(4)
     runs = [predictions(rng.random(120) < 0.6, 6) for _ in range(3)]
-    right = np.array([r.right for r in runs])
+    correct = np.array([r.correct for r in runs])
     found = mean_accuracy(runs, resamples=20000)
-    assert found["top1"] == pytest.approx(right.mean())
-    assert found["sd"] == pytest.approx(right.mean(1).std(ddof=1))
-    clips = [right[:, rng.integers(0, 120, 120)].mean() for _ in range(4000)]
+    assert found["top1"] == pytest.approx(correct.mean())
+    assert found["sd"] == pytest.approx(correct.mean(1).std(ddof=1))
+    clips = [correct[:, rng.integers(0, 120, 120)].mean() for _ in range(4000)]
     groups = [np.flatnonzero(runs[0].subjects == s) for s in np.unique(runs[0].subjects)]
-    people = [right[:, np.concatenate([groups[k] for k in rng.integers(0, 6, 6)])].mean() for _ in range(4000)]
+    people = [correct[:, np.concatenate([groups[k] for k in rng.integers(0, 6, 6)])].mean() for _ in range(4000)]
     assert found["intervals"]["clips"] == pytest.approx(percentile(np.array(clips)), abs=0.008)
     assert found["intervals"]["subjects"] == pytest.approx(percentile(np.array(people)), abs=0.008)
     assert mean_accuracy(runs[:1])["sd"] is None

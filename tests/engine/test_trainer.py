@@ -1,7 +1,8 @@
-"""The loop: it learns, it stops at nonsense, it loses nothing to a full disk."""
+"""The training loop: it learns, stops at losses that are not finite, and loses nothing to a full disk."""
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import math
@@ -17,19 +18,20 @@ from modalift.engine.compute import epoch_macs, match_compute
 from modalift.engine.evaluate import evaluate
 from modalift.engine.optim import MovingAverage, Plateau, freeze_others, lr_multiplier
 from modalift.engine.run import Run
+from modalift.engine.ship import ship
 from modalift.engine.train import train
 from modalift.errors import ModaliftError
 from modalift.models import Model
 from modalift.networks import cost
 from modalift.recipe import OptimSection, load_recipe
 from modalift.schemes import Update
-from tiny import write_tiny
+from tiny import write_manifest, write_tiny
 
 
-def test_it_learns_what_can_be_learned(recipe_file):
+def test_it_learns_a_simple_task(recipe_file):
     run = train(load_recipe(recipe_file(optim={"epochs": 40, "lr": 5e-3, "batch": 6})))
     found = evaluate(run, "train")["student"]
-    assert found["top1"] > 0.85, "three ways to move, twelve clips: nothing is easier"
+    assert found["top1"] > 0.85, "three motions, twelve clips"
     entries = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     epochs = [e for e in entries if e["kind"] == "epoch"]
     assert len(epochs) == 40
@@ -39,7 +41,7 @@ def test_it_learns_what_can_be_learned(recipe_file):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(recipe_file, monkeypatch):
-    recipe = load_recipe(recipe_file(run={"save_s": 1e-6}, optim={"epochs": 5}))
+    recipe = load_recipe(recipe_file(run={"checkpoint_every_s": 1e-6}, optim={"epochs": 5}))
     from modalift.schemes.single import Single
 
     forward, calls = Single.forward, [0]
@@ -48,23 +50,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_term(recipe_file,
         calls[0] += 1
         terms = forward(self, batch, progress)
         if calls[0] == 6:
-            terms["answers/teacher>student"] = (1.0, torch.tensor(float("nan")))
+            terms["kd/teacher>student"] = (1.0, torch.tensor(float("nan")))
         return terms
 
     monkeypatch.setattr(Single, "forward", poisoned)
-    with pytest.raises(ModaliftError, match=r"term 'answers/teacher>student'.*last good checkpoint is .*last\.pt"):
+    with pytest.raises(ModaliftError, match=r"term 'kd/teacher>student'.*last good checkpoint is .*last\.pt"):
         train(recipe)
-    held = read_checkpoint(Run(recipe.run.dir).last)
-    assert held["place"]["step"] == 5
-    assert all(torch.isfinite(v).all() for v in held["scheme"].values() if v.is_floating_point())
+    checkpoint = read_checkpoint(Run(recipe.run.dir).last_checkpoint_path)
+    assert checkpoint["position"]["step"] == 5
+    assert all(torch.isfinite(v).all() for v in checkpoint["scheme"].values() if v.is_floating_point())
 
 
 @pytest.mark.parametrize("error", [
     OSError(errno.ENOSPC, "No space left on device"),
-    RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 178368 vs 178264"),  # how torch says it
+    RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 178368 vs 178264"),  # torch's message
 ])
 def test_a_full_disk_keeps_the_last_checkpoint(recipe_file, monkeypatch, error):
-    recipe = load_recipe(recipe_file(run={"save_s": 1e-6}, optim={"epochs": 3}))
+    recipe = load_recipe(recipe_file(run={"checkpoint_every_s": 1e-6}, optim={"epochs": 3}))
     save, calls = torch.save, [0]
 
     def full(content, path):
@@ -78,21 +80,21 @@ def test_a_full_disk_keeps_the_last_checkpoint(recipe_file, monkeypatch, error):
     with pytest.raises(ModaliftError, match=r"is the disk full|the disk is full") as caught:
         train(recipe)
     assert "\n" not in str(caught.value)
-    folder = Run(recipe.run.dir).last.parent
+    folder = Run(recipe.run.dir).last_checkpoint_path.parent
     assert [p.name for p in folder.iterdir()] == ["last.pt"], "nothing half-written"
-    assert read_checkpoint(folder / "last.pt")["place"]["step"] == 3
+    assert read_checkpoint(folder / "last.pt")["position"]["step"] == 3
     monkeypatch.undo()
-    assert train(recipe).finished, "with space again, the same command goes on"
+    assert train(recipe).finished, "with space again, the same command resumes"
 
 
-def test_the_real_disk_full_of_linux_is_told_in_one_line(tmp_path):
+def test_a_full_disk_of_linux_gives_a_one_line_error(tmp_path):
     link = tmp_path / "full"
     link.symlink_to("/dev/full")
     with pytest.raises(ModaliftError, match="disk is full"), files.disk_errors(link), link.open("w") as file:
         file.write("x" * 100000)
 
 
-def test_what_was_there_survives_a_failed_write(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("old")
 
@@ -106,7 +108,7 @@ def test_what_was_there_survives_a_failed_write(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_teacher_that_is_not_there_is_answered_with_the_command_that_makes_it(recipe_file):
+def test_a_missing_teacher_is_refused_with_the_command_that_trains_it(recipe_file):
     networks = {"student": {"name": "small", "view": "depth"},
                 "teacher": {"init": "runs/none", "recipe": "recipes/teacher.yaml"}}
     with pytest.raises(ModaliftError, match=r"modalift train recipes/teacher\.yaml run\.dir=runs/none"):
@@ -130,21 +132,21 @@ def test_hidden_labels_are_the_same_share_of_each_class(recipe_file):
     few = assemble(load_recipe(recipe_file("mtut", data={"labeled": 0.5}))).train
     assert len(few) == 12
     assert sum(r.label is not None for r in few) == 6
-    alone = assemble(load_recipe(recipe_file(data={"labeled": 0.5}))).train
-    assert {r.id for r in alone} == {r.id for r in few if r.label is not None}, "single has no use for the others"
+    student_only = assemble(load_recipe(recipe_file(data={"labeled": 0.5}))).train
+    assert {r.id for r in student_only} == {r.id for r in few if r.label is not None}, "single does not use the others"
 
 
 def test_compute_is_counted_and_matched(recipe_file, teacher):
     networks = {"student": {"name": "small", "view": "depth", "width": 4}, "teacher": {"init": str(teacher)}}
     taught = train(load_recipe(recipe_file("distill", networks=networks)))
-    alone = load_recipe(recipe_file(networks={"student": networks["student"]}))
-    matched = match_compute(alone, load_recipe(taught.folder))
-    experiment = assemble(alone)
+    student_only = load_recipe(recipe_file(networks={"student": networks["student"]}))
+    matched = match_compute(student_only, load_recipe(taught.folder))
+    experiment = assemble(student_only)
     net = experiment.scheme.roles["student"]
     assert epoch_macs(experiment) == 3 * cost(net, net.frames, net.size).macs * 12
     spent = taught.compute()["training_macs"]
     assert spent > taught.compute()["own_macs"], "the teacher's training counts"
-    assert matched.optim.epochs == math.ceil(spent / epoch_macs(experiment)) > alone.optim.epochs
+    assert matched.optim.epochs == math.ceil(spent / epoch_macs(experiment)) > student_only.optim.epochs
 
 
 def test_evaluating_the_test_split_is_entered_in_the_ledger(recipe_file):
@@ -158,20 +160,45 @@ def test_evaluating_the_test_split_is_entered_in_the_ledger(recipe_file):
 
 def test_the_best_checkpoint_is_chosen_on_validation_and_never_without_it(recipe_file):
     run = train(load_recipe(recipe_file(protocol={"select": "best"})))
-    assert run.best.is_file()
+    assert run.best_checkpoint_path.is_file()
     with pytest.raises(ModaliftError, match="needs validation clips"):
         assemble(load_recipe(recipe_file(data={"options": {"test_subjects": ["s3", "s4"]}}, protocol={"select": "best"}),
                           [f"run.dir={run.folder}2"]))
 
 
+def test_validation_leaves_unlabeled_clips_out(recipe_file, tmp_path):
+    root = write_tiny(tmp_path / "data")
+    with (root / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    held_out = [row for row in rows if row["split"] == "val"]
+    for row in held_out[1:]:
+        row["label"] = row["label_name"] = ""
+    write_manifest(root, rows)
+    run = train(load_recipe(recipe_file(data={"root": str(root)}, protocol={"select": "best"})))
+    val = [json.loads(line) for line in run.log_path.read_text().splitlines()][-1]["val"]["student"]
+    assert val["top1"] in (0.0, 1.0), "one labeled clip"
+    held_out[0]["label"] = held_out[0]["label_name"] = ""
+    write_manifest(root, rows)
+    with pytest.raises(ModaliftError, match="needs validation clips with labels"):
+        train(load_recipe(recipe_file(data={"root": str(root)}, protocol={"select": "best"}), [f"run.dir={run.folder}2"]))
+    run = train(load_recipe(recipe_file(data={"root": str(root)}), [f"run.dir={run.folder}3"]))
+    assert [json.loads(line) for line in run.log_path.read_text().splitlines()][-1]["val"] == {}, "no metric, and no NaN"
+
+
+def test_a_cross_validation_has_no_model_of_its_own(recipe_file, tmp_path):
+    run = train(load_recipe(recipe_file(protocol={"folds": 2}, optim={"epochs": 1})))
+    with pytest.raises(ModaliftError, match=r"cross-validation with a model per fold - name .*fold0"):
+        ship(run, "", tmp_path / "x.modalift")
+
+
 def test_folds_hold_each_subject_out_once(recipe_file):
-    held = []
+    tested = []
     for fold in range(4):
         table = assemble(load_recipe(recipe_file(protocol={"folds": 4, "fold": fold}))).table
         test, rest = table.split("test").subjects, table.split("train").subjects
         assert not set(test) & set(rest)
-        held += test
-    assert sorted(held) == ["s1", "s2", "s3", "s4"]
+        tested += test
+    assert sorted(tested) == ["s1", "s2", "s3", "s4"]
     with pytest.raises(ModaliftError, match="4 subjects"):
         assemble(load_recipe(recipe_file(protocol={"folds": 9})))
 
@@ -184,7 +211,7 @@ def test_cross_validation_trains_every_fold_and_scores_them_together(recipe_file
 
 
 def test_weights_that_are_not_finite_are_never_saved(recipe_file, monkeypatch):
-    recipe = load_recipe(recipe_file(run={"save_s": 1e-6}, optim={"epochs": 1}))
+    recipe = load_recipe(recipe_file(run={"checkpoint_every_s": 1e-6}, optim={"epochs": 1}))
     from modalift.schemes.single import Single
 
     after, calls = Single.after_step, [0]
@@ -198,12 +225,12 @@ def test_weights_that_are_not_finite_are_never_saved(recipe_file, monkeypatch):
     monkeypatch.setattr(Single, "after_step", poison)
     with pytest.raises(ModaliftError, match=r"weights .*fc\.bias.* are not finite"):
         train(recipe)
-    assert read_checkpoint(Run(recipe.run.dir).last)["place"]["step"] == 2
+    assert read_checkpoint(Run(recipe.run.dir).last_checkpoint_path)["position"]["step"] == 2
 
 
 def test_a_corrupt_clip_is_left_out_everywhere_and_a_finished_run_stays_finished(recipe_file, tmp_path):
     root = write_tiny(tmp_path / "data")
-    for clip in ("c00", "c09"):  # one to learn from, one to be tested on
+    for clip in ("c00", "c09"):  # a training clip and a test clip
         (root / f"{clip}_depth.npz").write_bytes(b"")
     recipe = load_recipe(recipe_file(data={"root": str(root), "max_corrupt": 0.2}))
     run = train(recipe)
@@ -214,11 +241,11 @@ def test_a_corrupt_clip_is_left_out_everywhere_and_a_finished_run_stays_finished
 
 
 def test_the_last_checkpoint_is_written_though_every_epoch_is_the_best_so_far(recipe_file, monkeypatch):
-    recipe = load_recipe(recipe_file(optim={"epochs": 4}, run={"save_s": 0.01}))
+    recipe = load_recipe(recipe_file(optim={"epochs": 4}, run={"checkpoint_every_s": 0.01}))
     order, save = [], checkpoints.TrainingState.save
     monkeypatch.setattr(checkpoints.TrainingState, "save", lambda self, path: (order.append(path.name), save(self, path)))
     train(recipe)
-    assert order.index("last.pt") < len(order) - 1, "a kill before the end must find something to go on from"
+    assert order.index("last.pt") < len(order) - 1, "a kill before the end must find a checkpoint to resume from"
 
 
 def test_accumulation_over_more_clips_than_there_are_is_refused(recipe_file):
@@ -226,13 +253,13 @@ def test_accumulation_over_more_clips_than_there_are_is_refused(recipe_file):
         train(load_recipe(recipe_file(optim={"batch": 4, "accumulate": 4})))
 
 
-def test_under_a_moving_average_validation_sees_what_ships(recipe_file):
+def test_with_a_moving_average_validation_uses_the_weights_that_ship(recipe_file):
     run = train(load_recipe(recipe_file(optim={"epochs": 3, "ema": 0.9})))
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
-    looked = lines[-1]["val"]["student"]
+    validated = lines[-1]["val"]["student"]
     shipped = evaluate(run, "val")["student"]
-    assert shipped["top1"] == looked["top1"]
-    assert shipped["nll"] == pytest.approx(looked["loss"], rel=1e-4)
+    assert shipped["top1"] == validated["top1"]
+    assert shipped["nll"] == pytest.approx(validated["loss"], rel=1e-4)
 
 
 def test_a_run_stopped_between_its_networks_is_not_finished(recipe_file, monkeypatch):
@@ -253,7 +280,7 @@ def test_a_run_stopped_between_its_networks_is_not_finished(recipe_file, monkeyp
     assert train(recipe).roles() == ["depth", "pose"]
 
 
-def test_a_teacher_that_saw_what_is_held_out_is_refused(recipe_file, teacher):
+def test_a_teacher_trained_on_held_out_clips_is_refused(recipe_file, teacher):
     networks = {"student": {"name": "small", "view": "depth", "width": 4}, "teacher": {"init": str(teacher)}}
     with pytest.raises(ModaliftError, match="was trained on 6 clips that this recipe holds out"):
         train(load_recipe(recipe_file("distill", networks=networks, protocol={"folds": 4, "fold": 0})))
@@ -277,7 +304,7 @@ def test_schedules_start_end_and_warm_up(schedule):
         assert values[0] < 0.01
         assert values[10] == pytest.approx(0.5, abs=0.01)
     if schedule == "constant":
-        assert lr_multiplier(section, 9.0, scale=0.01) == 1, "only plateau looks at the validation split"
+        assert lr_multiplier(section, 9.0, scale=0.01) == 1, "only plateau depends on validation"
     if schedule in ("cosine", "onecycle"):
         assert values[-1] < 0.01
     if schedule == "step":

@@ -1,4 +1,4 @@
-"""Evaluation looks at every clip of a split once: no batch is padded, whatever its number and that of processes."""
+"""Evaluation uses every clip of a split once: no batch is padded, for any batch size and number of processes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from modalift.recipe import load_recipe
 
 
 @pytest.mark.parametrize("batch", [1, 5, 12, 32])
-@pytest.mark.parametrize("views", [1, 3])
-def test_as_many_answers_as_clips_each_that_of_the_clip_alone(recipe_file, batch, views):
+@pytest.mark.parametrize("crops", [1, 3])
+def test_one_prediction_per_clip_equal_to_that_of_the_clip_by_itself(recipe_file, batch, crops):
     experiment = assemble(load_recipe(recipe_file()))
     net = experiment.scheme.roles["student"].eval()
     part = experiment.table.split("train")
-    protocol = Protocol(temporal_crops=views)
+    protocol = Protocol(temporal_crops=crops)
     clips = ClipSet(part, {"depth": experiment.framings["depth"]}, augment=None, seed=0, protocol=protocol)
     sizes: list[int] = []
     net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     found = probabilities(lambda part: net(part.clips["depth"]), clips, batch=batch)
     assert len(found) == len(part) == 12
-    assert sum(sizes) == 12 * views, "nothing is looked at twice, nothing made up"
+    assert sum(sizes) == 12 * crops, "no crop twice, no padding"
     for i, row in enumerate(part):
-        alone = ClipSet(part.where(lambda r, row=row: r.id == row.id), {"depth": experiment.framings["depth"]}, augment=None,
+        one_clip = ClipSet(part.where(lambda r, row=row: r.id == row.id), {"depth": experiment.framings["depth"]}, augment=None,
                         seed=0, protocol=protocol)
-        found_alone = probabilities(lambda part: net(part.clips["depth"]), alone)[0]
-        np.testing.assert_allclose(found[i], found_alone, rtol=1e-4, atol=1e-6)
+        expected = probabilities(lambda part: net(part.clips["depth"]), one_clip)[0]
+        np.testing.assert_allclose(found[i], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_predictions_are_of_the_clips_of_the_split_in_their_order(recipe_file):
@@ -49,8 +49,8 @@ def test_predictions_are_of_the_clips_of_the_split_in_their_order(recipe_file):
     assert len(found) == 5
 
 
-def test_two_processes_see_the_split_that_one_sees(recipe_file, tmp_path):
-    """Five clips, two processes with batches of two: one clip alone, and none twice."""
+def test_two_processes_evaluate_the_same_split_as_one(recipe_file, tmp_path):
+    """Five clips, two processes with batches of two: a batch of one clip, and no clip twice."""
     recipe = recipe_file(data={"limit": 5}, optim={"epochs": 1, "batch": 2})
     both = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29551", "-m", "modalift.cli"]
     done = subprocess.run([*both, "train", str(recipe)], capture_output=True, text=True, timeout=240, check=False)
@@ -58,8 +58,8 @@ def test_two_processes_see_the_split_that_one_sees(recipe_file, tmp_path):
     run = Run(tmp_path / "run")
     logged = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()][-1]["val"]["student"]
     evaluate(run, "val")
-    found = Predictions.load(run.predictions("student", "val"))
+    found = Predictions.load(run.predictions_path("student", "val"))
     assert len(found) == len(set(found.ids)) == 5
     chosen = torch.tensor(found.probabilities)[torch.arange(5), torch.tensor(found.labels)]
-    assert logged["top1"] == pytest.approx(found.right.mean())
+    assert logged["top1"] == pytest.approx(found.correct.mean())
     assert logged["loss"] == pytest.approx(-chosen.log().mean().item(), rel=1e-5)

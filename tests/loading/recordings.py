@@ -22,7 +22,7 @@ KINDS = {
 }
 
 
-def picture(i: int, size: int = 64, dtype: type = np.uint8) -> np.ndarray:
+def image(i: int, size: int = 64, dtype: type = np.uint8) -> np.ndarray:
     """Frame i of a clip whose frames all differ: a moving bar on a ramp."""
     y, x = np.mgrid[:size, :size]
     if dtype is np.uint16:
@@ -33,7 +33,7 @@ def picture(i: int, size: int = 64, dtype: type = np.uint8) -> np.ndarray:
 
 
 def write(path: Path, encoder: str, pixels: str, options: dict[str, str] | None = None, frames: int = 40,
-          size: int = 64, stamps: list[int] | None = None, frame_of=picture) -> Path:
+          size: int = 64, stamps: list[int] | None = None, frame_of=image) -> Path:
     """A video; ``stamps`` replaces the presentation stamps of its packets, in the order in which they are stored."""
     try:
         av.codec.Codec(encoder, "w")

@@ -52,14 +52,14 @@ def told(table: Table, severity: str, part: str, **options) -> str:
     assert len(hits) == 1, [p.reason for p in findings.problems]
     assert hits[0].severity == severity
     assert "\n" not in hits[0].reason
-    assert findings.trouble == any(p.severity == "trouble" for p in findings.problems)
+    assert findings.has_errors == any(p.severity == "error" for p in findings.problems)
     return hits[0].reason
 
 
 def test_a_healthy_table(table):
     found = check.examine(table)
     assert found.problems == []
-    assert not found.trouble
+    assert not found.has_errors
     assert found.clips == {"train": 4, "val": 0, "test": 4}
     assert found.classes == {"wave": {"train": 2, "val": 0, "test": 2}, "stop": {"train": 2, "val": 0, "test": 2}}
     assert found.subjects["s3"] == {"train": 0, "val": 0, "test": 2}
@@ -75,16 +75,16 @@ def test_a_healthy_table(table):
 
 
 @pytest.mark.parametrize("decode", [True, False])
-def test_bad_files_are_trouble_and_named(table, tmp_path, decode):
+def test_bad_files_are_errors_and_named(table, tmp_path, decode):
     gone = with_depth(table, "c1", Track(tmp_path / "gone.mkv"))
-    assert "clip 'c1', depth:" in told(gone, "trouble", "gone.mkv does not exist", decode=decode)
+    assert "clip 'c1', depth:" in told(gone, "error", "gone.mkv does not exist", decode=decode)
     (tmp_path / "empty.mkv").touch()
-    told(with_depth(table, "c1", Track(tmp_path / "empty.mkv")), "trouble", "empty.mkv has zero bytes", decode=decode)
+    told(with_depth(table, "c1", Track(tmp_path / "empty.mkv")), "error", "empty.mkv has zero bytes", decode=decode)
     cut = record(tmp_path, "ffv1_16")
     cut.write_bytes(cut.read_bytes()[:-3000])
-    told(with_depth(table, "c1", Track(cut)), "trouble", "is truncated", decode=decode)
+    told(with_depth(table, "c1", Track(cut)), "error", "is truncated", decode=decode)
     late = with_depth(table, "c1", Track(tmp_path / "1.npy", end=7))
-    told(late, "trouble", "has 6 frames, but its window ends at frame 7", decode=decode)
+    told(late, "error", "has 6 frames, but its window ends at frame 7", decode=decode)
     found = check.examine(gone, decode=decode)
     assert list(found.unreadable) == ["c1"]
     assert found.views["depth"].unreadable == 1
@@ -104,14 +104,14 @@ def test_damage_inside_a_file_needs_decoding(table, tmp_path):
 def test_the_same_recording_in_train_and_test(table, tmp_path):
     (tmp_path / "copy.npy").write_bytes((tmp_path / "0.npy").read_bytes())
     copied = with_depth(table, "c6", Track(tmp_path / "copy.npy"))
-    assert told(copied, "trouble", "same depth recording").startswith("clips 'c0' (train) and 'c6' (test)")
-    told(with_depth(table, "c1", Track(tmp_path / "copy.npy")), "note", "more than once (c0 = c1)")
+    assert told(copied, "error", "same depth recording").startswith("clips 'c0' (train) and 'c6' (test)")
+    told(with_depth(table, "c1", Track(tmp_path / "copy.npy")), "note", "more than once in one split (c0 = c1)")
     shared = with_depth(with_depth(table, "c0", Track(tmp_path / "0.npy", end=4)), "c6",
                         Track(tmp_path / "0.npy", start=3))
-    told(shared, "trouble", "share frames of one depth file")
+    told(shared, "error", "share frames of one depth file")
     apart = with_depth(with_depth(table, "c0", Track(tmp_path / "0.npy", end=3)), "c6",
                        Track(tmp_path / "0.npy", start=3))
-    assert not check.examine(apart).trouble
+    assert not check.examine(apart).has_errors
 
 
 def test_the_same_joints_in_one_archive(table, tmp_path):
@@ -120,54 +120,54 @@ def test_the_same_joints_in_one_archive(table, tmp_path):
     keys = {"c0": "a", "c5": "b", "c7": "c"}
     table = table.map(lambda r: replace(r, tracks={**r.tracks, "pose": Track(tmp_path / "all.npz", keys[r.id])})
                       if r.id in keys else r)
-    assert "'c0' (train) and 'c5' (test)" in told(table, "trouble", "same pose recording")
+    assert "'c0' (train) and 'c5' (test)" in told(table, "error", "same pose recording")
 
 
 def test_subjects(table):
     told(changed(table, "c0", subject="s3"), "note", "1 subjects are in train and in test (s3)")
-    told(table.map(lambda r: replace(r, subject="")), "note", "no subjects are known")
+    told(table.map(lambda r: replace(r, subject="")), "note", "the subjects are unknown")
 
 
 def test_labels(table):
     assert "'stop' has 2 clips" in told(table.map(lambda r: replace(r, label=0) if r.split == "train" else r),
-                                       "trouble", "but none in train")
+                                       "error", "but none in train")
     gaps = replace(table, classes=("wave", "stop", "class 2", "call"))
-    told(gaps, "note", "labels have gaps: no clip is of class 2, call (2 of 4 classes)")
+    told(gaps, "note", "2 of 4 classes have no clip (class 2, call)")
     told(changed(table, "c0", label=None), "note", "1 of 8 clips are unlabeled")
-    told(table.map(lambda r: replace(r, label=None) if r.split == "train" else r), "trouble",
+    told(table.map(lambda r: replace(r, label=None) if r.split == "train" else r), "error",
          "no training clip is labeled")
-    told(table.where(lambda r: r.split == "test" or r.label == 1), "trouble", "class 'wave' has 2 clips")
+    told(table.where(lambda r: r.split == "test" or r.label == 1), "error", "class 'wave' has 2 clips")
     told(table.split("train"), "note", "the test split is empty")
-    told(table.split("test"), "trouble", "the train split is empty")
+    told(table.split("test"), "error", "the train split is empty")
     told(table.where(lambda r: r.split == "train" or r.label == 1), "note", "have training clips but no test clips (wave)")
 
 
 def test_views(table, tmp_path):
     nowhere = replace(table, views={**VIEWS, "rgb": modality("rgb")})
-    told(nowhere, "trouble", "view 'rgb' is in no clip")
+    told(nowhere, "error", "no clip has view 'rgb'")
     told(changed(table, "c0", tracks={"pose": table[0].tracks["pose"]}), "note", "1 of 8 clips lack 'depth'")
-    told(changed(table, "c0", tracks={}), "trouble", "clip 'c0' has no recording at all")
+    told(changed(table, "c0", tracks={}), "error", "clip 'c0' has no recording - remove it")
     np.save(tmp_path / "wide.npy", np.ones((6, 8, 10), np.uint16))
-    told(with_depth(table, "c0", Track(tmp_path / "wide.npy")), "note", "several picture sizes: 8x8 (7 clips), 10x8")
+    told(with_depth(table, "c0", Track(tmp_path / "wide.npy")), "note", "several frame sizes: 8x8 (7 clips), 10x8")
 
 
 def test_readings_and_lengths(table, tmp_path):
     np.save(tmp_path / "still.npy", np.zeros((6, 8, 8), np.uint16))
-    told(with_depth(table, "c0", Track(tmp_path / "still.npy")), "note", "1 clips are one constant number (c0)")
+    told(with_depth(table, "c0", Track(tmp_path / "still.npy")), "note", "1 clips are constant (c0)")
     write_clip(tmp_path / "wild.npy", 3, level=40000)
-    told(with_depth(table, "c0", Track(tmp_path / "wild.npy")), "note", "outside of 1 to 10000 mm (c0)")
+    told(with_depth(table, "c0", Track(tmp_path / "wild.npy")), "note", "outside 1 to 10000 mm (c0)")
     pose = np.random.default_rng(0).normal(size=(6, 6))
     pose[2, 2] = np.nan
     np.save(tmp_path / "nan.npy", pose)
     nan = table.map(lambda r: replace(r, tracks={**r.tracks, "pose": Track(tmp_path / "nan.npy")})
                     if r.id == "c1" else r)
-    told(nan, "trouble", "1 clips hold numbers that are not finite (c1)")
-    assert not check.examine(nan, decode=False).trouble
+    told(nan, "error", "1 clips hold values that are not finite (NaN or Inf: c1)")
+    assert not check.examine(nan, decode=False).has_errors
     short = with_depth(table, "c0", Track(write_clip(tmp_path / "short.npy", 1, frames=1)))
     told(short, "note", "1 clips have a single frame (c0)")
     told(short, "note", "depth and pose differ in length in 1 of 8 clips (c0: 1 and 6)")
 
 
-def test_trouble_comes_first(table, tmp_path):
+def test_errors_come_first(table, tmp_path):
     bad = changed(with_depth(table, "c7", Track(tmp_path / "gone.npy")), "c0", label=None)
-    assert [p.severity for p in check.examine(bad).problems] == ["trouble", "note"]
+    assert [p.severity for p in check.examine(bad).problems] == ["error", "note"]

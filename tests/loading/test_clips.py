@@ -13,9 +13,9 @@ import torch
 from modalift.errors import ModaliftError
 from modalift.loading.clips import ClipSet
 from modalift.loading.collation import collate, loader
+from modalift.loading.epoch_sampler import EpochSampler
 from modalift.loading.framing import Augment, Framing, Protocol
-from modalift.loading.order import Order
-from modalift.loading.stores import Memory
+from modalift.loading.stores import MemoryStore
 from modalift.modalities import Row, Table, Track, build_table, modality
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
@@ -24,7 +24,7 @@ VIEWS = {"rgb": modality("rgb"), "depth": modality("depth"), "nir": modality("ni
 SIDE = 48
 
 
-def dotted(rows: int = 6, frames: int = 10) -> tuple[Table, Memory]:
+def dotted(rows: int = 6, frames: int = 10) -> tuple[Table, MemoryStore]:
     """Clips with one bright dot: aligned rgb and depth, a near-infrared camera of its own space, and joints."""
     arrays, made = {}, []
     for i in range(rows):
@@ -39,7 +39,7 @@ def dotted(rows: int = 6, frames: int = 10) -> tuple[Table, Memory]:
         tracks = {"rgb": Track(Path("r"), space="kinect"), "depth": Track(Path("d"), space="kinect"),
                   "nir": Track(Path("n")), "pose": Track(Path("p"))}
         made.append(Row(name, i % 3, f"s{i % 2}", "train", tracks))
-    return build_table("dotted", ("left", "right", "stop"), VIEWS, made, {0: 1, 1: 0}), Memory(arrays)
+    return build_table("dotted", ("left", "right", "stop"), VIEWS, made, {0: 1, 1: 0}), MemoryStore(arrays)
 
 
 def center(clip: np.ndarray, near: bool = False) -> tuple[float, float]:
@@ -120,7 +120,7 @@ def test_temporal_and_spatial_crops():
     seen = [data[0, 0, t, c]["clips"]["nir"] for t in range(2) for c in range(3)]
     assert len({s.tobytes() for s in seen[:3]}) == 3
     assert np.array_equal(seen[0], seen[3]), "this clip stands still"
-    order = Order(data, shuffle=False, seed=0, epoch=0)
+    order = EpochSampler(data, shuffle=False, seed=0, epoch=0)
     assert list(order)[:7] == [(0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 0, 2), (0, 0, 1, 0), (0, 0, 1, 1), (0, 0, 1, 2),
                                (0, 1, 0, 0)]
     assert len(order) == 36
@@ -210,7 +210,7 @@ def test_whole_clips_of_a_batch_are_padded_to_the_longest(pad, tail):
     arrays = {(n, "imu"): np.arange(1, k + 1, dtype=np.float32).reshape(-1, 1, 1, 1) for n, k in (("a", 3), ("b", 5))}
     rows = [Row(n, 0, "s", "train", {"imu": Track(Path("i"))}) for n in "ab"]
     table = build_table("t", ("x",), {"imu": modality("imu", 1)}, rows)
-    data = ClipSet(table, {"imu": Framing(frames=9, size=1, sampler="whole", pad=pad)}, store=Memory(arrays))
+    data = ClipSet(table, {"imu": Framing(frames=9, size=1, sampler="whole", pad=pad)}, store=MemoryStore(arrays))
     batch = collate([data[0, 0], data[0, 1]])
     assert batch.clips["imu"][0].flatten().tolist() == [1, 2, 3, *tail]
     assert batch.clips["imu"][1].flatten().tolist() == [1, 2, 3, 4, 5]
@@ -223,7 +223,7 @@ def test_sensors_of_unlike_rates_stay_synchronized():
     tracks = {"a": Track(Path("a"), rate=30), "b": Track(Path("b"), rate=35)}
     table = build_table("t", ("x",), dict.fromkeys("ab", modality("imu", 1)), [Row("c", 0, "s", "train", tracks)])
     for framing in (Framing(frames=16, size=1), Framing(frames=16, size=1, sampler="dense", stride=2)):
-        data = ClipSet(table, {"a": framing, "b": framing}, augment=Augment(speed=(0.8, 1.2)), store=Memory(arrays))
+        data = ClipSet(table, {"a": framing, "b": framing}, augment=Augment(speed=(0.8, 1.2)), store=MemoryStore(arrays))
         for epoch in range(10):
             seen = data[epoch, 0]["clips"]
             assert np.abs(seen["a"] - seen["b"]).max() < 0.07
@@ -252,7 +252,7 @@ def test_the_valid_region_is_shared_with_its_space():
     arrays["c", "rgb"][:, 10:30, 50:60] = 250
     reads: list[str] = []
 
-    class Counting(Memory):
+    class Counting(MemoryStore):
         def read(self, row, view, frames=None):
             reads.append(view)
             return super().read(row, view, frames)
@@ -269,7 +269,7 @@ def test_the_valid_region_is_shared_with_its_space():
     assert reads == ["depth", "rgb", "rgb"], "the box was read once"
     alone = dataclasses.replace(table, rows=(dataclasses.replace(table[0], tracks={"rgb": Track(Path("r"))}),))
     with pytest.raises(ModaliftError, match="region 'valid' of view 'rgb' needs a view that marks missing readings"):
-        ClipSet(alone, {"rgb": framing}, store=Memory(arrays))
+        ClipSet(alone, {"rgb": framing}, store=MemoryStore(arrays))
 
 
 # ---- loading -----------------------------------------------------------------------------------------------------
@@ -302,23 +302,23 @@ def test_an_epoch_goes_on_where_it_stopped():
 
 def test_two_processes_read_what_one_reads():
     data = clips()
-    alone = list(Order(data, shuffle=True, seed=3, epoch=1))
-    pair = [list(Order(data, shuffle=True, seed=3, epoch=1, rank=r, world=2)) for r in range(2)]
+    alone = list(EpochSampler(data, shuffle=True, seed=3, epoch=1))
+    pair = [list(EpochSampler(data, shuffle=True, seed=3, epoch=1, rank=r, world=2)) for r in range(2)]
     assert [k for step in zip(*pair, strict=True) for k in step] == alone
-    later = [list(Order(data, shuffle=True, seed=3, epoch=1, start=2, rank=r, world=2)) for r in range(2)]
+    later = [list(EpochSampler(data, shuffle=True, seed=3, epoch=1, start=2, rank=r, world=2)) for r in range(2)]
     assert [k for step in zip(*later, strict=True) for k in step] == alone[2:]
 
 
 def test_processes_take_equally_many_steps_and_evaluation_leaves_nothing_out():
     data = clips()
-    assert [len(Order(data, shuffle=True, seed=0, epoch=0, rank=r, world=4)) for r in range(4)] == [1] * 4
-    seen = [k for r in range(4) for k in Order(data, shuffle=False, seed=0, epoch=0, rank=r, world=4)]
+    assert [len(EpochSampler(data, shuffle=True, seed=0, epoch=0, rank=r, world=4)) for r in range(4)] == [1] * 4
+    seen = [k for r in range(4) for k in EpochSampler(data, shuffle=False, seed=0, epoch=0, rank=r, world=4)]
     assert sorted(seen) == [(0, i) for i in range(6)]
 
 
 def test_epochs_and_seeds_have_their_own_orders():
     data = clips()
-    orders = {tuple(i for _, i in Order(data, shuffle=True, seed=s, epoch=e)) for s in range(3) for e in range(3)}
+    orders = {tuple(i for _, i in EpochSampler(data, shuffle=True, seed=s, epoch=e)) for s in range(3) for e in range(3)}
     assert len(orders) > 6
     assert all(sorted(o) == list(range(6)) for o in orders)
 
@@ -359,8 +359,8 @@ def test_memory_reads_everything_once_and_names_what_is_corrupt(tmp_path):
 
 def test_memory_says_when_it_is_too_small(tmp_path):
     table = on_disk(tmp_path).where(lambda r: r.id != "bad")
-    with pytest.raises(ModaliftError, match="use a cache folder"):
-        Memory.of(table, ["nir"], limit_gb=1e-7)
+    with pytest.raises(ModaliftError, match=r"set data\.cache to a folder"):
+        MemoryStore.of(table, ["nir"], limit_gb=1e-7)
 
 
 def test_memory_keeps_depth_without_its_surroundings(tmp_path):
@@ -369,7 +369,7 @@ def test_memory_keeps_depth_without_its_surroundings(tmp_path):
     np.save(tmp_path / "d.npy", frames)
     np.save(tmp_path / "e.npy", np.zeros((2, 20, 30), np.uint16))
     rows = [Row(n, 0, "s", "train", {"depth": Track(tmp_path / f"{n}.npy")}) for n in "de"]
-    store = Memory.of(build_table("t", ("x",), {"depth": modality("depth")}, rows), ["depth"])
+    store = MemoryStore.of(build_table("t", ("x",), {"depth": modality("depth")}, rows), ["depth"])
     assert store.bytes == 3 * 5 * 5 * 2
     assert np.array_equal(store.read(rows[0], "depth")[..., 0], frames)
     assert np.array_equal(store.read(rows[0], "depth", [1, 1, 0])[..., 0], frames[[1, 1, 0]])

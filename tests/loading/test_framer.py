@@ -10,11 +10,11 @@ import torch
 
 from modalift.errors import ModaliftError
 from modalift.loading.clips import ClipSet
-from modalift.loading.framer import Framer, Place
+from modalift.loading.framer import Framer, Placement
 from modalift.loading.framing import Augment, Framing, Protocol
 from modalift.loading.recording import as_frames, clips_of
 from modalift.loading.sampling import Clock, centered
-from modalift.loading.stores import Memory
+from modalift.loading.stores import MemoryStore
 from modalift.loading.transforms import Geometry, crop_geometry
 from modalift.modalities import Row, Table, Track, modality
 
@@ -45,17 +45,17 @@ def recorded(view: str) -> np.ndarray:
 
 def from_clip_set(frames: np.ndarray, view: str, framing: Framing, protocol: Protocol, track: Track) -> np.ndarray:
     table = Table("t", (), {view: modality(view)}, (Row("x", None, "", "test", {view: track}),))
-    clips = ClipSet(table, {view: framing}, store=Memory({("x", view): frames}), protocol=protocol)
+    clips = ClipSet(table, {view: framing}, store=MemoryStore({("x", view): frames}), protocol=protocol)
     return np.stack([clips[0, 0, t, c]["clips"][view] for t in range(protocol.temporal_crops)
                      for c in range(protocol.spatial_crops)]).astype(np.float32)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: " ".join(map(str, s.values())) or "segments")
-@pytest.mark.parametrize(("view", "picture"), PICTURES, ids=lambda p: str(p))
+@pytest.mark.parametrize(("view", "image"), PICTURES, ids=lambda p: str(p))
 @pytest.mark.parametrize("crops", [(1, 1), (2, 3), (3, 5)])
-def test_a_recording_gives_the_clips_of_a_data_set(tmp_path: Path, view, picture, sampler, crops):
+def test_a_recording_gives_the_clips_of_a_data_set(tmp_path: Path, view, image, sampler, crops):
     frames, kind = recorded(view), modality(view, channels=6) if view == "imu" else modality(view)
-    framing = Framing(**{"frames": 5, "size": 16, **sampler, **picture})
+    framing = Framing(**{"frames": 5, "size": 16, **sampler, **image})
     protocol = Protocol(temporal_crops=crops[0], spatial_crops=crops[1])
     expected = from_clip_set(frames, view, framing, protocol, Track(Path("x")))
     from_memory = clips_of(frames[:, 0, 0] if view == "imu" else frames, kind, framing, protocol)
@@ -82,32 +82,32 @@ def test_a_track_keeps_its_window_its_clock_and_its_place_in_the_space(tmp_path:
         clips_of(Track(tmp_path / "x.npy", offset_ms=5.0), kind, framing, Protocol())
 
 
-@pytest.mark.parametrize(("view", "picture"), PICTURES, ids=lambda p: str(p))
-def test_frames_that_come_one_by_one_are_those_of_the_clip(view, picture):
+@pytest.mark.parametrize(("view", "image"), PICTURES, ids=lambda p: str(p))
+def test_frames_that_come_one_by_one_are_those_of_the_clip(view, image):
     frames, kind = recorded(view), modality(view)
-    framing = Framing(**{"frames": 6, "size": 16, "sampler": "dense", **picture})
+    framing = Framing(**{"frames": 6, "size": 16, "sampler": "dense", **image})
     expected = from_clip_set(frames[:6], view, framing, Protocol(), Track(Path("x")))[0]
     single = Framer(kind, framing.replace(frames=1, sampler="segments"))
-    place = single.locate(frames[:6])
-    clips = [single(frame[None], centered(), Geometry(), place=place)[0] for frame in frames[:6]]
+    placement = single.locate(frames[:6])
+    clips = [single(frame[None], centered(), Geometry(), placement=placement)[0] for frame in frames[:6]]
     assert np.array_equal(np.concatenate(clips, axis=1), expected)
 
 
 def test_a_view_in_the_space_of_another_is_placed_by_it():
-    """The aspect and the box of the space's own picture decide, as a Place says them."""
+    """The aspect and the box of the space's own image decide, as a Placement says them."""
     frames, kind = recorded("rgb"), modality("rgb")
     framing = Framing(frames=4, size=16, region="valid")
     rig = {"depth": Track(Path("d"), space="rig"), "rgb": Track(Path("r"), space="rig", affine=AFFINE)}
     table = Table("t", (), {"depth": modality("depth"), "rgb": kind}, (Row("x", None, "", "test", rig),))
-    store = Memory({("x", "depth"): recorded("depth")[:, :, 4:40], ("x", "rgb"): frames})
+    store = MemoryStore({("x", "depth"): recorded("depth")[:, :, 4:40], ("x", "rgb"): frames})
     found = ClipSet(table, {"rgb": framing}, store=store)[0, 0]["clips"]["rgb"]
     box = Framer(modality("depth"), framing).locate(store.arrays["x", "depth"]).box
     framer = Framer(kind, framing)
-    made, valid = framer(frames, centered(), Geometry(), place=Place(36 / 30, AFFINE, box))
+    made, valid = framer(frames, centered(), Geometry(), placement=Placement(36 / 30, AFFINE, box))
     assert valid is None
     assert np.array_equal(found, made)
-    assert not np.array_equal(made, framer(frames, centered(), Geometry(), place=Place(None, AFFINE, box))[0])
-    assert not np.array_equal(made, framer(frames, centered(), Geometry(), place=Place(36 / 30, None, box))[0])
+    assert not np.array_equal(made, framer(frames, centered(), Geometry(), placement=Placement(None, AFFINE, box))[0])
+    assert not np.array_equal(made, framer(frames, centered(), Geometry(), placement=Placement(36 / 30, None, box))[0])
     with pytest.raises(ModaliftError, match="region 'valid' needs a sensor that marks missing readings"):
         clips_of(frames, kind, framing, Protocol())
 
@@ -133,7 +133,7 @@ def test_random_changes_need_their_own_generator_and_leave_frames_as_they_are():
 
 
 def test_crops_lie_along_the_longer_side_of_the_picture():
-    """Readings that grow downwards: the crops of an upright picture differ in them, those of a lying one do not."""
+    """Readings that grow downwards: the crops of an upright image differ in them, those of a lying one do not."""
     upright = np.broadcast_to((1000 + 10 * np.arange(80, dtype=np.uint16))[None, :, None, None], (4, 80, 60, 1))
     lying = np.broadcast_to((1000 + 10 * np.arange(60, dtype=np.uint16))[None, :, None, None], (4, 60, 80, 1))
     framer = Framer(modality("depth"), Framing(frames=1, size=16, crop_ratio=0.4))

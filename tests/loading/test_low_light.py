@@ -9,7 +9,7 @@ from modalift.errors import ModaliftError
 from modalift.loading.clips import ClipSet
 from modalift.loading.framing import Framing
 from modalift.loading.low_light import enhance
-from modalift.loading.stores import Memory
+from modalift.loading.stores import MemoryStore
 from modalift.modalities import Row, Table, Track, modality
 
 
@@ -42,9 +42,9 @@ def test_clips_are_brightened_and_depth_is_refused(tmp_path):
     for view, kind, how in (("rgb", np.uint8, "gamma"), ("depth", np.uint16, "clahe")):
         frames = np.full((4, 8, 8, 3 if view == "rgb" else 1), 16, kind)
         table = Table("t", ("a",), {view: modality(view)}, (Row("x", 0, "s", "test", {view: Track(tmp_path)}),))
-        framings, store = {view: Framing(frames=2, size=8, low_light=how)}, Memory({("x", view): frames})
+        framings, store = {view: Framing(frames=2, size=8, low_light=how)}, MemoryStore({("x", view): frames})
         if view == "depth":
-            with pytest.raises(ModaliftError, match=r"low_light=clahe: 'depth' is not an 8-bit picture - set .*low_light=none"):
+            with pytest.raises(ModaliftError, match=r"low_light=clahe: 'depth' does not have 8-bit images - .*low_light=none"):
                 ClipSet(table, framings, store=store)
         else:
             clips = ClipSet(table, framings, store=store)

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from recordings import KINDS, picture, record, sequential, write
+from recordings import KINDS, image, record, sequential, write
 
 from modalift.errors import ModaliftError
 from modalift.loading import reading, video
@@ -41,7 +41,7 @@ def test_random_access_needs_no_fallback_on_common_files(kind, tmp_path):
     path = record(tmp_path, kind)
     index = video.index(path)
     video.decode(path, index, np.array([17, 30]), RGB)
-    assert not index.odd
+    assert not index.irregular
     assert len(index.groups) > 3
 
 
@@ -73,12 +73,12 @@ def test_swapped_stamps_of_b_frames_are_found_out(tmp_path):
     path = record(tmp_path, "h264_b")
     truth = sequential(path, "rgb24")
     index = video.index(path)
-    assert index.rank is not None
-    leaves = [p for p in range(12) if index.rank[p] in (1, 3)]
-    index.rank[leaves] = index.rank[leaves[::-1]]
+    assert index.output_position is not None
+    leaves = [p for p in range(12) if index.output_position[p] in (1, 3)]
+    index.output_position[leaves] = index.output_position[leaves[::-1]]
     for wanted in ([1], [3], [1, 30], [3]):
         np.testing.assert_array_equal(video.decode(path, index, np.array(wanted), RGB), truth[wanted])
-    assert index.odd
+    assert index.irregular
 
 
 def test_skipping_frames_that_nobody_wants_changes_nothing(tmp_path):
@@ -86,10 +86,10 @@ def test_skipping_frames_that_nobody_wants_changes_nothing(tmp_path):
     truth = sequential(path, "rgb24")
     index = video.index(path)
     video.decode(path, index, np.arange(40), RGB)
-    assert len(index.checked) == len(index.groups) - 1
+    assert len(index.verified) == len(index.groups) - 1
     for i in range(40):
         np.testing.assert_array_equal(video.decode(path, index, np.array([i]), RGB), truth[[i]])
-    assert not index.odd
+    assert not index.irregular
 
 
 def test_window_and_indices_are_relative_to_it(tmp_path):
@@ -97,15 +97,15 @@ def test_window_and_indices_are_relative_to_it(tmp_path):
     track = Track(path, start=10, end=25)
     assert reading.window(track) == (10, 25)
     np.testing.assert_array_equal(reading.read(track, DEPTH)[:, :, :, 0],
-                                  np.stack([picture(i, dtype=np.uint16) for i in range(10, 25)]))
-    np.testing.assert_array_equal(reading.read(track, DEPTH, [14, 0])[0, :, :, 0], picture(24, dtype=np.uint16))
-    with pytest.raises(ModaliftError, match=r"ffv1_16.mkv has no frame 15 - its window holds frames 0 to 14"):
+                                  np.stack([image(i, dtype=np.uint16) for i in range(10, 25)]))
+    np.testing.assert_array_equal(reading.read(track, DEPTH, [14, 0])[0, :, :, 0], image(24, dtype=np.uint16))
+    with pytest.raises(ModaliftError, match=r"ffv1_16.mkv has no frame 15 - its window has the frames 0 to 14"):
         reading.read(track, DEPTH, [15])
     with pytest.raises(ModaliftError, match="no frame -1"):
         reading.read(track, DEPTH, [-1])
     with pytest.raises(ModaliftError, match="has 40 frames, but its window ends at frame 41"):
         reading.window(replace(track, end=41))
-    with pytest.raises(ModaliftError, match="holds none"):
+    with pytest.raises(ModaliftError, match="is empty"):
         reading.window(replace(track, start=40, end=None))
 
 
@@ -120,12 +120,12 @@ def test_16_bits_survive_and_8_bits_are_not_stretched(tmp_path):
 
 def test_gray_stored_as_three_channels_reads_as_luma(tmp_path):
     def gray(i, size, dtype):
-        return np.repeat(picture(i, size)[..., :1], 3, axis=2)
+        return np.repeat(image(i, size)[..., :1], 3, axis=2)
 
     path = write(tmp_path / "three.mkv", "ffv1", "bgr0", frames=3, frame_of=gray)
     got = reading.read(Track(path), GRAY)
     assert got.shape == (3, 64, 64, 1)
-    assert np.abs(got[..., 0].astype(int) - np.stack([picture(i)[..., 0] for i in range(3)])).max() <= 1
+    assert np.abs(got[..., 0].astype(int) - np.stack([image(i)[..., 0] for i in range(3)])).max() <= 1
 
 
 def test_one_frame_clip(tmp_path):
@@ -194,10 +194,10 @@ def test_image_folder_in_natural_order(tmp_path):
     folder = tmp_path / "frames"
     folder.mkdir()
     for i in range(12):
-        cv2.imwrite(str(folder / f"img{i}.png"), picture(i)[..., ::-1])
+        cv2.imwrite(str(folder / f"img{i}.png"), image(i)[..., ::-1])
     (folder / "notes.txt").write_text("not a frame")
     got = reading.read(Track(folder, start=1), RGB)
-    np.testing.assert_array_equal(got, np.stack([picture(i) for i in range(1, 12)]))
+    np.testing.assert_array_equal(got, np.stack([image(i) for i in range(1, 12)]))
     cv2.imwrite(str(folder / "img12.png"), np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ModaliftError, match=r"img12.png is 8x8, but img0.png is 64x64"):
         reading.read(Track(folder), RGB)
@@ -209,10 +209,10 @@ def test_image_folder_in_natural_order(tmp_path):
 def test_16_bit_images_and_an_empty_folder(tmp_path):
     folder = tmp_path / "depth"
     folder.mkdir()
-    with pytest.raises(ModaliftError, match="depth holds no image"):
+    with pytest.raises(ModaliftError, match="depth contains no image"):
         reading.read(Track(folder), DEPTH)
-    cv2.imwrite(str(folder / "a.png"), picture(3, dtype=np.uint16))
-    np.testing.assert_array_equal(reading.read(Track(folder), DEPTH)[0, ..., 0], picture(3, dtype=np.uint16))
+    cv2.imwrite(str(folder / "a.png"), image(3, dtype=np.uint16))
+    np.testing.assert_array_equal(reading.read(Track(folder), DEPTH)[0, ..., 0], image(3, dtype=np.uint16))
 
 
 def test_joints_of_an_archive_flatten(tmp_path):
@@ -225,14 +225,14 @@ def test_joints_of_an_archive_flatten(tmp_path):
     assert reading.count_frames(Track(tmp_path / "pose.npz", key="b")) == 2
     with pytest.raises(ModaliftError, match=r"pose.npz holds no array 'aa' - did you mean 'a'|known"):
         reading.read(Track(tmp_path / "pose.npz", key="aa"), POSE)
-    with pytest.raises(ModaliftError, match="is one number"):
+    with pytest.raises(ModaliftError, match="is a single number"):
         reading.read(Track(tmp_path / "pose.npz", key="bad"), POSE)
     with pytest.raises(ModaliftError, match="has 12 channels, but pose has 60"):
         reading.read(Track(tmp_path / "pose.npz", key="a"), POSE.with_channels(60))
 
 
 def test_arrays_of_video(tmp_path):
-    np.save(tmp_path / "depth.npy", np.stack([picture(i, dtype=np.uint16) for i in range(3)]))
+    np.save(tmp_path / "depth.npy", np.stack([image(i, dtype=np.uint16) for i in range(3)]))
     assert reading.read(Track(tmp_path / "depth.npy"), DEPTH).shape == (3, 64, 64, 1)
     np.savez(tmp_path / "flow.npz", flow=np.full((2, 8, 8, 2), 0.5, np.float16))
     flow = reading.read(Track(tmp_path / "flow.npz"), modality("flow"))
@@ -245,7 +245,7 @@ def test_arrays_of_video(tmp_path):
 
 def test_archives_never_run_code(tmp_path):
     np.save(tmp_path / "evil.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ModaliftError, match="not a NumPy file that holds plain arrays"):
+    with pytest.raises(ModaliftError, match="not a NumPy file of plain arrays"):
         reading.read(Track(tmp_path / "evil.npy"), POSE)
 
 
@@ -276,5 +276,5 @@ def test_real_depth_and_color():
 
 def test_a_depth_video_is_not_read_as_color(tmp_path):
     path = record(tmp_path, "ffv1_16", 4)
-    with pytest.raises(ModaliftError, match=r"16-bit readings.*give the recording of the right sensor"):
+    with pytest.raises(ModaliftError, match=r"16-bit readings.*give a recording of that sensor"):
         reading.read(Track(path), modality("rgb"))

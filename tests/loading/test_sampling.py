@@ -90,9 +90,9 @@ def test_timestamps_outrank_frame_numbers():
 
 
 def test_speed_chooses_a_share_of_the_event_and_warping_keeps_its_order():
-    half = TemporalDraw(np.array([0.5]), begin=0.0, speed=0.5)
+    half = TemporalDraw(np.array([0.5]), window_position=0.0, speed=0.5)
     assert positions(100, Framing(frames=5, size=8), half).max() < 50
-    late = TemporalDraw(np.array([0.5]), begin=1.0, speed=0.5)
+    late = TemporalDraw(np.array([0.5]), window_position=1.0, speed=0.5)
     assert positions(100, Framing(frames=5, size=8), late).min() >= 50
     bent = positions(1000, Framing(frames=50, size=8), TemporalDraw(np.array([0.5]), warp=0.95))
     assert (np.diff(bent) > 0).all()

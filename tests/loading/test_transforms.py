@@ -1,4 +1,4 @@
-"""Geometry that aligned views share, depth without flying pixels, flow that turns with the picture, light, signals."""
+"""Geometry that aligned views share, depth without flying pixels, flow that turns with the image, light, signals."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_crop_ratio_is_resize_256_crop_224():
 def test_corner_crops_stay_inside_and_touch_the_corner():
     for k, (x, y) in enumerate(((-1, -1), (1, -1), (-1, 1), (1, 1), (0, 0))):
         geometry = crop_geometry(k, 5)
-        m = Geometry(side=0.5, place=geometry.place).matrix(WHOLE, Framing(frames=1, size=8))
+        m = Geometry(side=0.5, position=geometry.position).matrix(WHOLE, Framing(frames=1, size=8))
         assert m[:2, 2].tolist() == [0.5 * x, 0.5 * y]
 
 
@@ -92,7 +92,7 @@ def test_msd_scales_and_corners_are_all_drawn():
     augment = Augment(crop="corner", scales=(1, 7 / 8, 3 / 4, 2 / 3))
     drawn = [sample_geometry(augment, rng(s)) for s in range(200)]
     assert {g.side for g in drawn} == {1, 7 / 8, 3 / 4, 2 / 3}
-    assert len({g.place for g in drawn}) == 5
+    assert len({g.position for g in drawn}) == 5
 
 
 def test_a_random_crop_stays_inside_and_reaches_the_edges():
@@ -109,7 +109,7 @@ def test_no_augmentation_draws_the_identity():
 
 
 def test_a_rotation_does_not_shear_a_picture_that_is_not_square():
-    """A disc stays a disc in a 4:3 picture, stretched pixels apart."""
+    """A disc stays a disc in a 4:3 image, stretched pixels apart."""
     frames = np.zeros((1, 90, 120, 1), np.uint8)
     cv2.circle(frames[0], (60, 45), 20, 255, -1)
     out, _ = through(frames, Geometry(angle=math.radians(30)), 90, NIR)
@@ -125,16 +125,16 @@ def test_a_dot_lands_alike_in_two_resolutions_and_through_an_affine():
     cv2.circle(full[0], (66, 40), 5, 255, -1)
     half = cv2.resize(full[0], (48, 48), interpolation=cv2.INTER_AREA)[None, ..., None]
     right = np.ascontiguousarray(full[:, :, 48:])  # its x in -1..1 is the space's 0..1
-    places = []
+    positions = []
     for seed in range(10):
         geometry = sample_geometry(Augment.strong(), rng(seed), flip=bool(seed % 2))
         for frames, affine in ((full, None), (half, None), (right, (0.5, 0.0, 0.5, 0.0, 1.0, 0.0))):
             height, width = frames.shape[1:3]
             matrix = pixel_map(geometry.matrix(WHOLE, Framing(frames=1, size=64)), 1.0, affine, width, height, 64)
-            seen = warp(frames, matrix, 64, NIR)[0][0, 0].astype(float)
+            resampled = warp(frames, matrix, 64, NIR)[0][0, 0].astype(float)
             y, x = np.mgrid[:64, :64]
-            places.append(((seen * x).sum() / seen.sum(), (seen * y).sum() / seen.sum()))
-    found = np.array(places).reshape(10, 3, 2)
+            positions.append(((resampled * x).sum() / resampled.sum(), (resampled * y).sum() / resampled.sum()))
+    found = np.array(positions).reshape(10, 3, 2)
     assert np.abs(found - found[:, :1]).max() < 0.5
     assert np.ptp(found[:, 0], axis=0).min() > 4, "the draws differ"
 
@@ -209,9 +209,9 @@ def test_turned_flow_points_where_the_things_go():
     flow = np.broadcast_to(motion.astype(np.float32), (1, 64, 64, 2)).copy()
     for seed in range(6):
         geometry = sample_geometry(Augment.strong(), rng(seed), flip=bool(seed % 2))
-        seen = through(frames, geometry, 96, NIR)[0][0].astype(float)
+        resampled = through(frames, geometry, 96, NIR)[0][0].astype(float)
         y, x = np.mgrid[:96, :96]
-        at = np.array([[(s * x).sum() / s.sum(), (s * y).sum() / s.sum()] for s in seen])
+        at = np.array([[(s * x).sum() / s.sum(), (s * y).sum() / s.sum()] for s in resampled])
         told = through(flow, geometry, 96, FLOW)[0][:, 0, 48, 48]
         assert at[1] - at[0] == pytest.approx(told, abs=0.25)
 

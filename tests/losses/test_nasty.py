@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modalift import losses
-from modalift.losses.depth_reconstruction import readings
+from modalift.losses.depth_reconstruction import has_readings
 
 
 def maps(kind: str, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -306,9 +306,9 @@ def test_a_clip_without_readings_does_not_dilute_the_others():
     assert losses.depth_reconstruction(drawn, depth, seen).item() == pytest.approx((sum(by_hand) / 2).item(), rel=1e-5)
     each = losses.depth_reconstruction(drawn, depth, seen, per_sample=True)
     torch.testing.assert_close(each, torch.stack([by_hand[0], torch.zeros(()), by_hand[1]]))
-    assert readings(seen, 8, 8).tolist() == [True, False, True]
-    assert readings(seen, 2, 2).tolist() == [True, False, False], "of 4 x 4 pixels the middle ones are read"
-    assert readings(seen, 2, 2, antialias=True).tolist() == [True, False, True]
+    assert has_readings(seen, 8, 8).tolist() == [True, False, True]
+    assert has_readings(seen, 2, 2).tolist() == [True, False, False], "of 4 x 4 pixels the middle ones are read"
+    assert has_readings(seen, 2, 2, antialias=True).tolist() == [True, False, True]
 
 
 def test_the_graphs_between_two_networks_are_those_of_one_where_their_maps_are_equal():
@@ -356,7 +356,7 @@ def test_what_cannot_be_compared_is_told():
             loss(a, b)
     with pytest.raises(ModaliftError, match="adjacent"):
         losses.correlation_congruence(a, b, adjacent=True)
-    with pytest.raises(ModaliftError, match="1 layers of the student against 2"):
+    with pytest.raises(ModaliftError, match="1 stages of the student against 2"):
         losses.graph_attention([a], [b, b])
     with pytest.raises(ModaliftError, match="same clips"):
         losses.graph_attention([a], [b[:1]])

@@ -1,4 +1,4 @@
-"""A kind of model in one file, as a user might write it: a network that measures how bright a clip is."""
+"""A kind of model in one file, as a user might write it: a network that estimates the mean reading of a clip."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def meter(spec: NetworkSpec) -> Meter:
 class Measure(Scheme):
     """One network learns to give the mean reading in meters."""
 
-    labels_teach = False
+    trains_on_labels = False
 
     def __init__(self, student: Meter) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Measure(Scheme):
 
 @model_kind
 class MeterModel(SensorModel):
-    """Measured by its mean error, in meters."""
+    """Evaluated by its mean absolute error, in meters."""
 
     kind = "meter"
     headline = Column("error", "mean error, m", "number3", better="lower")
@@ -73,5 +73,5 @@ class MeterModel(SensorModel):
 
 
 def target(clip: Tensor) -> Tensor:
-    """What a clip's meter should show, ``(B,)``."""
+    """The mean reading of each clip in meters, ``(B,)``."""
     return clip.float().mean((1, 2, 3, 4)) / 1000

@@ -1,4 +1,4 @@
-"""The file itself: whatever is done to it, it gives the same contents or one clear line."""
+"""The sealed file: whatever is done to it, reading gives the same contents or a one-line error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from modalift.models import container
 
 
 class Bomb:
-    """Unpickling it would leave a mark."""
+    """Unpickling it would create a folder."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -37,7 +37,7 @@ def refused(path: Path) -> str:
     line = str(caught.value)
     assert "\n" not in line
     assert str(path) in line
-    assert " - " in line, "no advice"
+    assert " - " in line, "the message says what to do"
     return line
 
 
@@ -51,7 +51,7 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
     assert found.document == {"z": [1, 2.5, None, "é"], "a": {"q": True}, "format": container.FORMAT}
 
 
-def test_the_seal_depends_on_weights_and_words(tmp_path: Path) -> None:
+def test_the_seal_depends_on_weights_and_document(tmp_path: Path) -> None:
     one = torch.ones(2)
     seals = {container.write(tmp_path / "x", {"a": t}, d)
              for t, d in ((one, {"k": 1}), (one, {"k": 2}), (one * 2, {"k": 1}), (one.half(), {"k": 1}))}
@@ -59,7 +59,7 @@ def test_the_seal_depends_on_weights_and_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", range(600, 700))
-def test_headers_of_any_length_are_told_from_other_kinds_of_files(tmp_path: Path, length: int) -> None:
+def test_headers_of_any_length_are_distinguished_from_other_formats(tmp_path: Path, length: int) -> None:
     # The length is the first number of the file; 0x0280 would be the first bytes of a pickle.
     container.write(tmp_path / "x", {"a": torch.ones(1)}, {"k": "x" * (length - 300)})
     container.read(tmp_path / "x")
@@ -78,7 +78,7 @@ def test_headers_of_any_length_are_told_from_other_kinds_of_files(tmp_path: Path
     ((2).to_bytes(8, "little") + b"{}", "plain weights"),
     ((64).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}         ', "truncated"),
 ])
-def test_other_files_are_named(tmp_path: Path, content: bytes, words: str) -> None:
+def test_files_of_other_formats_are_named(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "x.modalift"
     path.write_bytes(content)
     assert words in refused(path)
@@ -104,7 +104,7 @@ def test_a_torch_checkpoint_in_disguise_is_not_opened(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_plain_weights_are_told_from_a_bundle(tmp_path: Path) -> None:
+def test_plain_weights_are_distinguished_from_a_bundle(tmp_path: Path) -> None:
     path = tmp_path / "student.safetensors"
     path.write_bytes(save({"a": torch.ones(1)}, {"format": "pt"}))
     assert "plain weights, not a bundle" in refused(path)
@@ -123,14 +123,14 @@ def test_truncated(tmp_path: Path, whole: Path, share: float) -> None:
     refused(path)
 
 
-def test_longer_than_it_says(tmp_path: Path, whole: Path) -> None:
+def test_longer_than_its_header_says(tmp_path: Path, whole: Path) -> None:
     path = tmp_path / "x.modalift"
     path.write_bytes(whole.read_bytes() + b"\0")
     refused(path)
 
 
 def _same(path: Path, whole: Path) -> bool:
-    """Whether a file is refused, or gives exactly what the whole one does."""
+    """Whether a file is refused, or gives exactly the contents of the intact one."""
     try:
         found = container.read(path)
     except ModaliftError:
@@ -161,7 +161,7 @@ def test_noise_is_refused(tmp_path: Path, content: bytes) -> None:
     refused(path)
 
 
-def test_every_weight_and_word_is_sealed(tmp_path: Path, whole: Path) -> None:
+def test_every_weight_and_value_is_sealed(tmp_path: Path, whole: Path) -> None:
     content = whole.read_bytes()
     path = tmp_path / "x.modalift"
     for old, new in ((b'"stop"', b'"atop"'), (b"0.8", b"0.9"), (b"frames", b"framez"),
@@ -210,14 +210,14 @@ def test_only_bundles_are_replaced(tmp_path: Path, whole: Path) -> None:
     assert container.read(old).document["k"] == 1
 
 
-def test_a_folder_is_made_and_never_replaced(tmp_path: Path) -> None:
+def test_missing_folders_are_made_and_a_folder_is_never_replaced(tmp_path: Path) -> None:
     container.write(tmp_path / "new" / "x.modalift", {}, {})
     assert (tmp_path / "new" / "x.modalift").is_file()
     with pytest.raises(ModaliftError, match="folder"):
         container.write(tmp_path, {}, {})
 
 
-def test_the_document_is_text_that_anyone_can_read(whole: Path) -> None:
+def test_the_document_is_plain_json_text(whole: Path) -> None:
     data = whole.read_bytes()
     header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
     assert json.loads(header["__metadata__"]["modalift"])["provenance"]["run"] == "r1"

@@ -1,4 +1,4 @@
-"""Likeness of pictures, against values that were worked out otherwise."""
+"""Image similarity, against values computed in another way."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from modalift.errors import ModaliftError
-from modalift.models.image_similarity import edge_agreement, flicker, psnr, ssim
-from modalift.models.translator import summary
+from modalift.models.image_similarity import edge_correlation, flicker, psnr, ssim
+from modalift.models.translator import mean_figures
 
 RNG = np.random.default_rng(0)
 
@@ -19,7 +19,7 @@ def noise(height: int = 16, width: int = 19, frames: int = 1) -> np.ndarray:
 
 
 def literal_ssim(x: np.ndarray, y: np.ndarray, span: float = 255.0) -> float:
-    """Equation 13 of Wang et al., a window at a time."""
+    """Equation 13 of Wang et al., one window at a time."""
     w = np.array([[math.exp(-((i - 5) ** 2 + (j - 5) ** 2) / (2 * 1.5**2)) for j in range(11)] for i in range(11)])
     w /= w.sum()
     c1, c2, found = (0.01 * span) ** 2, (0.03 * span) ** 2, []
@@ -44,8 +44,8 @@ def test_ssim_is_the_literal_formula():
     x, y = noise(), noise()
     assert ssim(x, x) == pytest.approx(1)
     assert ssim(x, y) == pytest.approx(literal_ssim(x[0, ..., 0], y[0, ..., 0]), rel=1e-9)
-    near = 0.7 * x + 0.3 * y
-    assert ssim(x, near) == pytest.approx(literal_ssim(x[0, ..., 0], near[0, ..., 0]), rel=1e-9)
+    mixed = 0.7 * x + 0.3 * y
+    assert ssim(x, mixed) == pytest.approx(literal_ssim(x[0, ..., 0], mixed[0, ..., 0]), rel=1e-9)
     flat = [np.full((1, 12, 12, 1), v) for v in (50.0, 100.0)]
     c1 = 2.55**2
     assert ssim(*flat) == pytest.approx((2 * 5000 + c1) / (2500 + 10000 + c1))
@@ -53,15 +53,15 @@ def test_ssim_is_the_literal_formula():
     assert ssim(x[:, :6, :6], x[:, :6, :6]) == pytest.approx(1)  # smaller than a window
 
 
-def test_edges_are_deaf_to_brightness_and_polarity():
+def test_edges_are_insensitive_to_brightness_and_polarity():
     x = noise(24, 24)
-    assert edge_agreement(x, 255 - x) == pytest.approx(1)
-    assert edge_agreement(x, 0.5 * x + 20) == pytest.approx(1)
-    assert abs(edge_agreement(noise(96, 96), noise(96, 96))) < 0.1
-    assert edge_agreement(x, np.full_like(x, 7)) == 0
+    assert edge_correlation(x, 255 - x) == pytest.approx(1)
+    assert edge_correlation(x, 0.5 * x + 20) == pytest.approx(1)
+    assert abs(edge_correlation(noise(96, 96), noise(96, 96))) < 0.1
+    assert edge_correlation(x, np.full_like(x, 7)) == 0
     step = np.zeros((1, 24, 24, 1))
     step[:, :, 12:] = 255
-    assert edge_agreement(step, np.roll(step, 6, 2)) < 0.3
+    assert edge_correlation(step, np.roll(step, 6, 2)) < 0.3
 
 
 def test_flicker():
@@ -73,6 +73,6 @@ def test_flicker():
 
 def test_means_and_bad_shapes():
     rows = [{"id": k, "psnr": 10.0 * k, "ssim": 0.5, "edges": 0.1, "l1": 0.2, "flicker": f} for k, f in ((1, None), (2, 3.0))]
-    assert summary(rows) == {"n": 2, "psnr": 15.0, "ssim": 0.5, "edges": 0.1, "l1": 0.2, "loss": 0.2, "flicker": 3.0}
+    assert mean_figures(rows) == {"n": 2, "psnr": 15.0, "ssim": 0.5, "edges": 0.1, "l1": 0.2, "loss": 0.2, "flicker": 3.0}
     with pytest.raises(ModaliftError, match="cannot be compared"):
         ssim(noise(16), noise(17))

@@ -1,4 +1,4 @@
-"""What goes in comes out, bit for bit, and answers as evaluation does."""
+"""A saved model loads bit for bit, and predicts as evaluation does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ needs_data = pytest.mark.skipif(not UTD.exists(), reason="../shared with the rea
 
 
 def _depth(frames: int = 9, seed: int = 0) -> np.ndarray:
-    """A box that moves, in a picture without readings."""
+    """A box that moves, in frames without other readings."""
     rng = np.random.default_rng(seed)
     clip = np.zeros((frames, 30, 40, 1), np.uint16)
     for t, frame in enumerate(clip):
@@ -41,7 +41,7 @@ def _depth(frames: int = 9, seed: int = 0) -> np.ndarray:
     ("small", {"view": "depth", "motion": "clip", "width": 4}, (2, 1, 6, 24, 24)),
     ("small", {"view": "rgb", "motion": "running", "causal": True, "width": 4}, (2, 3, 6, 24, 24)),
     ("tsm", {"view": "thermal", "backbone": "resnet18", "width": 0.125}, (2, 1, 6, 24, 24)),
-    ("signal", {"view": "pose", "channels": 12}, (2, 12, 6, 1, 1)),
+    ("tcn", {"view": "pose", "channels": 12}, (2, 12, 6, 1, 1)),
 ])
 def test_round_trip_is_bit_exact(tmp_path: Path, name: str, options: dict[str, Any], shape: tuple[int, ...]) -> None:
     net = lively(networks.build(name, classes=5, frames=6, size=shape[-1], **options))
@@ -65,7 +65,7 @@ def test_round_trip_is_bit_exact(tmp_path: Path, name: str, options: dict[str, A
     assert again.read_bytes() == path.read_bytes()
 
 
-def test_it_says_where_it_comes_from(whole: Path) -> None:
+def test_provenance_is_kept(whole: Path) -> None:
     found = ml.load(whole).provenance
     assert found["run"] == "r1"
     assert found["accuracy"]["interval"] == [0.7, 0.9]
@@ -98,12 +98,12 @@ def test_a_file_a_track_and_an_array_are_the_same_recording(tmp_path: Path, whol
     windowed = bundle.predict(Track(tmp_path / "one.npy", start=2, end=9)).probabilities
     np.testing.assert_array_equal(windowed, bundle.predict(frames[2:9]).probabilities)
     assert not np.array_equal(windowed, expected)
-    with pytest.raises(ModaliftError, match="holds 2 arrays - name one"):
+    with pytest.raises(ModaliftError, match="holds 2 arrays - select one"):
         bundle.predict(tmp_path / "two.npz")
 
 
 def test_signals(tmp_path: Path) -> None:
-    net = lively(networks.build("signal", classes=5, view="pose", channels=6, frames=8))
+    net = lively(networks.build("tcn", classes=5, view="pose", channels=6, frames=8))
     bundle = ml.load(save_model(tmp_path / "x.modalift", net, framing=Framing(frames=8, size=1), classes=NAMES))
     joints = np.random.default_rng(0).normal(size=(20, 2, 3)).astype(np.float32)
     np.savez(tmp_path / "j.npz", joints=joints)
@@ -115,15 +115,15 @@ def test_signals(tmp_path: Path) -> None:
 
 
 @needs_data
-def test_a_real_recording_is_answered_as_in_evaluation(whole: Path) -> None:
+def test_a_real_recording_is_predicted_as_in_evaluation(whole: Path) -> None:
     bundle, path = ml.load(whole), UTD / "depth" / "a10_s1_t1.mkv"
     table = build_table("utd", NAMES, {"depth": modality("depth")},
                         [Row("a", 0, "s1", "test", {"depth": Track(path, space="camera")})])
     clips = ClipSet(table, {"depth": bundle.framing}, augment=None, protocol=Protocol(temporal_crops=2))
-    seen = collate([clips[0, 0, v, 0] for v in range(2)]).clips["depth"]
-    assert torch.equal(seen.float(), bundle.clips(path))
+    framed = collate([clips[0, 0, v, 0] for v in range(2)]).clips["depth"]
+    assert torch.equal(framed.float(), bundle.clips(path))
     with torch.no_grad():
-        expected = bundle.network(seen).softmax(1).mean(0).numpy()
+        expected = bundle.network(framed).softmax(1).mean(0).numpy()
     np.testing.assert_allclose(bundle.predict(path).probabilities, expected, atol=1e-6)
 
 
@@ -144,7 +144,7 @@ def test_arrays_that_the_sensor_cannot_have_given(whole: Path, change: Callable[
         ml.load(whole).predict(change(_depth()))
 
 
-def test_other_recordings_do_not_suffer(tmp_path: Path, whole: Path) -> None:
+def test_an_unreadable_recording_does_not_affect_others(tmp_path: Path, whole: Path) -> None:
     np.save(tmp_path / "good [b].npy", _depth())
     (tmp_path / "empty.npy").write_bytes(b"")
     (tmp_path / "text.mkv").write_text("no video")
@@ -164,7 +164,7 @@ def test_other_recordings_do_not_suffer(tmp_path: Path, whole: Path) -> None:
     assert found[1].prediction is not None
     assert found[1].prediction.label in text
     assert text.count("error") == 3
-    with pytest.raises(ModaliftError, match="no recording was named"):
+    with pytest.raises(ModaliftError, match="no recordings"):
         predict_many(ml.load(whole), [])
 
 
@@ -176,7 +176,7 @@ def test_an_output_that_is_not_finite() -> None:
 # ---- what must not be saved -----------------------------------------------------------------------------------------
 
 
-def test_parts_that_serve_training_do_not_ship(tmp_path: Path, framing: Framing) -> None:
+def test_training_only_modules_do_not_ship(tmp_path: Path, framing: Framing) -> None:
     net = small_net()
     net.projection = nn.Linear(3, 3)
     with pytest.raises(ModaliftError, match="projection"):
@@ -184,11 +184,11 @@ def test_parts_that_serve_training_do_not_ship(tmp_path: Path, framing: Framing)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_ship(tmp_path: Path, framing: Framing) -> None:
+def test_what_cannot_be_saved(tmp_path: Path, framing: Framing) -> None:
     path, net = tmp_path / "x.modalift", small_net()
     with pytest.raises(ModaliftError, match="5 classes"):
         save_model(path, net, framing=framing, classes=NAMES[:2])
-    with pytest.raises(ModaliftError, match="a Linear is no network"):
+    with pytest.raises(ModaliftError, match="no model can be made of a Linear"):
         model_of(nn.Linear(2, 2), {"depth": framing}, NAMES)
     with pytest.raises(ModaliftError, match="temporal_crops"):
         save_model(path, net, framing=framing, classes=NAMES, protocol={"temporal_crops": 0})
@@ -201,12 +201,12 @@ def test_what_cannot_ship(tmp_path: Path, framing: Framing) -> None:
     assert not list(tmp_path.iterdir())
 
 
-# ---- whole files with wrong contents: sealed by someone else --------------------------------------------------------
+# ---- undamaged files with wrong contents ----------------------------------------------------------------------------
 
 
 def _resealed(whole: Path, to: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object]) -> Path:
-    held = container.read(whole)
-    document, tensors = dict(held.document), dict(held.tensors)
+    contents = container.read(whole)
+    document, tensors = dict(contents.document), dict(contents.tensors)
     change(document, tensors)
     container.write(to, tensors, document)
     return to
@@ -216,8 +216,8 @@ def _resealed(whole: Path, to: Path, change: Callable[[dict[str, Any], dict[str,
     (lambda d, t: d["network"].update(name="os.system"), "os.system"),
     (lambda d, t: d["network"].update(name=7), "names no network"),
     (lambda d, t: d.update(network=[]), "'network'"),
-    (lambda d, t: d.update(kind="oracle"), "'oracle', which is not known here"),
-    (lambda d, t: d.update(kind="fusion"), "names no networks"),
+    (lambda d, t: d.update(kind="oracle"), "'oracle', which is not registered here"),
+    (lambda d, t: d.update(kind="fusion"), "has no networks or no head"),
     (lambda d, t: d["network"].update(evil=1), "unknown key 'network.evil'"),
     (lambda d, t: d["network"].update(prepare=1), "unknown key 'network.prepare'"),
     (lambda d, t: d["network"].update(width={"a": 1}), "not a plain value"),
@@ -233,22 +233,22 @@ def _resealed(whole: Path, to: Path, change: Callable[[dict[str, Any], dict[str,
     (lambda d, t: d["framings"]["depth"].update(sampler="exec"), "sampler"),
     (lambda d, t: d["framings"]["depth"].update(frames="6"), "framings.depth.frames"),
     (lambda d, t: d["framings"]["depth"].update(frames=True), "framings.depth.frames"),
-    (lambda d, t: d["framings"]["depth"].update(size=900_000), "beyond any network"),
+    (lambda d, t: d["framings"]["depth"].update(size=900_000), "larger than any network"),
     (lambda d, t: d["framings"]["depth"].update(color=1), "framings.depth.color"),
     (lambda d, t: d["framings"]["depth"].pop("frames"), "lacks frames or size"),
     (lambda d, t: d.update(framings=None), "'framings'"),
     (lambda d, t: d["protocol"].update(temporal_crops=-1), "protocol.temporal_crops"),
     (lambda d, t: d.update(protocol=3), "'protocol'"),
-    (lambda d, t: d.update(classes=["a"]), "class names"),
+    (lambda d, t: d.update(classes=["a"]), "1 class names for a network of 5"),
     (lambda d, t: d.update(classes="abcde"), "class names"),
     (lambda d, t: d.update(classes=[1, 2, 3, 4, 5]), "class names"),
     (lambda d, t: d.pop("provenance"), "'provenance'"),
     (lambda d, t: d.update(code="import os"), "'code'"),
     (lambda d, t: d["modalities"]["depth"].update(unit="m"), "unit"),
-    (lambda d, t: d["modalities"]["depth"].update(name="rgb"), "which sensor"),
+    (lambda d, t: d["modalities"]["depth"].update(name="rgb"), "does not name the modality"),
     (lambda d, t: (d["modalities"]["depth"].update(name="sonar"), d["network"].update(modality_name="sonar")), "'sonar'"),
 ])
-def test_wrong_contents_in_a_whole_file(tmp_path: Path, whole: Path, words: str,
+def test_wrong_contents_in_an_undamaged_file(tmp_path: Path, whole: Path, words: str,
                                         change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object]) -> None:
     path = _resealed(whole, tmp_path / "x.modalift", change)
     with pytest.raises(ModaliftError) as caught:

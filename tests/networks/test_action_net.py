@@ -25,7 +25,7 @@ import modalift.networks as networks
 from modalift.errors import ModaliftError
 from modalift.networks.action_net import Action, ActionResNet
 from modalift.networks.cost import cost, legacy_flops
-from modalift.networks.resnet import shift
+from modalift.networks.shift import shift
 
 LAYOUTS = Path(__file__).resolve().parents[2] / ".." / "shared" / "specs" / "state_dicts"
 
@@ -203,7 +203,7 @@ def test_frozen_statistics_are_warned_of_once() -> None:
 
 
 @pytest.mark.parametrize(("options", "part"), [
-    ({"backbone": "resnet81"}, "did you mean 'resnet8'"), ({"width": 0.0}, "width = 0"), ({"part": 1}, "part = 1"),
+    ({"backbone": "resnet81"}, "did you mean 'resnet8'"), ({"width": 0.0}, "width = 0"), ({"shift_div": 1}, "shift_div = 1"),
 ])
 def test_it_refuses_what_makes_no_sense(options: dict, part: str) -> None:
     with pytest.raises(ModaliftError, match=part):

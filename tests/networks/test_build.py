@@ -21,7 +21,7 @@ def test_motion_is_the_departure_from_the_mean() -> None:
     assert Prepare(1, motion="clip")(clip)[0, 1].flatten().tolist() == [-4.0, 0.0, 4.0]  # gain 2
     assert Prepare(1, motion="running", motion_gain=1.0)(clip)[0, 1].flatten().tolist() == [0.0, 1.0, 2.0]
     with pytest.raises(ModaliftError, match="motion='running'"):
-        Prepare(1, motion="clip").piece(clip)
+        Prepare(1, motion="clip").stream(clip)
 
 
 def test_constants_travel_with_the_weights() -> None:
@@ -32,13 +32,13 @@ def test_constants_travel_with_the_weights() -> None:
 
 @pytest.mark.parametrize(("arguments", "part"), [
     ({"name": "smal"}, "did you mean 'small'"),
-    ({"classes": 0}, "classes=0"),
-    ({"view": "pose", "name": "signal"}, "give channels"),
+    ({"classes": 0}, "classes = 0"),
+    ({"view": "pose", "name": "tcn"}, "give channels"),
     ({"mean": (1.0, 2.0)}, "mean has 2 values for 3 channels"),
     ({"motoin": "clip"}, "did you mean 'motion'"),
-    ({"std": (0.0,)}, "std = 0 - each must be a number above 0"),
-    ({"mean": (1.0, float("nan"), 1.0)}, "network.mean = nan: must be a finite number"),
-    ({"channels": 0}, "channels=0 - must be 1 or more"),
+    ({"std": (0.0,)}, "std = 0 - each must be a finite number above 0"),
+    ({"mean": (1.0, float("nan"), 1.0)}, r"network.mean\[1\] = nan: must be a finite number"),
+    ({"channels": 0}, "network.channels = 0: must be 1 or more"),
     ({"name": "tsm", "width": float("inf")}, "network.width = inf: must be a finite number"),
 ])
 def test_build_refuses(arguments: dict, part: str) -> None:
@@ -47,7 +47,7 @@ def test_build_refuses(arguments: dict, part: str) -> None:
 
 
 def test_joints_do_not_care_where_the_person_stands() -> None:
-    net = networks.build("signal", classes=3, view="pose", channels=30, frames=8).eval()
+    net = networks.build("tcn", classes=3, view="pose", channels=30, frames=8).eval()
     clip = torch.randn(2, 30, 8, 1, 1)
     there = clip + torch.tensor([3.0, -1.0, 2.0]).repeat(10).reshape(1, 30, 1, 1, 1)
     with torch.no_grad():
@@ -57,17 +57,17 @@ def test_joints_do_not_care_where_the_person_stands() -> None:
 
 def test_accelerations_are_not_centered() -> None:
     # Six channels are two triplets, but not joints: their common part is gravity, which matters.
-    net = networks.build("signal", classes=3, view="imu", channels=6, frames=8).eval()
+    net = networks.build("tcn", classes=3, view="imu", channels=6, frames=8).eval()
     clip = torch.randn(2, 6, 8, 1, 1)
     with torch.no_grad():
         assert not torch.allclose(net(clip), net(clip + 1), atol=1e-4)
 
 
-def test_signal_refuses_a_video_and_odd_joints() -> None:
-    with pytest.raises(ModaliftError, match="three channels a joint, not 4"):
-        networks.build("signal", classes=3, view="pose", channels=4, center=True)
+def test_tcn_refuses_a_video_and_odd_joints() -> None:
+    with pytest.raises(ModaliftError, match="three channels per joint, not a total of 4"):
+        networks.build("tcn", classes=3, view="pose", channels=4, center=True)
     with pytest.raises(ModaliftError, match="B, C, T, 1, 1"):
-        networks.build("signal", classes=3, view="pose", channels=3)(torch.zeros(1, 3, 4, 8, 8))
+        networks.build("tcn", classes=3, view="pose", channels=3)(torch.zeros(1, 3, 4, 8, 8))
 
 
 @pytest.mark.parametrize("name", ["tea", "r3d", "conv_lstm"])

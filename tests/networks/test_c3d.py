@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import modalift.networks as networks
 from modalift.errors import ModaliftError
-from modalift.networks.c3d import C3D, POOLS, Pool, pooled
+from modalift.networks.c3d import C3D, POOLS, Pool, pooled_extent
 from modalift.networks.cost import cost, legacy_flops
 
 LAYOUTS = Path(__file__).resolve().parents[2] / ".." / "shared" / "specs" / "state_dicts"
@@ -129,7 +129,7 @@ def test_poolings_are_plain_where_those_work_and_never_leave_nothing(variant: st
             assert min(y.shape) >= 1
             if all(n + 2 * p >= k for n, p, k in zip(x.shape[2:], padding, kernel, strict=True)):
                 assert torch.equal(y, plain(x))
-            assert list(y.shape[2:]) == [pooled(n, ((k, s, p),)) for n, k, s, p
+            assert list(y.shape[2:]) == [pooled_extent(n, ((k, s, p),)) for n, k, s, p
                                          in zip(x.shape[2:], kernel, stride, padding, strict=True)]
 
 

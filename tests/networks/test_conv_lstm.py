@@ -17,9 +17,9 @@ from modalift.networks.conv_lstm import (
     GatedConvLSTM,
     Res3DConvLSTM,
     hard_sigmoid,
-    same,
 )
 from modalift.networks.cost import cost
+from modalift.networks.padding import pad_same
 
 
 @pytest.mark.parametrize(("cell", "classes", "parameters", "macs"), [
@@ -67,12 +67,12 @@ def test_padding_is_that_of_the_reference() -> None:
                 if k < s:
                     continue
                 x = torch.arange(1.0, n + 1)
-                y = same(x, [k], [s])
+                y = pad_same(x, [k], [s])
                 assert len(y.unfold(0, k, s)) == -(-n // s)  # ceil(n / s) outputs, and no pixel too many
                 left = next(i for i, v in enumerate(y) if v != 0)
                 assert len(y) - n - left - left in (0, 1)  # the odd one stands at the end
-    assert same(torch.ones(1, 1, 2, 112, 112), (3, 7, 7), (1, 2, 2)).shape == (1, 1, 4, 117, 117)
-    assert same(torch.ones(112), [7], [2])[:2].tolist() == [0, 0]
+    assert pad_same(torch.ones(1, 1, 2, 112, 112), (3, 7, 7), (1, 2, 2)).shape == (1, 1, 4, 117, 117)
+    assert pad_same(torch.ones(112), [7], [2])[:2].tolist() == [0, 0]
 
 
 def sigmoid(x: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def test_cost_leaves_the_network_alone() -> None:
 
 
 def test_frozen_parameters_count_as_parameters() -> None:
-    net = networks.build("signal", classes=4, view="imu", channels=6)
+    net = networks.build("tcn", classes=4, view="imu", channels=6)
     before = cost(net, frames=16, size=1).parameters
     assert cost(net.requires_grad_(False), frames=16, size=1).parameters == before
 
@@ -138,7 +138,7 @@ def test_a_network_without_storage_costs_the_same() -> None:
 
 
 def test_one_position_of_one_clip_can_be_trained_on_by_nobody_but_is_counted() -> None:
-    net = networks.build("signal", classes=4, view="imu", channels=6)
+    net = networks.build("tcn", classes=4, view="imu", channels=6)
     assert 0 < cost(net, frames=1, size=1).activation_bytes < cost(net, frames=16, size=1).activation_bytes
 
 

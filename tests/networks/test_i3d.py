@@ -14,7 +14,8 @@ from torch.nn import functional as F
 import modalift.networks as networks
 from modalift.errors import ModaliftError
 from modalift.networks.cost import cost, legacy_flops
-from modalift.networks.i3d import INCEPTIONS, Pool, Unit, WindowedLogits, same
+from modalift.networks.i3d import INCEPTIONS, Pool, Unit, WindowedLogits
+from modalift.networks.padding import same_padding
 
 SPECS = Path(__file__).resolve().parents[2] / ".." / "shared" / "specs"
 LAYOUTS = SPECS / "state_dicts"
@@ -155,7 +156,7 @@ def precise(seed: int = 0, **options: Any) -> networks.Recognizer:
 @pytest.mark.parametrize("kernel", [1, 2, 3, 7])
 def test_same_gives_the_quotient_rounded_up(kernel: int, stride: int) -> None:
     for n in range(1, 40):
-        front, behind = same(n, kernel, stride)
+        front, behind = same_padding(n, kernel, stride)
         assert 0 <= front <= behind <= front + 1
         if kernel >= stride:
             assert (n + front + behind - kernel) // stride + 1 == -(-n // stride)
@@ -236,9 +237,9 @@ def test_maps_of_the_symmetric_kind_have_mmposes_extents() -> None:
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("recompute", [False, True])
-def test_a_training_step_has_the_gradients_of_the_definition(recompute: bool, channels_last: bool) -> None:
-    net = precise(frames=8, size=64, recompute=recompute).train()
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_training_step_has_the_gradients_of_the_definition(checkpointing: bool, channels_last: bool) -> None:
+    net = precise(frames=8, size=64, checkpointing=checkpointing).train()
     if channels_last:
         net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     state = {k: v.detach().clone().requires_grad_(v.is_floating_point()) for k, v in net.state_dict().items()}
@@ -309,11 +310,11 @@ def test_training_keeps_less_than_the_published_code() -> None:
     # A clip of 8 x 112 x 112: the plain implementation keeps 121 MiB of two (measured), and much less is left to win.
     kept = cost(ghost(), 8, 112).activation_bytes
     assert 2 * kept < 0.75 * 121 * 2**20
-    assert cost(ghost(recompute=True), 8, 112).activation_bytes < 0.25 * kept
+    assert cost(ghost(checkpointing=True), 8, 112).activation_bytes < 0.25 * kept
 
 
 def test_recomputing_gives_every_map() -> None:
-    plain, saving = (precise(recompute=r).train() for r in (False, True))
+    plain, saving = (precise(checkpointing=r).train() for r in (False, True))
     clip = torch.randn(2, 3, 4, 32, 32, dtype=torch.float64)
     for keep in (["Conv3d_1a_7x7", "Mixed_4f"], list(plain.stages)):
         a, b = plain.observe(clip, keep), saving.observe(clip, keep)

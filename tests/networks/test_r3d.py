@@ -136,7 +136,7 @@ def test_published_extents() -> None:
 
 
 def test_compiles_with_recomputing_too() -> None:
-    net = networks.build("r3d", classes=3, channels=1, width=0.0625, recompute=True).train()
+    net = networks.build("r3d", classes=3, channels=1, width=0.0625, checkpointing=True).train()
     torch._dynamo.reset()
     out = torch.compile(net, fullgraph=True, backend="eager")(torch.rand(2, 1, 2, 17, 17))
     out.sum().backward()
@@ -166,8 +166,8 @@ def test_short_clips_get_right_gradients_in_half_precision(kernel: tuple[int, in
         assert (a - b).norm() < 0.05 * b.norm()
 
 
-def test_a_graph_of_recomputed_parts_serves_twice() -> None:
-    net = networks.build("r3d", classes=3, channels=1, width=0.0625, recompute=True).train()
+def test_a_graph_of_checkpointed_parts_serves_twice() -> None:
+    net = networks.build("r3d", classes=3, channels=1, width=0.0625, checkpointing=True).train()
     loss = net(torch.rand(2, 1, 2, 17, 17) * 255).square().sum()
     first = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True)
     statistics = [b.clone() for b in net.buffers()]

@@ -12,8 +12,9 @@ from torch import Tensor
 import modalift.networks as networks
 from modalift.errors import ModaliftError
 from modalift.networks.cost import cost, legacy_flops
-from modalift.networks.heads import CausalHead, MeanLogits, OrderedHead, spans
-from modalift.networks.resnet import ResNet, shift
+from modalift.networks.heads import CausalHead, MeanLogits, OrderedHead, bin_weights
+from modalift.networks.resnet import ResNet
+from modalift.networks.shift import shift
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 
@@ -87,7 +88,7 @@ def test_average_is_over_logits_of_frames() -> None:
 @pytest.mark.parametrize(("frames", "bins"), [(16, 4), (7, 4), (3, 4), (1, 4), (5, 1)])
 def test_spans_are_adaptive_pooling(frames: int, bins: int) -> None:
     u = torch.randn(2, 3, frames)
-    torch.testing.assert_close(u @ spans(frames, bins, u.device), torch.nn.functional.adaptive_avg_pool1d(u, bins))
+    torch.testing.assert_close(u @ bin_weights(frames, bins, u.device), torch.nn.functional.adaptive_avg_pool1d(u, bins))
 
 
 def test_ordered_heads_tell_a_movement_from_its_reverse() -> None:
@@ -126,7 +127,7 @@ def test_small_is_small() -> None:
 
 @pytest.mark.parametrize(("options", "part"), [
     ({"causal": True, "motion": "clip"}, "motion='running'"), ({"width": 0}, "width = 0"), ({"bins": 0}, "bins = 0"),
-    ({"part": 1}, "part = 1"),
+    ({"shift_div": 1}, "shift_div = 1"),
 ])
 def test_small_refuses_what_makes_no_sense(options: dict, part: str) -> None:
     with pytest.raises(ModaliftError, match=part):

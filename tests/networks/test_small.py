@@ -12,7 +12,7 @@ from torch import Tensor
 
 import modalift.networks as networks
 from modalift.errors import ModaliftError
-from modalift.networks.heads import CausalHead, OrderedHead, SpansHead
+from modalift.networks.heads import BinnedHead, CausalHead, OrderedHead
 
 #: A network's names and shapes, of 5 classes and one channel: what the files of shipped bundles hold.
 SHAPES = {
@@ -26,7 +26,7 @@ SHAPES = {
 }
 
 
-def warmed(head: SpansHead) -> SpansHead:
+def warmed(head: BinnedHead) -> BinnedHead:
     """In float64, with statistics that are not those of nothing, in evaluation."""
     torch.manual_seed(0)
     head.double()
@@ -49,7 +49,7 @@ def literal_cells(x: np.ndarray, grid: int) -> np.ndarray:
     return out.reshape(-1, frames)
 
 
-def literal_head(head: SpansHead, x: np.ndarray, behind: int, window: int) -> np.ndarray:
+def literal_head(head: BinnedHead, x: np.ndarray, behind: int, window: int) -> np.ndarray:
     """z of one clip ``(C, T, H, W)``: the kernel's frames are t - behind .. t - behind + 2; the last ``window`` frames."""
     bn, frames = head.bn, literal_cells(x, head.grid)
     assert bn.running_mean is not None

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modalift.networks.resnet import shift
+from modalift.networks.shift import shift
 from modalift.networks.temporal import TemporalConv, temporal_conv, temporal_conv_gradients
 
 ORDERS = [torch.contiguous_format, torch.channels_last]
@@ -40,7 +40,7 @@ def test_it_is_the_definition_and_so_are_its_gradients(frames: int, order: torch
 
 
 def test_it_is_the_one_dimensional_convolution_of_each_pixel() -> None:
-    conv, x = TemporalConv(6, moved=2), torch.randn(2 * 4, 6, 3, 3)
+    conv, x = TemporalConv(6, shifted=2), torch.randn(2 * 4, 6, 3, 3)
     torch.nn.init.normal_(conv.weight)
     pixels = x.unflatten(0, (2, 4)).permute(0, 3, 4, 2, 1).reshape(-1, 6, 4)  # (B*H*W, C, T)
     want = torch.nn.functional.conv1d(pixels, conv.weight, padding=1, groups=6)

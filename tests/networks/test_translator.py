@@ -16,7 +16,7 @@ from modalift.errors import ModaliftError
 from modalift.loading.framing import Framing
 from modalift.models import load
 from modalift.networks import Translator
-from modalift.networks.translator import PatchJudge
+from modalift.networks.translator import PatchDiscriminator
 from small_models import save_model
 
 FRAMING = Framing(frames=2, size=32)
@@ -37,20 +37,20 @@ def test_counts_are_the_published_ones():
     net = networks.build("translator", view="rgb", target="rgb")
     published = 11_378_179  # with biases before normalization: 64 + 128 + 256 + 18 x 256 + 128 + 64 that do nothing
     assert sum(p.numel() for p in net.parameters()) == published - 5248
-    assert sum(p.numel() for p in PatchJudge(3).parameters()) == 2_764_737 - (128 + 256 + 512)
+    assert sum(p.numel() for p in PatchDiscriminator(3).parameters()) == 2_764_737 - (128 + 256 + 512)
     assert networks.cost(net, 1, 256).macs == networks.cost(net, 2, 256).macs // 2
 
 
-def test_a_judge_looks_at_70_pixels():
-    judge = PatchJudge(1, 4)
-    picture = torch.zeros(1, 1, 128, 128, requires_grad=True)
-    # Normalization looks at the whole picture; the patch is what the convolutions see.
-    layers = torch.nn.Sequential(*(m for m in judge.layers if not isinstance(m, torch.nn.InstanceNorm2d)))
-    layers(picture + torch.rand(1, 1, 128, 128))[0, 0, 7, 7].backward()
-    seen = (picture.grad[0, 0] != 0).nonzero()
+def test_the_discriminators_patches_have_70_pixels():
+    discriminator = PatchDiscriminator(1, 4)
+    image = torch.zeros(1, 1, 128, 128, requires_grad=True)
+    # Normalization looks at the whole image; the patch is what the convolutions see.
+    layers = torch.nn.Sequential(*(m for m in discriminator.layers if not isinstance(m, torch.nn.InstanceNorm2d)))
+    layers(image + torch.rand(1, 1, 128, 128))[0, 0, 7, 7].backward()
+    seen = (image.grad[0, 0] != 0).nonzero()
     assert (seen.max(0).values - seen.min(0).values + 1).tolist() == [70, 70]
-    with pytest.raises(ModaliftError, match="needs 24 pixels at least"):
-        judge(torch.zeros(1, 1, 20, 64))
+    with pytest.raises(ModaliftError, match="needs at least 24 pixels"):
+        discriminator(torch.zeros(1, 1, 20, 64))
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (33, 47), (45, 30)])
@@ -68,7 +68,7 @@ def test_any_extent_and_length(height, width, frames):
 def test_any_pair_of_sensors(view, target, channels):
     net = made(view=view, target=target)
     assert (net.channels, net.target, net.classes) == (channels, target, 0)
-    assert net(clips(channels=channels)).shape[1] == net.given.channels
+    assert net(clips(channels=channels)).shape[1] == net.output_modality.channels
     far = made(view="rgb", target="depth", low=500, high=4500, output="linear")
     assert (float(far.middle), float(far.reach)) == (2500, 2000)
     assert torch.equal(far.standard(torch.tensor([500.0, 4500.0])), torch.tensor([-1.0, 1.0]))
@@ -93,7 +93,7 @@ def test_dropout_is_the_same_in_all_frames():
 
 
 def test_gradient_reaches_every_parameter():
-    for net, given in ((made(), clips()), (PatchJudge(3, 4, 2), torch.rand(2, 3, 32, 32))):
+    for net, given in ((made(), clips()), (PatchDiscriminator(3, 4, 2), torch.rand(2, 3, 32, 32))):
         net(given).square().mean().backward()
         for key, p in net.named_parameters():
             assert p.grad is not None, key
@@ -138,13 +138,13 @@ def test_an_export_draws_frames_as_the_network_does(tmp_path: Path, options: dic
     home = load(save_model(tmp_path / "g.modalift", net, framing=Framing(frames=2, size=30), classes=[]))
     report = export_onnx(home, tmp_path / "g.onnx")
     assert report.input == ("clip", ("batch", net.channels, 1, 30, 30))
-    assert report.output == ("picture", ("batch", net.given.channels, 1, 30, 30))
+    assert report.output == ("image", ("batch", net.output_modality.channels, 1, 30, 30))
     assert report.difference < 1e-4
-    facts = {p.key: p.value for p in onnx.load(report.path).metadata_props}
-    assert json.loads(facts["target"])["name"] == net.target
+    metadata = {p.key: p.value for p in onnx.load(report.path).metadata_props}
+    assert json.loads(metadata["target"])["name"] == net.target
     session = ort.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
     clip = clips(1, channels=net.channels, frames=5, height=30, width=30).float()  # a clip, as five of one frame
-    drawn = session.run(["picture"], {"clip": clip.transpose(0, 2).numpy()})[0]
+    drawn = session.run(["image"], {"clip": clip.transpose(0, 2).numpy()})[0]
     with torch.no_grad():
         np.testing.assert_allclose(drawn, net(clip).transpose(0, 2).numpy(), rtol=0, atol=0.02)
     with pytest.raises(ModaliftError, match="of the largest reading, more than"):
@@ -157,7 +157,7 @@ def test_bad_options_are_told():
         made()(clips(channels=1))
     with pytest.raises(ModaliftError, match="at least 1 of 8 x 8"):
         made()(clips(height=7))
-    with pytest.raises(ModaliftError, match="name a video modality"):
+    with pytest.raises(ModaliftError, match="choose a video modality"):
         made(target="imu")
     with pytest.raises(ModaliftError, match="low must be below high"):
         made(low=300)
@@ -167,5 +167,5 @@ def test_bad_options_are_told():
         made(ngv=3)
     with pytest.raises(ModaliftError, match=r"dropout = 1\.0: must lie in \[0, 1\)"):
         made(dropout=1.0)
-    with pytest.raises(ModaliftError, match="classes=0"):
+    with pytest.raises(ModaliftError, match="classes = 0"):
         networks.build("small", view="rgb")

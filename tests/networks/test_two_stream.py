@@ -1,4 +1,4 @@
-"""One stream of a two-stream network: pictures, stacks of flow, and the counts of the public ResNets."""
+"""One stream of a two-stream network: images, stacks of flow, and the counts of the public ResNets."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_stacks_are_the_definition(frames: int) -> None:
     clip = torch.randn(2, 2, frames, 40, 37, dtype=torch.float64)
     logits = []
     for first in range(0, frames, 10):
-        picture = torch.zeros(2, 20, 1, 40, 37, dtype=torch.float64)
+        image = torch.zeros(2, 20, 1, 40, 37, dtype=torch.float64)
         for j in range(10):
             for c in range(2):
-                picture[:, 2 * j + c, 0] = net.prepare(clip)[:, c, min(first + j, frames - 1)]
-        x = super(type(net.backbone), net.backbone).features(picture)[0]
+                image[:, 2 * j + c, 0] = net.prepare(clip)[:, c, min(first + j, frames - 1)]
+        x = super(type(net.backbone), net.backbone).features(image)[0]
         logits.append(net.head.fc(x.mean((2, 3, 4))))
     with torch.no_grad():
         torch.testing.assert_close(net(clip), torch.stack(logits).mean(0))

@@ -103,9 +103,9 @@ def test_networks_without_counterpart_are_not_written() -> None:
             to_torchvision(net)
 
 
-@pytest.mark.parametrize("name", ["small", "signal"])
+@pytest.mark.parametrize("name", ["small", "tcn"])
 def test_own_files(tmp_path: Path, name: str) -> None:
-    options = {"view": "pose", "channels": 9} if name == "signal" else {"view": "depth", "mean": (1500.0,)}
+    options = {"view": "pose", "channels": 9} if name == "tcn" else {"view": "depth", "mean": (1500.0,)}
     net = networks.build(name, classes=5, **options)
     save_file(net.state_dict(), tmp_path / "w.safetensors", metadata={"format": "modalift-network/1"})
     options.pop("mean", None)
@@ -124,10 +124,10 @@ def test_gray_input_sums_the_colors(tmp_path: Path) -> None:
     told = load_weights(gray, tmp_path / "w.pth")
     assert told.adapted == {"backbone.conv1.weight": "sum over 3 channels"}
     assert torch.equal(gray.backbone.conv1.weight, state["conv1.weight"].sum(1, keepdim=True))
-    picture = torch.rand(1, 1, 1, 32, 32)
+    image = torch.rand(1, 1, 1, 32, 32)
     with torch.no_grad():
-        seen = color.eval().backbone(picture.expand(-1, 3, -1, -1, -1))
-        torch.testing.assert_close(gray.eval().backbone(picture), seen)
+        seen = color.eval().backbone(image.expand(-1, 3, -1, -1, -1))
+        torch.testing.assert_close(gray.eval().backbone(image), seen)
 
 
 @pytest.mark.parametrize("channels", [2, 5])
@@ -223,9 +223,9 @@ def wrong(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize(("kind", "part"), [
-    ("absent", "no such file"), ("folder", "no such file"),
+    ("absent", "no such weights file"), ("folder", "no such weights file"),
     ("code", "could run code"), ("code in zip", "could run code"),
-    ("empty", "not a PyTorch"), ("text", "not a PyTorch file"), ("cut", "not a readable"),
+    ("empty", "not a PyTorch"), ("text", "not a PyTorch weights file"), ("cut", "not a readable"),
     ("cut safetensors", "not a readable"),
     ("cut old", "not a readable"), ("cut old at its end", "not a readable"), ("cut old at its start", "not a readable"),
     ("scrambled", "damage, so opening it could run code"), ("module", "holds a torch.nn.modules.linear.Linear, so opening it"),

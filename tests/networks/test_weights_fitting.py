@@ -15,8 +15,8 @@ import modalift.networks as networks
 from modalift.errors import ModaliftError
 from modalift.networks import NETWORKS, NetworkSpec, Recognizer, load_weights
 from modalift.networks.heads import MeanLogits
-from modalift.networks.layouts import FORMATS
 from modalift.networks.resnet import ResNet
+from modalift.networks.weight_formats import FORMATS
 from modalift.networks.weights import formats_for, to_torchvision
 
 
@@ -228,7 +228,7 @@ def test_networks_without_counterpart(family: str) -> None:
 
 def test_every_family_loads_its_own_files_and_formats_name_known_families() -> None:
     assert all(formats_for(family)[0] == "modalift" for family in NETWORKS)
-    assert formats_for("signal") == ["modalift"]
+    assert formats_for("tcn") == ["modalift"]
     assert "torchvision ResNet" in formats_for("tsm")
     assert len({f.name for f in FORMATS}) == len(FORMATS)
 

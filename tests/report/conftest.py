@@ -82,7 +82,7 @@ def write_run(folder: Path, *, right: float = 0.7, seed: int = 0, view: str = "d
     folder.mkdir(parents=True)
     recipe = {"data": {"dataset": "csv", "root": "/nowhere/<b>data</b>", "frames": 4, "size": 16},
               "networks": {"student": {"name": "small", "view": view}, "teacher": {"init": "runs/<i>teacher</i>"}},
-              "scheme": {"name": "distill", "weight": 8.0}, "optim": {"epochs": 3}}
+              "scheme": {"name": "distill", "kd_weight": 8.0}, "optim": {"epochs": 3}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     lines = []
     for epoch in range(3):
@@ -103,7 +103,7 @@ def write_run(folder: Path, *, right: float = 0.7, seed: int = 0, view: str = "d
     found = Predictions(np.array([f"clip{i:03}" for i in range(clips)]), y, np.array([f"<s{i % 6}>" for i in range(clips)]),
                         p, {"lux": np.linspace(1, 8, clips)})
     found.save(folder / "predictions" / "student-test.npz")
-    metrics = score(found.probabilities, found.labels, NASTY, subjects=found.subjects, facts=dict(found.facts))
+    metrics = score(found.probabilities, found.labels, NASTY, subjects=found.subjects, metadata=dict(found.metadata))
     (folder / "results.json").write_text(json.dumps({"student": {"test": {"kind": "recognizer", **metrics}}}))
     (folder / "test_ledger.jsonl").write_text(json.dumps({"when": "2030", "role": "student", "top1": metrics["top1"]}) + "\n")
     if network:

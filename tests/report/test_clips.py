@@ -1,4 +1,4 @@
-"""Sample clips: read, toned, drawn, and told apart by their answers."""
+"""Sample clips: read, toned, drawn, and told apart by their predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from modalift.errors import ModaliftError
 from modalift.modalities import Table, modality
 from modalift.models import Predictions
-from modalift.report.clips import clip, draw_signal, film, gallery, pick, sample_clips, skeleton, small, tone
+from modalift.report.clips import animation, choose_clips, clip, gallery, resize, sample_clips, signal_frames, skeleton, to_rgb
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 
@@ -23,12 +23,12 @@ def test_every_view_of_a_clip(table: Table) -> None:
     assert one["label"] == table.classes[1]
     assert list(one["views"]) == ["depth", "pose", "imu"]
     for view, frames in (("depth", 5), ("pose", 7), ("imu", 16)):
-        pictures = one["views"][view]
-        assert pictures.dtype == np.uint8
-        assert pictures.ndim == 4
-        assert len(pictures) == frames
-        assert pictures.shape[3] == 3
-        assert pictures.shape[2] % 16 == 0
+        images = one["views"][view]
+        assert images.dtype == np.uint8
+        assert images.ndim == 4
+        assert len(images) == frames
+        assert images.shape[3] == 3
+        assert images.shape[2] % 16 == 0
 
 
 def test_absent_and_broken_views_and_no_label(table: Table) -> None:
@@ -45,54 +45,54 @@ def test_absent_and_broken_views_and_no_label(table: Table) -> None:
 def test_answers_are_matched_by_id(table: Table) -> None:
     p = Predictions(np.array(["clip002", "clip001"]), np.array([2, 1]), np.array(["a", "b"]),
                     np.array([[0.1, 0.2, 0.7], [0.9, 0.05, 0.05]]))
-    none, wrong, right = sample_clips(table, [0, 1, 2], ["pose"], answers={"net": p})
-    assert none["answers"] == {}
-    assert wrong["answers"]["net"] == (table.classes[0], pytest.approx(0.9))
-    assert "answer no" in clip(wrong)
-    assert "answer yes" in clip(right)
+    none, wrong, right = sample_clips(table, [0, 1, 2], ["pose"], predictions={"net": p})
+    assert none["predictions"] == {}
+    assert wrong["predictions"]["net"] == (table.classes[0], pytest.approx(0.9))
+    assert "prediction no" in clip(wrong)
+    assert "prediction yes" in clip(right)
     assert "70 %" in clip(right)
 
 
 def test_pick_is_fair_and_repeatable(table: Table) -> None:
-    chosen = pick(table, 3)
-    assert chosen == pick(table, 3)
+    chosen = choose_clips(table, 3)
+    assert chosen == choose_clips(table, 3)
     assert len({table[i].label for i in chosen}) == 3
-    lux = [table[i].facts["lux"] for i in chosen]
+    lux = [table[i].metadata["lux"] for i in chosen]
     assert lux == sorted(lux)
-    assert sorted(pick(table, 50)) == list(range(6))
+    assert sorted(choose_clips(table, 50)) == list(range(6))
 
 
 def test_tone_depth_near_is_bright_and_holes_are_dark() -> None:
     frames = np.zeros((2, 10, 10, 1), np.uint16)
     frames[:, :, :5] = 1000
     frames[:, :, 5:8] = 3000
-    seen = tone(frames, modality("depth")).astype(int).sum(-1)
+    seen = to_rgb(frames, modality("depth")).astype(int).sum(-1)
     assert seen[0, 0, 0] > seen[0, 0, 6] > seen[0, 0, 9]
 
 
 def test_tone_crops_to_a_person_who_was_cut_out() -> None:
     frames = np.zeros((3, 60, 100, 1), np.uint16)
     frames[:, 20:50, 70:85] = np.arange(1000, 1030, dtype=np.uint16)[None, :, None, None]
-    pictures = tone(frames, modality("depth"))
-    assert pictures.shape[1] == pictures.shape[2] < 40
+    images = to_rgb(frames, modality("depth"))
+    assert images.shape[1] == images.shape[2] < 40
 
 
 @pytest.mark.parametrize("name", ["rgb", "nir", "thermal", "depth", "flow", "pose_map"])
 def test_tone_of_blank_clips(name: str) -> None:
     kind = modality(name, channels=modality(name).channels or 5)
-    pictures = tone(np.zeros((2, 8, 8, kind.channels), kind.dtype), kind)
-    assert pictures.shape == (2, 8, 8, 3)
-    assert pictures.dtype == np.uint8
+    images = to_rgb(np.zeros((2, 8, 8, kind.channels), kind.dtype), kind)
+    assert images.shape == (2, 8, 8, 3)
+    assert images.dtype == np.uint8
 
 
 def test_color_stays_as_recorded() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-    assert np.array_equal(tone(frames, modality("rgb")), frames)
+    assert np.array_equal(to_rgb(frames, modality("rgb")), frames)
 
 
 def test_small_never_blows_up_beyond_twice() -> None:
-    assert small(np.zeros((1, 20, 20, 3), np.uint8), 128).shape[1] == 40
-    assert small(np.zeros((1, 600, 800, 3), np.uint8), 128).shape[1:3] == (128, 176)
+    assert resize(np.zeros((1, 20, 20, 3), np.uint8), 128).shape[1] == 40
+    assert resize(np.zeros((1, 600, 800, 3), np.uint8), 128).shape[1:3] == (128, 176)
 
 
 def test_skeletons_of_known_and_unknown_orders() -> None:
@@ -111,14 +111,14 @@ def test_skeletons_of_known_and_unknown_orders() -> None:
 
 def test_signals_without_movement_or_with_holes() -> None:
     still = np.full((6, 60), np.nan)
-    assert draw_signal(still, modality("pose", 60), 4, 64).shape == (4, 64, 64, 3)
-    assert draw_signal(np.zeros((1, 2)), modality("imu", 2), 4, 64).shape[0] == 1
+    assert signal_frames(still, modality("pose", 60), 4, 64).shape == (4, 64, 64, 3)
+    assert signal_frames(np.zeros((1, 2)), modality("imu", 2), 4, 64).shape[0] == 1
 
 
 def test_film_is_a_strip_of_all_frames() -> None:
-    pictures = np.zeros((5, 32, 48), np.uint8)
-    pictures[3] = 255
-    text = film("<view>", pictures)
+    images = np.zeros((5, 32, 48), np.uint8)
+    images[3] = 255
+    text = animation("<view>", images)
     assert "<view>" not in text
     assert "--n:5" in text
     found = re.search(r"data:image/jpeg;base64,([^\"]+)", text)
@@ -127,7 +127,7 @@ def test_film_is_a_strip_of_all_frames() -> None:
     assert strip.shape == (32, 240)
     assert strip[:, 3 * 48 + 8:4 * 48 - 8].min() > 250
     assert strip[:, :3 * 48 - 8].max() < 5
-    assert "no picture" in film("empty", np.zeros((0, 4, 4), np.uint8))
+    assert "no frames" in animation("empty", np.zeros((0, 4, 4), np.uint8))
 
 
 def test_gallery_of_nothing() -> None:

@@ -87,7 +87,7 @@ def test_words_of_the_verdict(make_run: Callable[..., Path]) -> None:
     assert verdict(paired(same, same)) == "no difference shown"
     alone = paired(low.take(low.ids == "clip000"), high.take(high.ids == "clip000"))
     assert main_interval(alone)[0] is None
-    assert verdict(alone) == "too little data to say"
+    assert verdict(alone) == "too little data"
 
 
 def test_no_difference_is_said_in_the_first_paragraph(make_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -97,15 +97,17 @@ def test_no_difference_is_said_in_the_first_paragraph(make_run: Callable[..., Pa
 
 def test_runs_that_cannot_be_compared(make_run: Callable[..., Path], tmp_path: Path) -> None:
     a, b = make_run("a"), make_run("b")
-    with pytest.raises(ModaliftError, match="two different run folders"):
+    with pytest.raises(ModaliftError, match="at least two different run folders"):
         compare_runs([a])
-    with pytest.raises(ModaliftError, match="two different run folders"):
+    with pytest.raises(ModaliftError, match="at least two different run folders"):
         compare_runs([a, a])
     with pytest.raises(ModaliftError, match="no predictions of 'student' on the split 'val'"):
         compare_runs([a, b], split="val")
+    with pytest.raises(ModaliftError, match=r"unknown split 'tets' - did you mean 'test'"):
+        compare_runs([a, b], split="tets")
     with pytest.raises(ModaliftError, match="no network in the role 'teacher'"):
         compare_runs([a, b], role="teacher")
-    with pytest.raises(ModaliftError, match="focus 'x' is none of the runs"):
+    with pytest.raises(ModaliftError, match="focus 'x' is not one of the runs"):
         write_comparison([a, b], tmp_path / "page.html", focus="x")
     with pytest.raises(ModaliftError, match="is missing in"):
         compare_runs([a, make_run("fewer", clips=59)])

@@ -13,7 +13,7 @@ from modalift.report import diagnosis
 def test_brackets_in_findings_stay_text() -> None:
     findings = [Finding("[red]x", "wrong", "a [bold] clip", {"p": 0.1})]
     assert diagnosis.as_json(findings) == [
-        {"check": "[red]x", "state": "wrong", "says": "a [bold] clip", "figures": {"p": 0.1}}]
+        {"check": "[red]x", "state": "wrong", "message": "a [bold] clip", "figures": {"p": 0.1}}]
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(diagnosis.render(findings))
     said = console.export_text()

@@ -35,8 +35,8 @@ def test_a_gap_where_a_reading_is_not_finite() -> None:
     text = lines([Line("loss", [0, 1, 2, 3], [1.0, math.nan, 2.0, 3.0])])
     svg_of(text)
     assert text.split('class="line s1"')[1].count("M") == 2
-    assert "No finite reading" in lines([Line("loss", [0], [math.inf])])
-    assert "No finite reading" in lines([])
+    assert "No finite value" in lines([Line("loss", [0], [math.inf])])
+    assert "No finite value" in lines([])
 
 
 def test_long_logs_are_thinned() -> None:
@@ -69,7 +69,7 @@ def test_confusion_of_any_size(classes: int) -> None:
 
 
 def test_columns_and_reliability_and_bars() -> None:
-    svg_of(columns([Mark("1–2", 0.5, (0.4, 0.6)), Mark("2–3", None)], x_label="lux", reference=0.1, said="chance"))
+    svg_of(columns([Mark("1–2", 0.5, (0.4, 0.6)), Mark("2–3", None)], x_label="lux", reference=0.1, reference_label="chance"))
     svg_of(columns([]))
     svg_of(reliability([{"low": 0.0, "high": 0.5, "n": 0, "confidence": None, "accuracy": None},
                         {"low": 0.5, "high": 1.0, "n": 3, "confidence": 0.8, "accuracy": 0.66}]))

@@ -12,7 +12,7 @@ from modalift.errors import ModaliftError
 from modalift.loading.clips import ClipSet
 from modalift.loading.collation import collate
 from modalift.loading.framing import Augment, Framing
-from modalift.loading.stores import Memory
+from modalift.loading.stores import MemoryStore
 from modalift.modalities import Row, Table, Track, build_table, modality
 from modalift.report import look as sheet
 from modalift.report.look import draw, look
@@ -36,13 +36,13 @@ def data(augment: Augment | None = None) -> ClipSet:
     rows = [Row(n, k, "s1", "train", {v: Track(Path(v)) for i, v in arrays if i == n}) for k, n in enumerate("ab")]
     table: Table = build_table("things", ("wave", "punch"), VIEWS, rows, {0: 1, 1: 0})
     framings = {v: Framing(frames=4, size=24 if VIEWS[v].kind == "video" else 1) for v in VIEWS}
-    return ClipSet(table, framings, augment=augment, store=Memory(arrays))
+    return ClipSet(table, framings, augment=augment, store=MemoryStore(arrays))
 
 
 def test_the_sheet_is_written_whole(tmp_path):
     out = look(data(), [0, 1], tmp_path / "sheet.png")
-    picture = cv2.imread(str(out))
-    assert picture.shape[1] >= 720
+    image = cv2.imread(str(out))
+    assert image.shape[1] >= 720
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 
 
@@ -67,7 +67,7 @@ def test_colors_and_holes_are_those_of_the_tensors(monkeypatch):
     assert near.sum() > far.sum(), "near is bright"
     assert not np.array_equal(depth[72:], hatch[72:])
     assert len(seen["pose"]) == 4
-    assert len(seen["imu"]) == 1, "one wide picture of curves"
+    assert len(seen["imu"]) == 1, "one wide image of curves"
 
 
 def test_an_absent_sensor_and_a_mirrored_label_are_told(monkeypatch):
@@ -89,8 +89,8 @@ def test_what_a_network_makes_of_a_clip_is_drawn_too():
 
 
 @pytest.mark.parametrize(("indices", "name", "said"), [
-    ([0], "sheet.jpg", r"sheet\.jpg: the contact sheet is a picture"), ([2], "a.png", "no clip 2: there are 2"),
-    ([], "a.png", "no clip was asked for"), ([-1], "a.png", "no clip -1")])
+    ([0], "sheet.jpg", r"sheet\.jpg: the contact sheet is a PNG image"), ([2], "a.png", "no clip 2: there are 2"),
+    ([], "a.png", "no clip was selected"), ([-1], "a.png", "no clip -1")])
 def test_wrong_wishes_are_named(tmp_path, indices, name, said):
     with pytest.raises(ModaliftError, match=said):
         look(data(), indices, tmp_path / name)

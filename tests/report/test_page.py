@@ -99,15 +99,15 @@ def test_no_subjects_no_lux_no_validation(make_run: Callable[..., Path], parse: 
     run = make_run()
     results = json.loads((run / "results.json").read_text())
     metrics = results["student"]["test"]
-    metrics.update(by_fact={}, by_subject=[])
+    metrics.update(by_metadata={}, by_subject=[])
     metrics["intervals"]["top1"]["subjects"] = None
     (run / "results.json").write_text(json.dumps(results))
     lines = [json.loads(x) for x in (run / "log.jsonl").read_text().splitlines()]
     (run / "log.jsonl").write_text("".join(json.dumps({k: v for k, v in x.items() if k != "val"}) + "\n" for x in lines))
     text = " ".join(parse(write_report(run, samples=[])).text)
     assert "Accuracy by brightness is not shown" in text
-    assert "Nothing was measured on validation clips" in text
-    assert "nothing can be said about other people" in text
+    assert "There are no validation results" in text
+    assert "there is no interval over subjects" in text
 
 
 def test_not_a_run(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "schemes"
 TEXTS = {path.stem: path.read_text() for path in sorted(PAGES.glob("*.md"))}
 #: Settings that bring terms which none of the contracts' variants has.
-MORE = {"crd": [{"answers": 1.0}]}
+MORE = {"crd": [{"kd_weight": 1.0}]}
 
 
 def loaded(path: Path) -> ModuleType:
@@ -46,18 +46,18 @@ def emitted(name: str) -> set[str]:
 
 def fixed(name: str) -> set[str]:
     """Who has one name whatever a recipe says."""
-    return {*roles_of(name)[0], *optional_roles_of(name), "anchor", "labels", "judge", "back_judge"}
+    return {*roles_of(name)[0], *optional_roles_of(name), "anchor", "labels", "discriminator", "back_discriminator"}
 
 
 def arrows(name: str) -> list[tuple[set[str], set[str], set[str]]]:
-    """A picture's arrows: who teaches, the terms, who learns. What stands between, fed by plain arrows, is looked through."""
-    picture = "\n".join(re.findall(r"^```mermaid\n(.*?)^```", TEXTS[name], re.MULTILINE | re.DOTALL))
+    """An image's arrows: who teaches, the terms, who learns. What stands between, fed by plain arrows, is looked through."""
+    image = "\n".join(re.findall(r"^```mermaid\n(.*?)^```", TEXTS[name], re.MULTILINE | re.DOTALL))
     found, feeds = [], {}
 
     def ends(text: str) -> set[str]:
         return {re.match(r"\s*(\w+)", end)[1] for end in text.split(" & ")}
 
-    for one, label, other in re.findall(r"^ *(\S.*?) (?:-->|-\.->|==>)(?:\|(.*?)\|)? (.+)$", picture, re.MULTILINE):
+    for one, label, other in re.findall(r"^ *(\S.*?) (?:-->|-\.->|==>)(?:\|(.*?)\|)? (.+)$", image, re.MULTILINE):
         words = set(re.findall(r"(\w+):", label) if ":" in label else re.findall(r"\w+", label))
         if words:
             found.append((ends(one), words, ends(other)))
@@ -70,7 +70,7 @@ def arrows(name: str) -> list[tuple[set[str], set[str], set[str]]]:
 
 
 def drawn(name: str, term: str) -> bool:
-    """Whether a picture has a term. Roles with names must be met; views and networks that a recipe names may differ."""
+    """Whether an image has a term. Roles with names must be met; views and networks that a recipe names may differ."""
     what, _, ends = term.partition("/")
     teachers, arrow, learners = ends.partition(">")
     if not arrow:
@@ -104,7 +104,7 @@ def test_settings_are_those_of_the_constructor(name: str) -> None:
 def test_every_term_is_in_the_picture_and_no_other(name: str) -> None:
     terms = emitted(name)
     for term in terms:
-        assert drawn(name, term), f"{term} ({who(term)}) is not in the picture of docs/schemes/{name}.md"
+        assert drawn(name, term), f"{term} ({who(term)}) is not in the image of docs/schemes/{name}.md"
     known = {term.split("/")[0] for term in terms}
     for _, words, _ in arrows(name):
         assert words <= known, f"docs/schemes/{name}.md draws what the scheme does not have"

@@ -47,9 +47,9 @@ def test_late_fusion_is_the_mean_of_the_logits_of_the_sensors_that_are_there():
     logits = {k: made.roles[k](given.clips[k]) for k in VIEWS}
     rows = [torch.stack([logits[k][b] for k in VIEWS if given.present[k][b]]).mean(0) for b in range(8)]
     terms = made(given, END)
-    assert list(terms) == ["fuse/rgb+thermal+nir", "ce/rgb", "ce/thermal", "ce/nir"]
+    assert list(terms) == ["joint_ce/rgb+thermal+nir", "ce/rgb", "ce/thermal", "ce/nir"]
     expected = F.cross_entropy(torch.stack(rows), given.labels)
-    torch.testing.assert_close(terms["fuse/rgb+thermal+nir"][1], expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(terms["joint_ce/rgb+thermal+nir"][1], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_mid_fusion_reads_features_side_by_side_and_zeros_for_what_is_absent():
@@ -61,11 +61,11 @@ def test_mid_fusion_reads_features_side_by_side_and_zeros_for_what_is_absent():
         halves = torch.stack([deepest[..., :2].mean(2), deepest[..., 2:].mean(2)], 2).flatten(1)
         columns.append(halves * given.present[k].unsqueeze(1))
     expected = F.cross_entropy(made.head.layers(torch.cat(columns, 1)), given.labels)
-    torch.testing.assert_close(made(given, END)["fuse/rgb+thermal+nir"][1], expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(made(given, END)["joint_ce/rgb+thermal+nir"][1], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_modality_dropout_leaves_out_its_share_and_never_all():
-    made = cast(drop=0.5).train()
+    made = cast(modality_dropout=0.5).train()
     here = torch.ones(3, 4000, dtype=torch.bool)
     here[0, :1000] = False
     torch.manual_seed(1)
@@ -78,7 +78,7 @@ def test_modality_dropout_leaves_out_its_share_and_never_all():
 
 
 def test_without_terms_of_their_own_branches_learn_through_the_joint_answer_alone():
-    terms = cast(own=0.0)(batch(), END)
+    terms = cast(own_ce_weight=0.0)(batch(), END)
     assert [w for k, (w, _) in terms.items() if k.startswith("ce/")] == [0.0] * 3
 
 
@@ -99,7 +99,7 @@ def test_the_joint_answer_is_the_same_when_read_again(tmp_path, mode):
 
 @pytest.mark.parametrize("mode", ["late", "mid"])
 def test_explain_shows_the_head_that_all_share_and_that_stays(mode, recipe_file):
-    cast = {"depth": {"name": "small", "view": "depth", "width": 4}, "pose": {"name": "signal", "view": "pose", "width": 8}}
+    cast = {"depth": {"name": "small", "view": "depth", "width": 4}, "pose": {"name": "tcn", "view": "pose", "width": 8}}
     recipe = load_recipe(recipe_file(networks=cast), ["scheme.name=fusion", f"scheme.mode={mode}"])
     experiment = assemble(recipe, train=False)
     found = explain.as_json(experiment)["training_only_modules"]
@@ -113,7 +113,8 @@ def test_explain_shows_the_head_that_all_share_and_that_stays(mode, recipe_file)
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    ({"mode": "early"}, "mode"), ({"drop": 1.0}, "drop = 1.0"), ({"own": -1.0}, "own = -1"), ({"width": 0}, "width = 0")])
+    ({"mode": "early"}, "mode"), ({"modality_dropout": 1.0}, "modality_dropout = 1.0"),
+    ({"own_ce_weight": -1.0}, "own_ce_weight = -1"), ({"width": 0}, "width = 0")])
 def test_settings_that_make_no_sense_are_told(change, told):
     with pytest.raises(ModaliftError, match=told):
         cast(**change)

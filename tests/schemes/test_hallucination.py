@@ -47,21 +47,21 @@ def test_the_loss_is_the_published_one_up_to_the_weight_of_labels():
 
 def test_maps_of_other_channels_are_projected_on_the_side_that_learns():
     made = cast(wide=12)
-    assert set(made.parts) == {"project"}
+    assert set(made.training_only_modules) == {"project"}
     total(made(batch(), END)).backward()
     assert all(p.grad is not None for p in made.project.parameters())
     assert list(made.students) == ["student"]
 
 
 def test_the_mean_is_the_sum_over_a_maps_numbers():
-    summed, mean = (cast(reduction=r)(batch(), END)["imagine/teacher>student"][1] for r in ("sum", "mean"))
+    summed, mean = (cast(reduction=r)(batch(), END)["feature/teacher>student"][1] for r in ("sum", "mean"))
     stage = net("rgb").stages["layer3"].shape(4, 32, 32)
     torch.testing.assert_close(summed, mean * torch.Size(stage).numel(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    ({"near": 1.0}, "near = 1.0"), ({"imitate": -0.1}, "imitate = -0.1"), ({"temperature": 0.0}, "temperature = 0.0"),
-    ({"reduction": "max"}, "reduction")])
+    ({"feature_share": 1.0}, "feature_share = 1.0"), ({"kd_share": -0.1}, "kd_share = -0.1"),
+    ({"kd_temperature": 0.0}, "kd_temperature = 0.0"), ({"reduction": "max"}, "reduction")])
 def test_settings_that_make_no_sense_are_told(change, told):
     with pytest.raises(ModaliftError, match=told):
         cast(**change)

@@ -49,8 +49,8 @@ def test_the_terms_are_equations_5_to_10(neck):
 
     expected = {"ce/student": (1.0, F.cross_entropy(seen["student"].logits, given.labels)),
                 "ce/assistant": (1.0, F.cross_entropy(seen["assistant"].logits, given.labels)),
-                "imitate/teacher>student": (0.3, half(s, t)), "imitate/teacher>assistant": (1.0, half(a, t)),
-                "imitate/teacher+assistant>student": (0.9, half(s, (t + a) / 2))}
+                "feature/teacher>student": (0.3, half(s, t)), "feature/teacher>assistant": (1.0, half(a, t)),
+                "feature/teacher+assistant>student": (0.9, half(s, (t + a) / 2))}
     assert terms.keys() == expected.keys()
     for key, (weight, raw) in expected.items():
         assert terms[key][0] == weight
@@ -59,8 +59,8 @@ def test_the_terms_are_equations_5_to_10(neck):
 
 def test_rows_two_and_three_of_the_ablation():
     alone = schemes.build("mtcd", {"student": net("rgb"), "teacher": net("thermal")}).train()
-    assert set(alone(batch(), END)) == {"ce/student", "imitate/teacher>student"}
-    assert "imitate/assistant>student" in cast(guide="assistant")(batch(), END)
+    assert set(alone(batch(), END)) == {"ce/student", "feature/teacher>student"}
+    assert "feature/assistant>student" in cast(guide="assistant")(batch(), END)
 
 
 def test_the_sum_of_both_maps_is_an_option():
@@ -68,26 +68,28 @@ def test_the_sum_of_both_maps_is_an_option():
     given = batch()
     s, a, t = (mean.roles[k].observe(given.clips[mean.roles[k].view], ["layer3"]).maps["layer3"]
                for k in ("student", "assistant", "teacher"))
-    found = both(given, END)["imitate/teacher+assistant>student"]
+    found = both(given, END)["feature/teacher+assistant>student"]
     assert found[0] == 0.9
     torch.testing.assert_close(found[1], 0.5 * (s - t - a).square().mean(), rtol=1e-4, atol=1e-6)
 
 
 def test_transforms_may_stand_where_channels_agree_and_never_on_a_targets_side():
-    assert not cast().parts["project_student"].state_dict()
+    assert not cast().training_only_modules["project_student"].state_dict()
     made = cast(transform="always")
-    assert {k: len(list(m.parameters())) for k, m in made.parts.items()} == {"project_student": 3, "project_assistant": 3}
+    modules = made.training_only_modules
+    assert {k: len(list(m.parameters())) for k, m in modules.items()} == {"project_student": 3, "project_assistant": 3}
     total(made(batch(), END)).backward()
-    assert all(p.grad.abs().max() > 0 for m in made.parts.values() for p in m.parameters())
+    assert all(p.grad.abs().max() > 0 for m in modules.values() for p in m.parameters())
     staged = cast(transform="always", order="staged")
-    assert {k: len(list(m.parameters())) for k, m in staged.parts.items()} == {"project_student": 3, "project_assistant": 0}
+    modules = staged.training_only_modules
+    assert {k: len(list(m.parameters())) for k, m in modules.items()} == {"project_student": 3, "project_assistant": 0}
 
 
 def test_a_staged_assistant_is_frozen_like_the_teacher():
     made = cast(order="staged")
     assert {k for k, n in made.roles.items() if any(p.requires_grad for p in n.parameters())} == {"student"}
     terms = made(batch(), END)
-    assert "imitate/teacher+assistant>student" in terms
+    assert "feature/teacher+assistant>student" in terms
     assert not any(key.endswith("assistant") for key in terms)
     with pytest.raises(ModaliftError, match="staged needs an assistant"):
         schemes.build("mtcd", {"student": net("rgb"), "teacher": net("thermal")}, {"order": "staged"})

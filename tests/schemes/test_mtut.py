@@ -40,7 +40,7 @@ def test_the_map_that_is_aligned_by_default_is_the_papers(family, stage):
     assert {net.last_stage for net in made.roles.values()} == {stage}
     one, other = made(batch(), END), named(batch(), END)
     assert one.keys() == other.keys()
-    assert sum(k.startswith("align/") for k in one) == 6, "every network from every other one"
+    assert sum(k.startswith("ssa/") for k in one) == 6, "every network from every other one"
     for key in one:
         torch.testing.assert_close(one[key][1], other[key][1])
         assert torch.isfinite(one[key][1])
@@ -48,16 +48,16 @@ def test_the_map_that_is_aligned_by_default_is_the_papers(family, stage):
 
 def test_alignment_begins_after_sixty_of_seventy_five_epochs():
     made, given = cast("c3d", ("rgb", "depth")), batch()
-    weights = [made(given, Progress(epoch=e, epochs=75))["align/depth>rgb"][0] for e in (0, 59, 60, 74)]
+    weights = [made(given, Progress(epoch=e, epochs=75))["ssa/depth>rgb"][0] for e in (0, 59, 60, 74)]
     assert weights == [0.0, 0.0, 0.05, 0.05]
 
 
-@pytest.mark.parametrize(("alone", "epochs", "wanted"), [
+@pytest.mark.parametrize(("align_after", "epochs", "wanted"), [
     (0.8, 1, [True]), (0.8, 3, [False, False, True]), (1.0, 2, [False] * 2), (0.0, 2, [True] * 2),
     (0.5, 4, [False, False, True, True])])
-def test_however_short_a_training_its_last_epoch_aligns_unless_it_is_to_stay_alone(alone, epochs, wanted):
-    made, given = cast("c3d", ("rgb", "depth"), alone=alone), batch()
-    found = [made(given, Progress(epoch=e, epochs=epochs))["align/depth>rgb"] for e in range(epochs)]
+def test_however_short_a_training_its_last_epoch_aligns_unless_it_never_shall(align_after, epochs, wanted):
+    made, given = cast("c3d", ("rgb", "depth"), align_after=align_after), batch()
+    found = [made(given, Progress(epoch=e, epochs=epochs))["ssa/depth>rgb"] for e in range(epochs)]
     assert [weight > 0 for weight, _ in found] == wanted
     assert [raw.requires_grad for _, raw in found] == wanted
 
@@ -67,15 +67,15 @@ def test_without_the_focal_weight_every_network_follows_every_other_one():
     for m in SENSORS:
         for n in SENSORS:
             if n != m:
-                assert terms[f"focus/{n}>{m}"][1].item() == 1
-                torch.testing.assert_close(terms[f"align/{n}>{m}"][1].detach(), terms[f"distance/{n}>{m}"][1])
+                assert terms[f"focal_weight/{n}>{m}"][1].item() == 1
+                torch.testing.assert_close(terms[f"ssa/{n}>{m}"][1].detach(), terms[f"ssa_distance/{n}>{m}"][1])
 
 
 def test_the_focal_weights_gradient_reaches_its_own_network_alone():
     views = ("rgb", "depth")
-    plain, other = cast("c3d", views, focus=0.5), cast("c3d", views, focus=0.5, rho_grad=True)
+    plain, other = cast("c3d", views, focal_beta=0.5), cast("c3d", views, focal_beta=0.5, rho_grad=True)
     given, moved = batch(), {}
-    for key in ("align/depth>rgb", "align/rgb>depth"):
+    for key in ("ssa/depth>rgb", "ssa/rgb>depth"):
         a, b = plain(given, END)[key], other(given, END)[key]
         torch.testing.assert_close(a[1], b[1])
         learner, teacher = key.split(">")[1], key.split("/")[1].split(">")[0]
@@ -101,7 +101,7 @@ def test_maps_of_other_extents_in_time_and_picture_are_averaged_to_the_smaller()
     unit = [F.normalize(r - r.mean(1, keepdim=True), dim=1) for r in rows]
     one, other = (u.transpose(1, 2) @ u for u in unit)
     expected = (one - other).square().sum((1, 2)).mean()
-    found = made(given, END)["align/depth>rgb"][1]
+    found = made(given, END)["ssa/depth>rgb"][1]
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-2)  # training wants an epsilon inside the root
 
 
@@ -110,13 +110,14 @@ def test_the_recipes_have_the_papers_schedule():
         recipe = load_recipe(RECIPES / f"{path}.yaml")
         optim, scheme = recipe.optim, recipe.scheme.model_extra
         assert (optim.epochs, optim.batch, optim.lr, optim.momentum, optim.gamma) == (75, 6, 0.01, 0.9, 0.1)
-        assert scheme["alone"] * optim.epochs == 60
+        assert scheme["align_after"] * optim.epochs == 60
         for section in recipe.networks.values():
             net = networks.build(section.name, classes=4, view=section.view, frames=16, size=32, width=0.125)
             assert scheme["stage"] == net.last_stage
 
 
-@pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"focus": 0.0}, {"limit": -1.0}, {"alone": 5.0}, {"reference": 0}])
+@pytest.mark.parametrize("wrong", [{"ssa_weight": -1.0}, {"focal_beta": 0.0}, {"focal_limit": -1.0}, {"align_after": 5.0},
+                                   {"reference": 0}])
 def test_settings_that_teach_nothing_or_the_wrong_way_are_told(wrong):
     nets = {v: networks.build("small", classes=4, view=v, frames=8, size=16, width=4) for v in ("rgb", "depth")}
     with pytest.raises(ModaliftError, match=rf"scheme\.{next(iter(wrong))} = .*: must "):

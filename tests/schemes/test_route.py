@@ -14,7 +14,7 @@ from modalift.schemes import Progress
 def net(view: str, classes: int = 4) -> networks.Recognizer:
     torch.manual_seed(len(view))
     if view == "pose":
-        return networks.build("signal", classes=classes, view="pose", channels=9, frames=4, dropout=0.0)
+        return networks.build("tcn", classes=classes, view="pose", channels=9, frames=4, dropout=0.0)
     return networks.build("small", classes=classes, view=view, frames=4, size=32, width=8, dropout=0.0)
 
 
@@ -35,7 +35,7 @@ def test_the_anchor_is_the_teacher_as_it_was_at_equal_steps():
         if not torch.equal(made.anchor.head.fc.bias, before):
             assert torch.equal(made.anchor.head.fc.bias, made.teacher.head.fc.bias)
             moved.append(epoch)
-        weight, raw = terms["follow/anchor>student"]
+        weight, raw = terms["kd/anchor>student"]
         assert weight == 8.0
         assert (raw > 0) == bool(moved), "until the first anchor the student has its labels alone"
     assert moved == [2, 4, 6]

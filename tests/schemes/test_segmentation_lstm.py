@@ -1,4 +1,4 @@
-"""Its three phases: draw, stand still, learn together."""
+"""Its three phases: segmentation, frozen encoder, all together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modalift.schemes import Progress, total
 def made(**settings):
     torch.manual_seed(0)
     net = networks.build("cnn_lstm", classes=4, view="rgb", frames=4, size=32, backbone="resnet8", width=0.25, hidden=8)
-    given = {"nearer": 2000.0, "draw": 0.4, "still": 0.3} | settings
+    given = {"silhouette_threshold": 2000.0, "segmentation_share": 0.4, "frozen_share": 0.3} | settings
     return schemes.build("segmentation_lstm", {"student": net}, given).train()
 
 
@@ -34,21 +34,21 @@ def moved(scheme, epoch: int) -> set[str]:
     scheme.zero_grad(set_to_none=True)
     before = {k: copy.deepcopy(m.state_dict()) for k, m in parts.items()}
     optimizer = torch.optim.SGD(scheme.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-    for p in scheme.parameters():  # what rests must not drift on
+    for p in scheme.parameters():  # without a gradient, momentum must not move a parameter
         optimizer.state[p]["momentum_buffer"] = torch.ones_like(p)
     total(scheme(batch(), Progress(epoch=epoch, epochs=10))).backward()
     optimizer.step()
     return {k for k, m in parts.items() if any(not torch.equal(p, before[k][n]) for n, p in m.named_parameters())}
 
 
-def test_it_draws_then_stands_then_learns_together():
+def test_each_phase_trains_its_own_modules():
     scheme = made()
     assert moved(scheme, 0) == {"encoder", "decoder"}
     assert moved(scheme, 4) == {"head"}
     assert moved(scheme, 9) == {"encoder", "head"}
 
 
-def test_statistics_of_the_encoder_stand_still_in_the_second_phase():
+def test_statistics_of_the_encoder_are_frozen_in_the_second_phase():
     scheme = made()
     before = copy.deepcopy(scheme.student.backbone.state_dict())
     scheme(batch(), Progress(epoch=5, epochs=10))
@@ -59,16 +59,16 @@ def test_statistics_of_the_encoder_stand_still_in_the_second_phase():
 
 
 @pytest.mark.parametrize(("shares", "epochs", "wanted"), [
-    ({}, 1, "L"), ({}, 2, "DL"), ({}, 3, "DHL"), ({}, 10, "DDDDHHHLLL"), ({"draw": 0.1, "still": 0.2}, 10, "DHHLLLLLLL"),
-    ({"draw": 0.9, "still": 0.0}, 3, "DDL"), ({"draw": 0.0, "still": 0.9}, 3, "HHL"), ({"draw": 0.0, "still": 0.0}, 3, "LLL")])
+    ((0.4, 0.3), 1, "L"), ((0.4, 0.3), 2, "SL"), ((0.4, 0.3), 3, "SHL"), ((0.4, 0.3), 10, "SSSSHHHLLL"),
+    ((0.1, 0.2), 10, "SHHLLLLLLL"), ((0.9, 0.0), 3, "SSL"), ((0.0, 0.9), 3, "HHL"), ((0.0, 0.0), 3, "LLL")])
 def test_however_short_a_training_its_last_epoch_learns_labels(shares, epochs, wanted):
-    scheme, found = made(**shares), ""
+    scheme, found = made(segmentation_share=shares[0], frozen_share=shares[1]), ""
     for epoch in range(epochs):
         before = copy.deepcopy(scheme.student.backbone.state_dict())
         terms = scheme(batch(), Progress(epoch=epoch, epochs=epochs))
         stood = all(torch.equal(v, before[k]) for k, v in scheme.student.backbone.state_dict().items())
-        found += "D" if terms["draw/depth>student"][0] else "H" if stood else "L"
-        assert terms["ce/student"][1].requires_grad == (found[-1] != "D")
+        found += "S" if terms["segmentation/depth>student"][0] else "H" if stood else "L"
+        assert terms["ce/student"][1].requires_grad == (found[-1] != "S")
     assert found == wanted
 
 
@@ -85,10 +85,10 @@ def test_any_number_of_frames(frames):
 
 
 def test_wrong_shares_are_told():
-    with pytest.raises(ModaliftError, match=r"scheme\.draw = 0\.8"):
-        made(draw=0.8)
-    with pytest.raises(ModaliftError, match=r"scheme\.nearer = 0"):
-        made(nearer=0.0)
+    with pytest.raises(ModaliftError, match=r"scheme\.segmentation_share = 0\.8"):
+        made(segmentation_share=0.8)
+    with pytest.raises(ModaliftError, match=r"scheme\.silhouette_threshold = 0"):
+        made(silhouette_threshold=0.0)
 
 
 def test_where_near_is_bright_the_silhouette_is_the_other_part():
@@ -96,8 +96,8 @@ def test_where_near_is_bright_the_silhouette_is_the_other_part():
     given.clips["depth"] = torch.tensor([1500.0, 2500.0, 2500.0, 2500.0]).view(4, 1, 1, 1, 1).expand(4, 1, 4, 32, 32).clone()
     shares = []
     for bright in (False, True):
-        scheme = made(bright=bright)
+        scheme = made(larger_is_nearer=bright)
         for p in scheme.decoder.parameters():
-            torch.nn.init.zeros_(p)  # draws nothing, so the error is the silhouette's share
-        shares.append(scheme(given, Progress(epoch=0, epochs=10))["draw/depth>student"][1].item())
+            torch.nn.init.zeros_(p)  # predicts zero, so the error is the silhouette's share
+        shares.append(scheme(given, Progress(epoch=0, epochs=10))["segmentation/depth>student"][1].item())
     assert shares == [0.25, 0.75]

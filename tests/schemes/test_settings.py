@@ -29,44 +29,44 @@ def build(name: str, roles: str = "student teacher", **settings):
 
 
 @pytest.mark.parametrize(("name", "roles", "others", "dead"), [
-    ("distill", "student teacher", {}, {"target": 1.0}),
-    ("distill", "student teacher", {}, {"others": 8.0}),
+    ("distill", "student teacher", {}, {"tckd_weight": 1.0}),
+    ("distill", "student teacher", {}, {"nckd_weight": 8.0}),
     ("distill", "student teacher", {}, {"student_stages": ["layer3"]}),
     ("distill", "student teacher", {"loss": "decoupled"}, {"teacher_stages": ["nonsense"]}),
-    *(("distill", "student teacher", {"loss": loss}, {"temperature": 4.0}) for loss in MAPS),
-    ("distill", "student teacher", {"loss": "relational"}, {"target": 2.0}),
-    *(("mtcd", "student teacher", {}, dead) for dead in ({"alpha": 0.9}, {"pull": 1.0}, {"guide": "fusion"},
-                                                         {"order": "together"})),
-    ("mtcd", "student teacher assistant", {"order": "staged"}, {"pull": 1.0}),
-    ("mtut", "one other", {"focal": False}, {"focus": 3.0}),
-    ("mtut", "one other", {"focal": False}, {"limit": 3.0}),
+    *(("distill", "student teacher", {"loss": loss}, {"kd_temperature": 4.0}) for loss in MAPS),
+    ("distill", "student teacher", {"loss": "relational"}, {"tckd_weight": 2.0}),
+    *(("mtcd", "student teacher", {}, dead) for dead in ({"fusion_weight": 0.9}, {"assistant_weight": 1.0},
+                                                         {"guide": "fusion"}, {"order": "together"})),
+    ("mtcd", "student teacher assistant", {"order": "staged"}, {"assistant_weight": 1.0}),
+    ("mtut", "one other", {"focal": False}, {"focal_beta": 3.0}),
+    ("mtut", "one other", {"focal": False}, {"focal_limit": 3.0}),
     ("mtut", "one other", {"focal": False}, {"rho_grad": True}),
     ("mtut", "one other", {"reduction": "mean"}, {"reference": 10}),
     *(("fusion", "one other", {}, dead) for dead in ({"width": 64}, {"bins": 2}, {"dropout": 0.5})),
 ])
 def test_a_setting_that_does_nothing_is_refused(name, roles, others, dead):
     (key,) = dead
-    assert key in build(name, roles, **others).idle
+    assert key in build(name, roles, **others).unused_settings
     with pytest.raises(ModaliftError, match=rf"scheme\.{key} does nothing with.* - remove it"):
         build(name, roles, **others, **dead)
 
 
 @pytest.mark.parametrize(("name", "roles", "settings"), [
-    ("distill", "student teacher", {"loss": "decoupled", "target": 2.0, "others": 1.0, "temperature": 2.0}),
+    ("distill", "student teacher", {"loss": "decoupled", "tckd_weight": 2.0, "nckd_weight": 1.0, "kd_temperature": 2.0}),
     ("distill", "student teacher", {"loss": "relational", "student_stages": ["layer1"], "teacher_stages": ["layer2"]}),
-    ("mtcd", "student teacher assistant", {"alpha": 0.1, "pull": 2.0, "guide": "sum", "order": "together"}),
-    ("mtcd", "student teacher", {"beta": 0.1, "transform": "always"}),
-    ("mtut", "one other", {"focus": 1.0, "limit": 3.0, "rho_grad": True, "reference": 10}),
+    ("mtcd", "student teacher assistant", {"fusion_weight": 0.1, "assistant_weight": 2.0, "guide": "sum", "order": "together"}),
+    ("mtcd", "student teacher", {"teacher_weight": 0.1, "transform": "always"}),
+    ("mtut", "one other", {"focal_beta": 1.0, "focal_limit": 3.0, "rho_grad": True, "reference": 10}),
     ("fusion", "one other", {"mode": "mid", "width": 64, "bins": 2, "dropout": 0.5}),
 ])
 def test_one_that_does_something_is_not(name, roles, settings):
-    assert not build(name, roles, **settings).idle.keys() & settings.keys()
+    assert not build(name, roles, **settings).unused_settings.keys() & settings.keys()
 
 
 @pytest.mark.parametrize(("name", "roles", "settings", "told"), [
     ("mtut", "one other", {"stage": "layer9"}, r"scheme\.stage: the view_one network has no stage 'layer9'"),
-    ("msd", "student", {"shallow_stage": "layer9"}, r"scheme\.shallow_stage: "),
-    ("msd", "student", {"deep_stage": "layer9"}, r"scheme\.deep_stage: "),
+    ("msd", "student", {"local_stage": "layer9"}, r"scheme\.local_stage: "),
+    ("msd", "student", {"global_stage": "layer9"}, r"scheme\.global_stage: "),
     ("distill", "student teacher", {"loss": "relational", "student_stages": ["layer9"]}, r"scheme\.student_stages: "),
     ("mgcam_dkd", "student teacher", {"teacher_stages": ["layer9"]}, r"scheme\.teacher_stages: the view_teacher network"),
 ])
@@ -80,10 +80,11 @@ def test_two_stages_for_a_loss_of_one_are_told():
         build("distill", loss="relational", student_stages=["layer1", "layer2"])
 
 
-@pytest.mark.parametrize(("name", "key"), [("distill", "weight"), ("distill", "target"), ("mgcam_dkd", "alpha"),
-                                           ("mtcd", "beta"), ("crd", "weight"), ("route", "weight"), ("prokt", "labels")])
+@pytest.mark.parametrize(("name", "key"), [("distill", "kd_weight"), ("distill", "tckd_weight"), ("mgcam_dkd", "kd_weight"),
+                                           ("mtcd", "teacher_weight"), ("crd", "crd_weight"), ("route", "kd_weight"),
+                                           ("prokt", "ce_weight")])
 def test_a_weight_that_teaches_the_opposite_is_told(name, key):
-    more = {"loss": "decoupled"} if key == "target" else {}
+    more = {"loss": "decoupled"} if key == "tckd_weight" else {}
     with pytest.raises(ModaliftError, match=rf"scheme\.{key} = -1\.0: must be 0 or more"):
         build(name, **more, **{key: -1.0})
 
@@ -106,8 +107,8 @@ def test_a_number_outside_its_range_is_told_by_recipes_and_by_the_constructor(na
 
 
 def test_a_scheme_that_is_made_in_python_checks_its_settings_too():
-    with pytest.raises(ModaliftError, match=r"^scheme\.alpha = -1: must be 0 or more$"):
-        MTCD(net("rgb"), net("nir"), alpha=-1)
+    with pytest.raises(ModaliftError, match=r"^scheme\.fusion_weight = -1: must be 0 or more$"):
+        MTCD(net("rgb"), net("nir"), fusion_weight=-1)
     with pytest.raises(ModaliftError, match=r"^scheme\.guide = 'fusoin': .*did you mean 'fusion'\?$"):
         MTCD(net("rgb"), net("nir"), net("thermal"), guide="fusoin")
     with pytest.raises(ModaliftError, match=r"^scheme\.momentum = 1: must lie in \[0, 1\)$"):
@@ -123,7 +124,7 @@ def test_words_that_there_are_not_are_answered_with_the_nearest(name):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize(("name", "key"), [("distill", "weight"), ("translator", "draw"), ("mgcam_dkd", "sigma")])
+@pytest.mark.parametrize(("name", "key"), [("distill", "kd_weight"), ("translator", "l1_weight"), ("mgcam_dkd", "sigma")])
 def test_a_number_that_is_not_finite_is_told(name, key, value):
     with pytest.raises(ModaliftError, match=rf"^scheme\.{key} = {value}: must be a finite number"):
         check_settings(name, {key: value})
@@ -135,13 +136,13 @@ def test_neither_may_one_of_another_section_be(recipe_file):
 
 
 def test_without_its_graph_mgcam_makes_no_projection_and_compares_no_clips():
-    whole, alone = build("mgcam_dkd"), build("mgcam_dkd", beta=0.0, sigma=0.3)
-    assert whole.parts
+    whole, alone = build("mgcam_dkd"), build("mgcam_dkd", graph_weight=0.0, sigma=0.3)
+    assert whole.training_only_modules
     assert whole.relates_batch
-    assert not alone.parts
+    assert not alone.training_only_modules
     assert not alone.relates_batch
     with pytest.raises(ModaliftError, match=r"scheme\.student_stages: "):
-        build("mgcam_dkd", beta=0.0, student_stages=["layer9"])
+        build("mgcam_dkd", graph_weight=0.0, student_stages=["layer9"])
 
 
 def test_a_word_or_a_number():
@@ -153,7 +154,7 @@ def test_a_word_or_a_number():
 
 @pytest.mark.parametrize(("change", "told"), [
     ("scheme.loss=attention", "scheme.loss = 'attention'.* - did you mean 'attention_transfer'"),
-    ("scheme.target=2", "scheme.target does nothing with loss=soft_target")])
+    ("scheme.tckd_weight=2", "scheme.tckd_weight does nothing with loss=soft_target")])
 def test_the_command_line_says_so_in_one_line(change, told, recipe_file, monkeypatch, capsys, teacher):
     cast = {"student": {"name": "small", "view": "depth", "width": 4}, "teacher": {"init": str(teacher)}}
     recipe = recipe_file("distill", networks=cast)

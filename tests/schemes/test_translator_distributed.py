@@ -1,4 +1,4 @@
-"""Two processes, one of which saw no picture of a sensor, move a translator as one process with all clips does."""
+"""Two processes, one of which saw no image of a sensor, move a translator as one process with all clips does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from test_distributed import WHOLE, same, shares
 from modalift.engine.distributed import Ranks, wrap_ddp
 from modalift.schemes import total
 
-SETTINGS = {"unpaired": {"mode": "unpaired", "layers": 2, "ndf": 8, "pool": 0},
-            "paired": {"layers": 2, "ndf": 8, "person": 2.0}, "distances": {"layers": 2, "ndf": 8, "deceive": 0.0}}
+SETTINGS = {"unpaired": {"mode": "unpaired", "discriminator_layers": 2, "ndf": 8, "pool_size": 0},
+            "paired": {"discriminator_layers": 2, "ndf": 8, "person_weight": 2.0},
+            "l1": {"discriminator_layers": 2, "ndf": 8, "adversarial_weight": 0.0}}
 #: What the first process lacks: one sensor, all of them, or the names of all its clips.
 LACKING = {"source": ["depth"], "target": ["thermal"], "both": ["depth", "thermal"], "labels": []}
 CASES = [(s, m) for s in SETTINGS for m in LACKING]
@@ -42,7 +43,7 @@ def gradients(setting: str, lacking: str, rows: torch.Tensor, ranks: Ranks | Non
         terms = outer(given(lacking).take(rows), type(END)(END.epoch, END.epochs, END.step, END.steps, update.name))
         total(terms).backward()
         counted |= {k: int(raw) for k, (weight, raw) in terms.items() if weight == 0}
-        members = {**made.roles, **made.parts}
+        members = {**made.roles, **made.training_only_modules}
         found |= {f"{m}.{k}": p.grad.clone() for m in update.members for k, p in members[m].named_parameters()}
     return found, counted
 
@@ -73,6 +74,6 @@ def test_a_process_without_a_sensor_or_names_takes_part(of_two, case):
 
 
 def test_the_relation_counts_the_named_pictures_of_all_processes(of_two):
-    key = "clips/source_encoder+target_encoder>generator"
+    key = "batch_clips/source_encoder+target_encoder>generator"
     counts = {lacking: of_two["unpaired", lacking][1][key] for lacking in LACKING}
     assert counts == {"source": 4, "target": 6, "both": 4, "labels": 4}

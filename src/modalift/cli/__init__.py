@@ -1,7 +1,7 @@
-"""The command line, `modalift VERB`: a file per group of verbs.
+"""The command line, `modalift VERB`: one file per group of verbs.
 
-What a verb needs is imported inside of it, so that `--help` and a mistyped word are answered at once, and so that
-:func:`main` can set up OpenMP before PyTorch is loaded.
+Verbs import what they need when they run, so that `--help` and usage errors are fast, and so that :func:`main` can configure
+OpenMP before PyTorch is loaded.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Annotated
 import typer
 
 from modalift.cli import data, deployment, learning, listing
-from modalift.cli.common import complain, out
+from modalift.cli.common import out, print_error
 from modalift.errors import EXIT_CODE, ModaliftError
 
 app = typer.Typer(name="modalift", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
                   pretty_exceptions_enable=False,
-                  help="Multimodal training, unimodal deployment: several sensors learn together, one of them goes home with"
-                       " you. `modalift VERB --help` explains a verb.")
+                  help="Multimodal training, unimodal deployment: train with several sensors, deploy a network"
+                       " that needs one of them. See `modalift VERB --help` for each verb.")
 for group in (data, listing, learning, deployment):
     app.registered_commands += group.verbs.registered_commands
 
 
 @app.callback()
 def plugins(plugin: Annotated[list[Path] | None, typer.Option(
-        metavar="FILE", help="a Python file of yours that registers schemes, networks, modalities or datasets; may be"
+        metavar="FILE", help="a Python file that registers your own schemes, networks, modalities or datasets; may be"
                              " repeated")] = None) -> None:
     for path in plugin or []:
         spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -43,18 +43,18 @@ def plugins(plugin: Annotated[list[Path] | None, typer.Option(
 
 
 def main() -> None:
-    """Entry point: a wrong input is one line on standard error and exit code 2."""
-    # Idle OpenMP threads that spin starve everything else on a shared machine. PyTorch reads these when it is imported.
+    """Entry point: reports a wrong input in one line on standard error and exits with code 2."""
+    # Idle OpenMP threads that spin slow down everything else on a shared machine. PyTorch reads these when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
         code = app(prog_name="modalift", standalone_mode=False)
     except ModaliftError as error:
-        complain(str(error))
+        print_error(str(error))
         code = EXIT_CODE
     except KeyboardInterrupt:
         code = interrupted()
-    except Exception as error:  # Typer may bring a copy of click's errors of its own: they are told by what they have
+    except Exception as error:  # Typer may bundle its own copy of click's errors, so they are recognized by attributes
         kind = type(error).__name__
         if kind == "Abort":
             code = interrupted()
@@ -64,7 +64,7 @@ def main() -> None:
         elif hasattr(error, "format_message"):
             context = getattr(error, "ctx", None)
             verb = context.command_path if context else "modalift"
-            complain(f"{error.format_message().rstrip('.')} - see `{verb} --help`")
+            print_error(f"{error.format_message().rstrip('.')} - see `{verb} --help`")
             code = EXIT_CODE
         else:
             raise
@@ -72,5 +72,5 @@ def main() -> None:
 
 
 def interrupted() -> int:
-    complain("interrupted - run the same command again to resume")
+    print_error("interrupted - run the same command again to resume")
     return 130

@@ -1,4 +1,4 @@
-"""What all verbs share: consoles, options, and the two ways to print a result."""
+"""Shared by all verbs: consoles, common options, and printing of results as text or JSON."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from modalift.modalities import Table
     from modalift.recipe import Recipe
 
-# Into a file or a pipe there is no width to keep to: tables must not be cut.
+# A file or a pipe has no width limit: tables must not be truncated.
 out, err = Console(width=None if sys.stdout.isatty() else 160), Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
-DataFolder = Annotated[Path, typer.Argument(metavar="DATA", help="a dataset's folder")]
+DataFolder = Annotated[Path, typer.Argument(metavar="DATA", help="the folder of a dataset")]
 DatasetName = Annotated[str, typer.Option(
-    help="the dataset's format, see `modalift list datasets`; default: the one that fits the folder")]
+    help="the dataset's format, see `modalift list datasets`; default: detected from the folder")]
 DatasetOptions = Annotated[list[str] | None, typer.Option(
     "--option", "-o", metavar="KEY=VALUE", help="an option of the dataset's format; may be repeated")]
 Overrides = Annotated[list[str] | None, typer.Argument(
@@ -32,32 +32,32 @@ RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe fil
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
 
 
-def say(as_json: bool, data: Any, *renderables: Any) -> None:
-    """One result, for a person or for a program."""
+def print_result(as_json: bool, data: Any, *renderables: Any) -> None:
+    """Prints a result, as text or as JSON."""
     if as_json:
         print(json.dumps(data, default=str))
     else:
-        # Text, not str: names of files and classes may hold brackets, which are markup to Rich.
+        # Text, not str: names of files and classes may contain brackets, which Rich would read as markup.
         for part in renderables:
             out.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
 
 
-def complain(message: str) -> None:
-    """One line on standard error."""
+def print_error(message: str) -> None:
+    """Prints one line on standard error."""
     err.print(Text.assemble(("error ", "bold red"), " ".join(message.split("\n"))), soft_wrap=True)
 
 
 def recipe_of(path: Path, overrides: list[str] | None, scale: str = "") -> Recipe:
-    """A recipe with the changes of the command line."""
+    """Loads a recipe with the overrides of the command line."""
     from modalift.recipe import TINY, load_recipe
 
     if scale not in ("", "tiny"):
-        raise ModaliftError(f"--scale {scale}: only 'tiny' is known")
+        raise ModaliftError(f"--scale {scale}: only 'tiny' is available")
     return load_recipe(path, [*(TINY if scale else ()), *(overrides or [])])
 
 
 def table_of(data: Path, dataset: str, options: list[str] | None) -> Table:
-    """The table of a folder: in the named format, or in whichever fits."""
+    """Opens a dataset: in the given format, or in the one that is detected."""
     from modalift import datasets
     from modalift.overrides import key_values
 

@@ -7,29 +7,29 @@ from typing import Annotated
 
 import typer
 
-from modalift.cli.common import AsJson, RunPath, complain, say
+from modalift.cli.common import AsJson, RunPath, print_error, print_result
 
 verbs = typer.Typer()
 
 
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle that `modalift ship` wrote")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle written by `modalift ship`")]
 
 
 @verbs.command(rich_help_panel="Deployment", epilog="Example: `modalift ship runs/mine -o dark.modalift`")
 def ship(
     run: RunPath,
     to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="the bundle to write")] = Path("student.modalift"),
-    student: Annotated[str, typer.Option(metavar="ROLE", help="the network's role in the recipe; needed where a run trained"
+    student: Annotated[str, typer.Option(metavar="ROLE", help="the network's role in the recipe; required if the run trained"
                                                               " several")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Write a bundle: one file with the network to deploy, its preprocessing and its class names."""
     from modalift.engine.run import open_run
-    from modalift.engine.ship import ship as shipping
+    from modalift.engine.ship import ship as ship_run
 
-    facts = shipping(open_run(run), student, to)
-    say(as_json, facts, f"{to}: reads {facts['view']}, {facts['parameters']:,} parameters, {facts['bytes'] / 1e6:.2f} MB"
-                        f" (next: `modalift predict {to} CLIP`)")
+    summary = ship_run(open_run(run), student, to)
+    print_result(as_json, summary, f"{to}: reads {summary['view']}, {summary['parameters']:,} parameters,"
+                                   f" {summary['bytes'] / 1e6:.2f} MB (next: `modalift predict {to} CLIP`)")
 
 
 @verbs.command(rich_help_panel="Deployment", epilog="Example: `modalift predict dark.modalift clip.mp4 --json`")
@@ -39,19 +39,19 @@ def predict(
     top: Annotated[int, typer.Option(help="number of classes to print, the most probable first", min=1)] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Predict the class of clips with a bundle. Exit code 2: a clip could not be read; the others are still predicted."""
+    """Predict the class of clips with a bundle. Exit code 2: some clips could not be read; the others are still predicted."""
     from modalift.deploy import predict as predicting
     from modalift.models import load
     from modalift.report import predictions
 
-    found = predicting.predict_many(load(bundle), clips, top=top)
-    read = [f for f in found if not f.error]
+    predicted = predicting.predict_many(load(bundle), clips, top=top)
+    read = [f for f in predicted if not f.error]
     if read or as_json:
-        say(as_json, predictions.as_json(found), predictions.render(read))
-    for failed in found:
+        print_result(as_json, predictions.as_json(predicted), predictions.render(read))
+    for failed in predicted:
         if failed.error:
-            complain(failed.error)
-    raise typer.Exit(predicting.exit_code(found))
+            print_error(failed.error)
+    raise typer.Exit(predicting.exit_code(predicted))
 
 
 @verbs.command(rich_help_panel="Deployment", epilog="Example: `modalift export dark.modalift -o dark.onnx`")
@@ -60,9 +60,10 @@ def export(
     to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.onnx", help="the ONNX file to write")],
     as_json: AsJson = False,
 ) -> None:
-    """Export a bundle to ONNX, and refuse where ONNX Runtime's outputs differ from PyTorch's."""
+    """Export a bundle to ONNX, and verify that ONNX Runtime's outputs equal PyTorch's."""
     from modalift.deploy.export import export_onnx
     from modalift.models import load
 
     report = export_onnx(load(bundle), to)
-    say(as_json, vars(report), f"{to}: one input; largest difference to PyTorch: {report.difference:.1e} of the largest output")
+    print_result(as_json, vars(report), f"{to}: one input; largest difference from PyTorch: {report.difference:.1e} of the"
+                                        " largest output")

@@ -1,4 +1,4 @@
-"""Verbs that tell before any training: list, explain, cost."""
+"""Verbs that give information without training: list, explain, cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from modalift.cli.common import AsJson, Overrides, RecipePath, recipe_of, say
+from modalift.cli.common import AsJson, Overrides, RecipePath, print_result, recipe_of
 
 verbs = typer.Typer()
 
@@ -14,24 +14,24 @@ verbs = typer.Typer()
 @verbs.command("list", rich_help_panel="Information", epilog="Example: `modalift list networks`")
 def list_registered(
     what: Annotated[str, typer.Argument(
-        metavar="WHAT", help="schemes, networks, modalities, datasets, derived or recipes")] = "schemes",
+        metavar="WHAT", help="schemes, networks, modalities, datasets, derived, recipes or keys")] = "schemes",
     as_json: AsJson = False,
 ) -> None:
-    """List what is available: schemes, networks, modalities, datasets, derived views or recipes."""
+    """List what is available: schemes, networks, modalities, datasets, derived views, recipes, or the keys of a recipe."""
     from modalift.report import listing
 
     data, table = listing.listing(what)
-    say(as_json, data, table)
+    print_result(as_json, data, table)
 
 
 @verbs.command(rich_help_panel="Information", epilog="Example: `modalift explain recipes/utd_mhad/distill_pose.yaml`")
 def explain(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Describe a recipe before training: its networks, which are trained and which are deployed, cost and loss terms."""
+    """Describe a recipe before training: its networks (trained or frozen, deployed or not), cost and loss terms."""
     from modalift.engine.build import assemble
     from modalift.report import explain as explaining
 
     experiment = assemble(recipe_of(recipe, overrides), train=False)
-    say(as_json, explaining.as_json(experiment), explaining.render(experiment))
+    print_result(as_json, explaining.as_json(experiment), explaining.render(experiment))
 
 
 @verbs.command(rich_help_panel="Information",
@@ -54,8 +54,8 @@ def cost(
     given = dict(key_values(options or [], "option"))
     extents = costing.clip_of(network) if clip is None else costing.read_extents(clip)
     found = costing.figures(costing.make(network, classes, extents, given), extents, paper_msd)
-    told = {"classes": classes} if has_classes(network) else {}
-    named = ", ".join([" ".join([network, *(options or [])]), *(f"{v} {k}" for k, v in told.items())])
-    say(as_json, {"network": network, "options": given, **told, "input": str(extents), **found},
+    class_count = {"classes": classes} if has_classes(network) else {}
+    named = ", ".join([" ".join([network, *(options or [])]), *(f"{v} {k}" for k, v in class_count.items())])
+    print_result(as_json, {"network": network, "options": given, **class_count, "input": str(extents), **found},
         costing.render(f"{named}, clip of {str(extents).replace('x', ' x ')}", found),
         *([costing.LEGACY_NOTE] if paper_msd else []))

@@ -1,4 +1,4 @@
-"""The simulator: people who gesture in the dark, as color, depth, near-infrared and thermal cameras would see them."""
+"""The simulator: gestures in the dark, as recorded by color, depth, near-infrared and thermal cameras."""
 
 from modalift.darkroom.motions import GESTURES, MIRRORED
 from modalift.darkroom.sheet import sheet

@@ -1,4 +1,4 @@
-"""The static scene as a camera sees it: shaded once a clip, for the four samples of each pixel."""
+"""The static scene as a camera sees it, computed once per clip for the four samples of each pixel."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ from modalift.darkroom.scene import BANDS, PANES, PLANKS, Lighting, Place
 
 @dataclass
 class Backdrop:
-    """Per ray ``(4, H, W)``: depth in meters, cosine to the ray, reflectance at 850 nm, degrees Celsius; and on
-    demand the radiance of :meth:`radiance`."""
+    """The static scene per ray.
+
+    Attributes:
+        depth: meters, ``(4, H, W)``.
+        facing: cosine between normal and ray, ``(4, H, W)``.
+        nir: reflectance at 850 nm, ``(4, H, W)``.
+        celsius: ``(4, H, W)``.
+        point, normal, albedo: three arrays each, ``(4 H W,)``, in world coordinates.
+        occlusion: share of the ambient light that arrives, ``(4 H W,)``.
+        night_glow, day_glow: emitted radiance, ``(4 H W, 3)``.
+    """
 
     depth: F32
     facing: F32
@@ -28,12 +37,12 @@ class Backdrop:
     day_glow: F32
 
 
-#: Shades of bands and books, looked up by a hash.
+#: Shades of bands and books, indexed by a hash.
 _SHADES = np.random.default_rng(7).random(1024, np.float32)
 
 
 def _rays(camera: Camera, turn: NDArray[np.float64]) -> list[F32]:
-    """Directions of unit depth in the place's frame, three arrays ``(4 H W,)``."""
+    """Ray directions at depth 1 in the place's frame, three arrays ``(4 H W,)``."""
     u, v = camera.columns()[:, None, :], camera.rows()[:, :, None]
     axes = (camera.axes @ turn.T).astype(np.float32)
     return [(u * axes[0, i] + v * axes[1, i] + axes[2, i]).reshape(-1) for i in range(3)]
@@ -45,7 +54,7 @@ def _turn(place: Place) -> NDArray[np.float64]:
 
 
 def backdrop(camera: Camera, place: Place) -> Backdrop:
-    """Casts the static scene: boxes by slabs, balls by :func:`~modalift.darkroom.camera.rasterize`."""
+    """Casts rays into the static scene: boxes by the slab method, balls by :func:`~modalift.darkroom.camera.rasterize`."""
     turn = _turn(place)
     rays = _rays(camera, turn)
     origin = ((camera.position - place.pivot) @ turn.T + place.pivot).astype(np.float32)
@@ -73,7 +82,7 @@ def _walls(inverse: list[F32], low: F32, high: F32) -> F32:
 
 def _dress(camera: Camera, place: Place, turn: NDArray[np.float64], rays: list[F32], origin: F32, depth: F32,
            owner: NDArray[np.int16]) -> Backdrop:
-    """Materials, normals and glow of the rays' boxes, then the balls over them."""
+    """Materials, normals and emitted light of the boxes that the rays hit, then the balls over them."""
     boxes = {k: v.astype(np.float32) for k, v in place.boxes.items()}
     point = [origin[i] + depth * rays[i] for i in range(3)]
     half = (boxes["high"] - boxes["low"]) / 2
@@ -91,7 +100,7 @@ def _dress(camera: Camera, place: Place, turn: NDArray[np.float64], rays: list[F
     albedo = first + mix[:, None] * (second - first)
     albedo[floor] = place.floor * (1 - 0.25 * (np.floor(5 * point[0][floor]) % 2))[:, None]
     albedo[ceiling] = place.ceiling if not place.outdoor else first[ceiling]
-    # Corners receive less light from all sides; a cheap stand-in for the hemisphere's visibility.
+    # Corners receive less ambient light: a cheap approximation of ambient occlusion.
     gap = [half[0, i] - np.abs(local[i]) for i in range(3)]              # to the walls of box 0; one of them is 0
     edge = np.maximum(np.minimum(gap[0], gap[1]), np.minimum(np.maximum(gap[0], gap[1]), gap[2]))
     occlusion = 1 - 0.35 * np.exp(-np.maximum(edge, 0) / 0.25) * (owner == 0)
@@ -105,7 +114,7 @@ def _dress(camera: Camera, place: Place, turn: NDArray[np.float64], rays: list[F
         celsius = np.where(floor, np.float32(place.ambient_celsius), celsius)
     length = np.sqrt(sum(r * r for r in rays))
     facing = (np.abs(sum(n * r for n, r in zip(normal, rays, strict=True))) / length).astype(np.float32)
-    # Back to the world's frame, in which lamps and balls stand.
+    # To world coordinates, as those of lamps and balls.
     spot = np.stack(point, -1) - place.pivot
     world = (spot @ turn + place.pivot).astype(np.float32)
     up = (np.stack(normal, -1) @ turn).astype(np.float32)
@@ -120,7 +129,7 @@ def _dress(camera: Camera, place: Place, turn: NDArray[np.float64], rays: list[F
 
 
 def _pattern(pattern: NDArray[np.int16], pitch: F32, across: F32, upward: F32, owner: NDArray[np.int16]) -> F32:
-    """How far (0..1) a point has the pattern's second color."""
+    """Share (0..1) of the pattern's second color at each point."""
     mix = np.zeros(across.shape, np.float32)
     for kind in (BANDS, PANES, PLANKS):
         on = np.flatnonzero(pattern == kind)
@@ -128,7 +137,7 @@ def _pattern(pattern: NDArray[np.int16], pitch: F32, across: F32, upward: F32, o
         if kind == PANES:
             mix[on] = (np.abs(x - np.round(x)) < 0.06) | (np.abs(y - np.floor(y) - np.float32(0.5)) > 0.44)
             continue
-        # Bands have a shade each; planks are rows of books 5 cm wide.
+        # Each band has its own shade; planks are rows of books 5 cm wide.
         cell = np.floor(x if kind == BANDS else across[on] / np.float32(0.05)).astype(np.int64)
         row = 0 if kind == BANDS else np.floor(y).astype(np.int64)
         mix[on] = _SHADES[(cell * 7919 + row * 3571 + owner[on].astype(np.int64) * 1299709) & 1023]
@@ -159,13 +168,13 @@ def _balls(camera: Camera, place: Place, scene: Backdrop) -> None:
 
 
 def radiance(scene: Backdrop, lighting: Lighting, glow: F32, person: NDArray[np.float64]) -> F32:
-    """Radiance ``(3, 4 H W)`` of the static scene under some lights, with the soft shadow of a person.
+    """Radiance ``(3, 4 H W)`` of the static scene under the given lighting, with a person's soft shadow.
 
-    A Lambertian surface of albedo rho under illuminance E sends ``rho E`` (the factor 1/pi is in the sensor's gain);
-    lamps fall off as 1/d^2.
+    A Lambertian surface of albedo rho under illuminance E has radiance ``rho E`` (the factor 1/pi is in the sensor's
+    gain); the light of lamps falls off as 1/d^2.
 
     Args:
-        person: ``(3,)`` the head's top; the shadow is that of an upright axis below it, 0.2 m wide, with soft rims.
+        person: ``(3,)`` top of the head; the shadow is that of a vertical axis below it, with 0.2 m radius and soft edges.
     """
     light = [scene.occlusion * np.float32(a) * (0.8 + 0.2 * scene.normal[1]) for a in lighting.ambient]
     for lamp in lighting.lamps:
@@ -181,14 +190,14 @@ def radiance(scene: Backdrop, lighting: Lighting, glow: F32, person: NDArray[np.
 
 
 def _shadow(scene: Backdrop, way: list[F32], person: NDArray[np.float64]) -> F32:
-    """1 in the light .. 0.15 in the shadow of an upright person."""
+    """1 in the light .. 0.15 in the shadow of the person."""
     dx, dz = scene.point[0] - np.float32(person[0]), scene.point[2] - np.float32(person[2])
     flat = way[0] * way[0] + way[2] * way[2] + np.float32(1e-6)
     s = np.clip(-(dx * way[0] + dz * way[2]) / flat, 0, 1)
     off = np.hypot(dx + s * way[0], dz + s * way[2])
     over = scene.point[1] + s * way[1] - np.float32(person[1])
     gap = np.maximum(off - 0.2, over)
-    # The rim softens with the way from the person to the wall.
+    # The edge is softer the farther the wall is from the person.
     soft = 0.05 + 0.25 * s
     x = np.clip(gap / soft + 0.5, 0, 1)
     dark = np.where((s > 0.02) & (s < 0.98), 1 - x * x * (3 - 2 * x), 0)

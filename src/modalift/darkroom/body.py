@@ -1,6 +1,6 @@
-"""People of capsules: build, skeleton by two-bone inverse kinematics, hands with fingers.
+"""People made of capsules: proportions, skeleton by two-bone inverse kinematics, hands with fingers.
 
-The body frame is ``(right, up, forward)`` of the person, in meters, with its origin on the floor between the feet.
+The body frame is the person's ``(right, up, forward)``, in meters, with its origin on the floor between the feet.
 Proportions are those of a 1.75 m adult after Drillis and Contini (1966, *Body segment parameters*), rounded.
 """
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from modalift.darkroom.motions import CURL, FINGERS, PALM, SWIVEL, WRIST, Motion, Style, draw_style
+from modalift.darkroom.motions import CURL, FINGERS, PALM, SWIVEL, WRIST, Motion, Style, sample_style
 
 Array = NDArray[np.float64]
 
-#: Materials of a capsule: indices into the rows of :class:`Wardrobe` and into the tables of temperatures.
+#: Materials of capsules: indices into the rows of :attr:`Subject.albedo` and into the table of temperatures.
 SKIN, FACE, HAND, SHIRT, TROUSERS, SHOES, THING, SECOND = range(8)
 _SIDE = ("shoulder", "elbow", "wrist", "hand", "index_tip", "thumb_tip")
-#: Joints of ``pose``, ``(J, 3)``; right and left are the person's own.
+#: Joints of ``pose`` ``(J, 3)``; right and left are the person's.
 JOINTS = ("head", "neck", "chest", "pelvis", *(f"right_{j}" for j in _SIDE), *(f"left_{j}" for j in _SIDE),
           "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle")
 
@@ -30,13 +30,15 @@ class Subject:
     Attributes:
         height: meters.
         girth: factor on the width of trunk and limbs.
-        left_handed: gestures with the left arm (20 % of people here).
-        albedo: ``(8, 3)`` reflectance of each material in linear RGB, 0..1.
-        nir: ``(8,)`` reflectance at 850 nm, where dyes are pale and skin of all tones is alike.
-        hair: ``(3,)`` reflectance of hair; hairline: its height on the forehead (-1 bald .. 1).
-        long_sleeves: forearms are clothed.
-        stripes: contrast of the shirt's bands, 0..1.
-        hand_celsius: temperature of the hands (31 +- 1.5).
+        left_handed: gestures with the left arm (20 % of subjects).
+        albedo: ``(8, 3)`` reflectance per material in linear RGB, 0..1.
+        nir: ``(8,)`` reflectance at 850 nm, where dyes are pale and all skin tones are similar.
+        hair: ``(3,)`` reflectance of hair.
+        hairline: its height on the forehead, -1 .. 1.
+        long_sleeves: whether forearms are clothed.
+        stripes: contrast of the shirt's stripes, 0..1.
+        hand_celsius: temperature of the hands in degrees Celsius (31 +- 1.5).
+        tilt: lateral tilt of the trunk in radians.
         style: how this person moves.
     """
 
@@ -54,8 +56,8 @@ class Subject:
     style: Style
 
 
-def draw_subject(rng: np.random.Generator) -> Subject:
-    """A person drawn at random."""
+def sample_subject(rng: np.random.Generator) -> Subject:
+    """A random person."""
     tone = rng.uniform(0.0, 1.0)
     skin = (1 - tone) * np.array([0.62, 0.44, 0.35]) + tone * np.array([0.20, 0.12, 0.08])
     cloth, legs = _dye(rng), _dye(rng) * 0.6
@@ -71,11 +73,11 @@ def draw_subject(rng: np.random.Generator) -> Subject:
         hairline=float(rng.uniform(0.15, 0.6)), long_sleeves=bool(rng.random() < 0.55),
         stripes=float(rng.uniform(0.2, 0.6)) if rng.random() < 0.3 else 0.0,
         hand_celsius=float(np.clip(rng.normal(31.0, 1.5), 27.5, 34.0)), tilt=float(rng.normal(0.0, 0.035)),
-        style=draw_style(rng))
+        style=sample_style(rng))
 
 
 def _dye(rng: np.random.Generator) -> Array:
-    """A plausible color of cloth: mostly muted, sometimes strong."""
+    """A random color of cloth: mostly muted, sometimes saturated."""
     gray = rng.uniform(0.05, 0.6)
     return np.clip(gray + rng.uniform(0.1, 0.6) * gray * rng.normal(0.0, 1.0, 3), 0.02, 0.8)
 
@@ -83,11 +85,11 @@ def _dye(rng: np.random.Generator) -> Array:
 def two_bones(shoulder: Array, wrist: Array, upper: float, lower: float, pole: Array) -> tuple[Array, Array]:
     """Elbow and reached wrist of an arm of two bones.
 
-    With a the unit vector to the wrist and d the distance, the elbow stands at
-    ``x = (upper^2 - lower^2 + d^2) / 2 d`` along a and ``sqrt(upper^2 - x^2)`` off it, on the side of ``pole``.
+    With the unit vector a to the wrist and its distance d, the elbow is ``x = (upper^2 - lower^2 + d^2) / 2 d`` along a and
+    ``sqrt(upper^2 - x^2)`` away from it, on the side of ``pole``.
 
     Args:
-        shoulder, wrist, pole: ``(N, 3)``; a wrist out of reach is drawn in (or out) along the same line.
+        shoulder, wrist, pole: ``(N, 3)``; a wrist out of reach is moved along the same line.
         upper, lower: lengths of the bones in meters.
     """
     reach = wrist - shoulder
@@ -103,8 +105,8 @@ def two_bones(shoulder: Array, wrist: Array, upper: float, lower: float, pole: A
 
 @dataclass
 class Capsules:
-    """Capsules over time: segments ``start`` to ``end`` ``(N, M, 3)`` with radii ``(M, 2)`` at the two ends (a cone
-    between), and the material ``(M,)`` of each."""
+    """Capsules over time: segments from ``start`` to ``end`` ``(N, M, 3)``, radii ``(M, 2)`` at the two ends (a cone
+    between), and materials ``(M,)``."""
 
     start: Array
     end: Array
@@ -139,7 +141,7 @@ class _Builder:
 
 
 def _axes(yaw: Array, lean: Array, tilt: Array) -> Array:
-    """Rows right, up, forward ``(N, 3, 3)`` of a trunk that turns (positive to its left), leans forward and tilts."""
+    """Axes (rows right, up, forward) ``(N, 3, 3)`` of a trunk with yaw (positive to its left), forward lean and tilt."""
     cy, sy, cl, sl, ct, st = np.cos(yaw), np.sin(yaw), np.cos(lean), np.sin(lean), np.cos(tilt), np.sin(tilt)
     zero, one = np.zeros_like(yaw), np.ones_like(yaw)
     turn = np.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy], 1).reshape(-1, 3, 3)
@@ -157,7 +159,7 @@ def _hand(build: _Builder, wrist: Array, forearm: Array, pose: Array, axes: Arra
     """Adds palm, fingers and thumb; returns knuckle, index tip and thumb tip ``(N, 3)``."""
     local = np.stack([pose[:, FINGERS], pose[:, PALM]], 1) * np.array([side, 1.0, 1.0])
     turned = local @ axes
-    f = _unit(_unit(turned[:, 0]) + 0.45 * forearm)     # a wrist bends only so far
+    f = _unit(_unit(turned[:, 0]) + 0.45 * forearm)     # a wrist bends only a little
     p = _unit(turned[:, 1] - (turned[:, 1] * f).sum(1, keepdims=True) * f)
     s = side * np.cross(p, f)                           # toward the thumb
     curl = pose[:, CURL]
@@ -194,7 +196,7 @@ def figure(subject: Subject, motion: Motion, t: Array) -> Figure:
     pelvis = step + k * np.array([0.0, 0.95, 0.0])
 
     def up(r: float, u: float, f: float = 0.0) -> Array:
-        """A point of the trunk, given for an upright person of 1.75 m."""
+        """A point of the trunk, from its coordinates in an upright person of 1.75 m."""
         return pelvis + k * (np.array([r, u - 0.95, f]) @ axes)
 
     build = _Builder(n)
@@ -236,7 +238,7 @@ def _arm(build: _Builder, subject: Subject, side: float, name: str, pose: Array,
     swivel = pose[:, SWIVEL]
     pole = np.stack([np.sin(swivel), -np.cos(swivel), np.full(len(pose), -0.3)], 1)
     target = shoulder + (upper + lower) * np.einsum("ni,nij->nj", pose[:, WRIST] * mirror, axes)
-    # A raised arm lifts its shoulder a little.
+    # A raised arm raises its shoulder a little.
     shoulder = shoulder + np.clip(target - shoulder, 0.0, None) * np.array([0.0, 0.10, 0.0])
     elbow, wrist = two_bones(shoulder, target, upper, lower, np.einsum("ni,nij->nj", pole * mirror, axes))
     build.add(shoulder, elbow, 0.060 * k * g, 0.045 * k * g, SHIRT)
@@ -246,7 +248,7 @@ def _arm(build: _Builder, subject: Subject, side: float, name: str, pose: Array,
 
 
 def _mirror(capsules: Capsules, joints: Array, head: Array) -> Figure:
-    """The mirror image: left and right change places, in space and in name."""
+    """The mirror image: left and right are exchanged, in space and in joint names."""
     flip = np.array([-1.0, 1.0, 1.0])
     swap = {"right": "left", "left": "right"}
     order = [JOINTS.index("_".join([swap.get(j.split("_")[0], j.split("_")[0]), *j.split("_")[1:]])) for j in JOINTS]

@@ -1,9 +1,9 @@
-"""Cameras and the rasterizer: which surface each ray meets, for many moments at once.
+"""Cameras and the rasterizer: which surface each ray hits, for many moments at once.
 
-A pixel is four rays (a rotated grid), each with its own offset inside the pixel *and* its own moment of the exposure,
-so that anti-aliasing and motion blur come from the same four samples. Arrays are ordered ``(4, T, H, W)``.
+A pixel has four rays (a rotated grid), each with its own offset inside the pixel *and* its own moment of the exposure,
+so that the same four samples give anti-aliasing and motion blur. Arrays are ordered ``(4, T, H, W)``.
 
-The camera frame is x right, y down, z along the axis, in meters.
+Camera coordinates are x right, y down, z along the optical axis, in meters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 
 SAMPLES = 4
-#: Offsets (x, y) of the four rays inside a pixel, and the share of the exposure at which each is shot.
+#: Offsets (x, y) of the four rays inside a pixel, and the share of the exposure time at which each is taken.
 OFFSETS = np.array([[0.125, 0.625], [0.375, 0.125], [0.625, 0.875], [0.875, 0.375]], np.float32)
 MOMENTS = np.array([0.125, 0.625, 0.375, 0.875])
 
@@ -28,8 +28,8 @@ class Camera:
     Attributes:
         height, width: pixels.
         fov: horizontal field of view in degrees.
-        position: ``(3,)`` in the world (x right, y up, z away from the rig).
-        axes: ``(3, 3)`` rows: the camera's x, y, z in the world.
+        position: ``(3,)`` in the world (x right, y up, z away from the cameras).
+        axes: ``(3, 3)``, rows are the camera's x, y, z in the world.
     """
 
     height: int
@@ -44,30 +44,30 @@ class Camera:
         return self.width / (2.0 * float(np.tan(np.radians(self.fov) / 2)))
 
     def into(self, points: NDArray[np.float64]) -> F32:
-        """World points ``(..., 3)`` in the camera frame."""
+        """World points ``(..., 3)`` in camera coordinates."""
         return ((points - self.position) @ self.axes.T).astype(np.float32)
 
     def turn(self, vectors: NDArray[np.float64]) -> F32:
-        """World directions in the camera frame."""
+        """World directions ``(..., 3)`` in camera coordinates."""
         return (vectors @ self.axes.T).astype(np.float32)
 
     def columns(self) -> F32:
-        """x of a ray of unit depth, ``(4, W)``."""
+        """x of the rays at depth 1, ``(4, W)``."""
         x = np.arange(self.width, dtype=np.float32) + OFFSETS[:, :1]
         return ((x - self.width / 2) / self.focal).astype(np.float32)
 
     def rows(self) -> F32:
-        """y of a ray of unit depth, ``(4, H)``."""
+        """y of the rays at depth 1, ``(4, H)``."""
         y = np.arange(self.height, dtype=np.float32) + OFFSETS[:, 1:]
         return ((y - self.height / 2) / self.focal).astype(np.float32)
 
 
 def look_at(position: NDArray[np.float64], target: NDArray[np.float64], roll: float = 0.0) -> NDArray[np.float64]:
-    """Axes of a camera that looks from ``position`` at ``target``, rolled by ``roll`` radians."""
+    """Axes of a camera at ``position`` that looks at ``target``, rolled by ``roll`` radians."""
     z = target - position
     z = z / np.linalg.norm(z)
     x = np.array([z[2], 0.0, -z[0]]) / np.hypot(z[0], z[2])
-    # y points down: the world's up without its part along z, turned round.
+    # y points down: the negative of the world's up, without its component along z.
     y = -(np.array([0.0, 1.0, 0.0]) - z[1] * z)
     y /= np.linalg.norm(y)
     c, s = np.cos(roll), np.sin(roll)
@@ -76,13 +76,13 @@ def look_at(position: NDArray[np.float64], target: NDArray[np.float64], roll: fl
 
 @dataclass
 class Hits:
-    """The rays that meet a capsule.
+    """The rays that hit a capsule.
 
     Attributes:
         index: ``(R,)`` flat index into ``(4, T, H, W)``.
         moment: ``(R,)`` index into the N moments.
-        capsule: ``(R,)`` which capsule.
-        along: ``(R,)`` 0 at its start .. 1 at its end.
+        capsule: ``(R,)`` index of the capsule.
+        along: ``(R,)`` position along its axis, 0 at its start .. 1 at its end.
         z: ``(R,)`` depth in meters.
         normal: three arrays ``(R,)``: the surface's outward normal in the camera frame.
         facing: ``(R,)`` cosine between the normal and the ray back to the camera.
@@ -98,20 +98,21 @@ class Hits:
 
 
 def rasterize(camera: Camera, start: F32, end: F32, radius: F32, depth: F32) -> Hits:
-    """Which capsule each ray meets first.
+    """Which capsule each ray hits first.
 
-    A capsule is a ball that slides along its segment while its radius goes from one end's to the other's. For a ray
-    ``t d`` (``d = (x, y, 1)``, so t is depth) the ball is put where the axis comes closest to the ray,
+    A capsule is a ball that moves along its segment while its radius changes linearly. For a ray ``t d``
+    (``d = (x, y, 1)``, so t is depth) the ball is placed where the axis is closest to the ray,
 
         s = (d.e * d.a - d.d * a.e) / (d.d * e.e - (d.e)^2),   e = b - a,   s in [0, 1],
 
-    and the ray is cut with that ball. The silhouette is exact for a constant radius; on a limb that points at the
-    camera depth is wrong by a fraction of its radius.
+    and the ray is intersected with that ball. The silhouette is exact for a constant radius; on a limb that points at the
+    camera, depth is wrong by a fraction of its radius.
 
     Args:
-        camera: whose frame ``start`` and ``end`` ``(N, M, 3)`` are in, N = 4 T, ordered ``(4, T)``.
-        radius: ``(M, 2)`` meters.
-        depth: ``(4, H, W)`` meters to the static scene; nearer capsules win.
+        camera: the camera.
+        start, end: ends of the capsules in its coordinates, ``(N, M, 3)``, N = 4 T, ordered ``(4, T)``.
+        radius: ``(M, 2)`` in meters.
+        depth: ``(4, H, W)`` depth of the static scene in meters, which hides what is behind it.
     """
     N, M, _ = start.shape
     H, W, T = camera.height, camera.width, N // SAMPLES
@@ -130,7 +131,7 @@ def rasterize(camera: Camera, start: F32, end: F32, radius: F32, depth: F32) -> 
         xi = x0[:, None] + np.arange(w, dtype=np.int32)                  # (N, w)
         yi = y0[:, None] + np.arange(h, dtype=np.int32)
         u, v = columns[moments, xi][:, None, :], rows[moments, yi][:, :, None]
-        hit, s, z = _meet(u, v, start[:, m], end[:, m] - start[:, m], float(radius[m, 0]), float(radius[m, 1]))
+        hit, s, z = _intersect(u, v, start[:, m], end[:, m] - start[:, m], float(radius[m, 0]), float(radius[m, 1]))
         if not hit.size:
             continue
         where = (first + yi[:, :, None] * np.int32(W) + xi[:, None, :]).reshape(-1)[hit]
@@ -143,12 +144,14 @@ def rasterize(camera: Camera, start: F32, end: F32, radius: F32, depth: F32) -> 
 
 
 def _windows(camera: Camera, start: F32, end: F32, radius: F32) -> tuple[NDArray[np.int32], ...]:
-    """The box of pixels that each capsule may touch: left ``(M, N)``, top ``(M, N)``, width ``(M,)``, height ``(M,)``;
-    the size is the largest over time, so that all moments are one array."""
+    """The box of pixels that each capsule may cover: left ``(M, N)``, top ``(M, N)``, width ``(M,)``, height ``(M,)``.
+
+    The size is the largest over time, so that all moments form one array.
+    """
     r = radius.max(axis=1)
     f = camera.focal
     near = np.minimum(start[..., 2], end[..., 2]) - r
-    # What comes closer than 0.3 m to the camera plane is left out: nobody stands there.
+    # Capsules closer than 0.3 m to the camera plane are left out; there are none in practice.
     out = near.min(axis=0) < 0.3
     margin = f * r / np.maximum(near, 0.3) + 1.0
     boxes = []
@@ -162,8 +165,8 @@ def _windows(camera: Camera, start: F32, end: F32, radius: F32) -> tuple[NDArray
     return boxes[0][0], boxes[1][0], boxes[0][1], boxes[1][1]
 
 
-def _meet(u: F32, v: F32, a: F32, e: F32, r0: float, r1: float) -> tuple[NDArray[np.int64], F32, F32]:
-    """Flat indices of the rays ``(N, h, w)`` that meet the capsule, where on its axis, and at what depth."""
+def _intersect(u: F32, v: F32, a: F32, e: F32, r0: float, r1: float) -> tuple[NDArray[np.int64], F32, F32]:
+    """Flat indices of the rays ``(N, h, w)`` that hit the capsule, positions along its axis, and depths."""
     ax, ay, az = (a[:, i, None, None] for i in range(3))
     ex, ey, ez = (e[:, i, None, None] for i in range(3))
     aa, ae, ee = ((p * q).sum(1, dtype=np.float32)[:, None, None] for p, q in ((a, a), (a, e), (e, e)))

@@ -1,4 +1,4 @@
-"""Writing clips: videos by PyAV and joints as ``.npz``, the same bytes for the same content."""
+"""Writes clips reproducibly, videos with PyAV and joints as ``.npz``: equal content gives equal bytes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
-#: codec, pixel format and options for each kind of frame. MJPEG at its best quantizer keeps the noise that a
-#: dark picture consists of; depth must be lossless.
+#: Kind of frame -> codec, stored and given pixel format. MJPEG with its finest quantizer keeps the noise of dark images;
+#: depth must be lossless.
 _CODECS = {
     "color": ("mjpeg", "yuvj444p", "rgb24"),
     "gray": ("ffv1", "gray", "gray"),
@@ -27,7 +27,8 @@ _CODECS = {
 def write_video(path: Path, frames: NDArray[np.uint8] | NDArray[np.uint16], rate: Fraction) -> None:
     """Writes ``(T, H, W, 3)`` or ``(T, H, W)`` 8-bit frames, or ``(T, H, W)`` 16-bit ones, as a Matroska file.
 
-    8 bits become MJPEG (4:4:4, quantizer 2), 16 bits FFV1 (lossless). The container carries no date and no random id.
+    8-bit color is written as MJPEG (4:4:4, quantizer 2), 8-bit gray and 16 bits as FFV1 (lossless). The container has no
+    date and no random id.
     """
     import av
 
@@ -42,14 +43,14 @@ def write_video(path: Path, frames: NDArray[np.uint8] | NDArray[np.uint16], rate
         stream = cast("VideoStream", container.add_stream(codec, rate=rate, options=options))
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixels
         stream.codec_context.thread_count = 1
-        for picture in frames:
-            frame = av.VideoFrame.from_ndarray(picture, format=given)
+        for image in frames:
+            frame = av.VideoFrame.from_ndarray(image, format=given)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[np.float32]]) -> None:
-    """An ``.npz`` whose entries carry a fixed date, so that equal arrays make equal bytes."""
+    """Writes an ``.npz`` whose entries have a fixed date, so that equal arrays give equal bytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             buffer = io.BytesIO()

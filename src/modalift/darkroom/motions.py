@@ -1,15 +1,15 @@
-"""Ten gestures as key poses of one arm, with their timing: what a person does, before any body does it.
+"""Ten gestures as key poses of one arm with their timing, independent of a body.
 
-Positions stand in the *torso frame* ``(right, up, forward)`` of a right-handed person, from the moving arm's shoulder,
-in arm lengths. A left-hander is the mirror image (:mod:`modalift.darkroom.body`), and then does *turn left* as the
-mirror image of *turn right*.
+Positions are in the *torso frame* ``(right, up, forward)`` of a right-handed person, relative to the moving arm's
+shoulder, in arm lengths. A left-handed person is the mirror image (:mod:`modalift.darkroom.body`), whose *turn left* is
+the mirror image of *turn right*.
 
-Between key poses everything moves with least jerk (Flash and Hogan 1985, *The coordination of arm movements*),
+Between key poses everything moves with minimum jerk (Flash and Hogan 1985, *The coordination of arm movements*),
 
     s(x) = 10 x^3 - 15 x^4 + 6 x^5,
 
 where x runs from 0 to 1 between two keys. `backward`, `upward` and `turn_right` are `forward`, `keep_down` and
-`turn_left` run backwards, the idle motion of the body included: one frame does not tell them apart.
+`turn_left` played backwards, including the idle motion of the body: a single frame cannot distinguish them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-#: The classes, in the order of their labels (after MGR-Dark; *rally*, a beckoning circle, is the tenth).
+#: The classes in the order of their labels (after MGR-Dark; *rally* is a circle of the raised arm).
 GESTURES = ("forward", "backward", "stop", "keep_down", "turn_left", "turn_right", "upward", "look_for", "quiet",
             "rally")
-#: Classes that are another class run backwards: class -> the one whose key poses it uses.
+#: Classes that are another class played backwards -> that class, whose key poses they use.
 REVERSED = {"backward": "forward", "upward": "keep_down", "turn_right": "turn_left"}
-#: Class of the mirror image, for all classes.
+#: Class -> class of its mirror image.
 MIRRORED = {name: {"turn_left": "turn_right", "turn_right": "turn_left"}.get(name, name) for name in GESTURES}
-#: Seconds of a clip. A gesture with its rise and fall takes 1.1 to 1.8 s of it.
+#: Duration of a clip in seconds. A gesture takes 1.1 to 1.8 s of it, including raising and lowering the arm.
 DURATION = 2.0
 
 #: How far each finger is closed (0 straight, 1 in the palm): index, middle, ring, little, thumb.
@@ -50,8 +50,8 @@ def key(wrist: ArrayLike, fingers: ArrayLike, palm: ArrayLike, shape: str, swive
     return np.concatenate([wrist, fingers, palm, SHAPES[shape], [swivel]]).astype(float)
 
 
-#: Stations of each gesture; the arm rises from rest to the first and falls to rest from the last.
-STATIONS: dict[str, tuple[Array, ...]] = {
+#: Key poses of each gesture; the arm is raised from rest to the first and lowered to rest from the last.
+KEY_POSES: dict[str, tuple[Array, ...]] = {
     "forward": (key((0.28, 0.42, 0.10), (0.0, 1.0, -0.2), (-0.2, 0.0, 1.0), "flat", 0.9),
                 key((-0.08, -0.24, 0.92), (0.0, -0.15, 1.0), (0.0, -1.0, -0.1), "flat", 0.3)),
     "keep_down": (key((0.46, 0.28, 0.66), (0.4, 0.1, 0.9), (0.0, -1.0, 0.1), "open", 0.7),
@@ -64,7 +64,7 @@ STATIONS: dict[str, tuple[Array, ...]] = {
     "rally": (key((0.32, 0.62, 0.22), (0.0, 1.0, 0.1), (-0.3, 0.0, 1.0), "index", 0.8),),
 }
 
-#: Where an arm rests.
+#: Rest poses of an arm.
 RESTS: dict[str, Array] = {
     "hang": key((0.13, -0.95, 0.08), (0.0, -1.0, 0.35), (-1.0, 0.0, 0.1), "relaxed", 0.8),
     "belly": key((-0.26, -0.60, 0.36), (-0.9, -0.1, 0.35), (0.2, 0.1, -1.0), "relaxed", 0.8),
@@ -72,7 +72,7 @@ RESTS: dict[str, Array] = {
     "bent": key((0.14, -0.55, 0.55), (-0.1, 0.1, 1.0), (-1.0, -0.2, 0.0), "relaxed", 0.5),
 }
 
-#: What the idle arm may do meanwhile.
+#: What the other arm may do meanwhile.
 DISTRACTIONS: dict[str, Array] = {
     "scratch": key((-0.12, 0.40, 0.18), (-0.6, 0.8, 0.1), (-0.6, -0.2, -0.7), "relaxed", 0.7),
     "phone": key((-0.10, -0.28, 0.52), (-0.2, 0.7, 0.6), (0.0, 0.5, -0.8), "fist", 0.3),
@@ -83,7 +83,7 @@ DISTRACTIONS: dict[str, Array] = {
 
 @dataclass(frozen=True)
 class Keyed:
-    """Channels given at some times, with least jerk between, constant before and after.
+    """Channels given at some times, with minimum jerk between, constant before and after.
 
     Attributes:
         times: ``(K,)`` seconds, ascending.
@@ -109,12 +109,12 @@ class Motion:
     arm: Keyed                #: the gesturing arm, 15 channels
     idle: Keyed               #: the other arm, 15 channels
     trunk: Keyed              #: 6 channels
-    turns: float              #: revolutions a second of the circle
-    sweeps: float             #: scans a second of the head
+    turns: float              #: revolutions of the circle per second
+    sweeps: float             #: head scans per second
     phase: float              #: radians, of circle and scan
     radius: float             #: of the circle, in arm lengths
     sway: Array               #: (4, 3): amplitude, frequency (Hz), phase of yaw, lean, tilt and side step
-    backwards: bool           #: the clip is run backwards
+    backwards: bool           #: whether the clip is played backwards
 
     def at(self, t: Array) -> tuple[Array, Array, Array]:
         """Arm ``(N, 15)``, idle arm ``(N, 15)`` and trunk ``(N, 6)`` = head yaw, head pitch, torso yaw, lean, tilt
@@ -124,7 +124,7 @@ class Motion:
         arm, idle, trunk = self.arm.at(t), self.idle.at(t), self.trunk.at(t)
         turn = 2 * np.pi * self.turns * t + self.phase
         circle = trunk[:, CIRCLE] * self.radius
-        # The circle lies in a plane that leans toward the camera, so that it is one from the front as well.
+        # The circle's plane is inclined toward the camera, so that it is a circle seen from the front too.
         arm[:, WRIST] += circle[:, None] * (np.cos(turn)[:, None] * np.array([1.0, 0.0, 0.0])
                                             + np.sin(turn)[:, None] * np.array([0.0, 0.75, 0.66]))
         scan = trunk[:, SCAN] * np.sin(2 * np.pi * self.sweeps * t + self.phase)
@@ -137,14 +137,14 @@ class Motion:
 
 @dataclass(frozen=True)
 class Style:
-    """How one person moves, in all clips of theirs.
+    """How one person moves, in all clips.
 
     Attributes:
         tempo: factor on speed.
-        amplitude: factor on the way between the stations of a gesture.
+        amplitude: factor on the distance between the key poses of a gesture.
         elbow: radians added to the elbow's swivel.
-        rest, idle_rest: names in :data:`RESTS`, of the gesturing and of the other arm.
-        offset: ``(3,)`` where this person likes to hold the hand, in arm lengths.
+        rest, idle_rest: names in :data:`RESTS`, for the gesturing and the other arm.
+        offset: ``(3,)`` offset of the hand, in arm lengths.
     """
 
     tempo: float
@@ -155,7 +155,7 @@ class Style:
     offset: Array
 
 
-def draw_style(rng: np.random.Generator) -> Style:
+def sample_style(rng: np.random.Generator) -> Style:
     """The style of one person."""
     rests = ("hang", "hang", "belly", "hip", "bent")
     return Style(float(rng.uniform(0.88, 1.2)), float(rng.uniform(0.85, 1.15)), float(rng.normal(0.0, 0.2)),
@@ -171,11 +171,11 @@ def _jitter(rng: np.random.Generator, pose: Array, style: Style, size: float) ->
     return pose
 
 
-def _timing(rng: np.random.Generator, stations: int, tempo: float) -> Array:
-    """Seconds: start of the rise, arrival and leaving of each station, end of the fall."""
-    long = 0.62 if stations == 1 else 0.10
+def _timing(rng: np.random.Generator, poses: int, tempo: float) -> Array:
+    """Times in seconds: start of raising, arrival at and departure from each key pose, end of lowering."""
+    long = 0.62 if poses == 1 else 0.10
     steps = [rng.uniform(0.30, 0.42)]
-    for n in range(stations):
+    for n in range(poses):
         if n:
             steps.append(rng.uniform(0.42, 0.58))
         steps.append(rng.uniform(0.8, 1.25) * long)
@@ -194,23 +194,23 @@ def _distraction(rng: np.random.Generator, style: Style) -> Keyed:
     return Keyed(np.cumsum([start, rise, hold, fall]), np.stack([rest, there, there, rest]))
 
 
-def draw_motion(rng: np.random.Generator, gesture: str, style: Style, left_handed: bool = False) -> Motion:
-    """The motion of one clip. The draws depend on the gesture only through its key poses, so that with the same
+def sample_motion(rng: np.random.Generator, gesture: str, style: Style, left_handed: bool = False) -> Motion:
+    """The motion of one clip. The random numbers depend on the gesture only through its key poses, so that with the same
     generator state a class and its reversal are exact time reversals: ``a.at(t)`` equals ``b.at(DURATION - t)``.
     """
     name = MIRRORED[gesture] if left_handed else gesture
     base = REVERSED.get(name, name)
-    stations = np.stack(STATIONS[base])
+    poses = np.stack(KEY_POSES[base])
     rest = _jitter(rng, RESTS[style.rest], style, 0.02)
-    middle = stations[:, WRIST].mean(axis=0)
-    stations[:, WRIST] = middle + style.amplitude * (stations[:, WRIST] - middle)
-    # A hand on forehead or lips has a place of its own; elsewhere people differ.
+    middle = poses[:, WRIST].mean(axis=0)
+    poses[:, WRIST] = middle + style.amplitude * (poses[:, WRIST] - middle)
+    # A hand at forehead or lips has a fixed place; elsewhere people differ.
     at_head = base in ("look_for", "quiet")
     if not at_head:
-        stations[:, WRIST] += style.offset
-    stations = np.stack([_jitter(rng, s, style, 0.015 if at_head else 0.03) for s in stations])
-    times = _timing(rng, len(stations), style.tempo)
-    arm = Keyed(times, np.stack([rest, *np.repeat(stations, 2, axis=0), rest]))
+        poses[:, WRIST] += style.offset
+    poses = np.stack([_jitter(rng, s, style, 0.015 if at_head else 0.03) for s in poses])
+    times = _timing(rng, len(poses), style.tempo)
+    arm = Keyed(times, np.stack([rest, *np.repeat(poses, 2, axis=0), rest]))
     trunk = np.zeros((len(times), 6))
     trunk[1:-1, HEAD_PITCH] = rng.normal(0.0, 0.05)
     trunk[1:-1, LEAN] = rng.normal(0.03, 0.03)

@@ -1,7 +1,7 @@
-"""Places: rooms and outdoor scenes of boxes and capsules, their lamps by night and by day, and what moves in them.
+"""Places: rooms and outdoor scenes of boxes and capsules, their lighting by night and by day, and moving objects.
 
-The world is x right, y up, z away from the cameras, in meters, with the floor at y = 0 and the rig near x = z = 0. The
-place may be turned about the vertical; its boxes are axis-parallel in its own frame.
+World coordinates are x right, y up, z away from the cameras, in meters, with the floor at y = 0 and the cameras near
+x = z = 0. The place may be rotated about the vertical axis; its boxes are axis-aligned in its own frame.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-#: Patterns of a box: plain, bands along its width (books, curtains), panes (windows), planks along its height.
+#: Patterns of a box: plain, vertical bands (books, curtains), panes (windows), horizontal planks.
 PLAIN, BANDS, PANES, PLANKS = range(4)
 
 
 @dataclass
 class Lamp:
-    """A lamp: where ``(3,)`` it stands in the world, its color ``(3,)`` and its strength (illuminance at 1 m)."""
+    """A lamp: position ``(3,)`` in the world, color ``(3,)`` and strength (illuminance at 1 m)."""
 
     position: Array
     color: Array
@@ -28,12 +28,12 @@ class Lamp:
 
 @dataclass
 class Lighting:
-    """Lamps and ambient light of one moment, scaled so that the person's chest receives an illuminance of 1.
+    """Lamps and ambient light, scaled so that the person's chest receives an illuminance of 1.
 
     Attributes:
         lamps: point lamps.
-        ambient: ``(3,)`` light from everywhere, its color included.
-        glow: factor on what shines by itself (lamp shades, windows by day).
+        ambient: ``(3,)`` ambient light per color channel.
+        glow: factor on emitted light (lamp shades, windows by day).
     """
 
     lamps: list[Lamp]
@@ -46,19 +46,17 @@ class Place:
     """A static scene.
 
     Attributes:
-        yaw: radians by which the place is turned about the vertical through ``pivot``.
-        low, high: ``(B, 3)`` corners of the boxes; box 0 encloses everything (walls, floor and ceiling, or the sky and
-            ground) and is seen from inside.
-        albedo: ``(B, 3)``; second: ``(B, 3)`` the pattern's other color; pattern: ``(B,)``; pitch: ``(B,)`` meters.
-        glow: ``(B, 3)`` radiance that a box sends out at night (lamps, lit windows) and by day.
-        nir: ``(B,)`` reflectance at 850 nm.
-        celsius: ``(B,)``.
-        floor: ``(3,)`` albedo of the ground; ceiling: ``(3,)``.
-        balls: static capsules (leaves, poles, lamp shades): start, end ``(C, 3)``, radius ``(C, 2)``, albedo
-            ``(C, 3)``, glow ``(C, 3)``, nir ``(C,)``, celsius ``(C,)``; in the world's frame.
-        night, day: lights.
-        outdoor: no walls.
-        ambient_celsius: temperature of the air.
+        outdoor: whether there are no walls.
+        yaw: rotation of the place about the vertical axis through ``pivot``, in radians.
+        ambient_celsius: air temperature in degrees Celsius.
+        floor, ceiling: albedo ``(3,)``.
+        boxes: name -> one row per box: ``low``, ``high`` ``(B, 3)`` corners in meters (box 0 encloses everything: walls,
+            floor and ceiling, or sky and ground, seen from inside); ``albedo``, ``second`` ``(B, 3)`` the pattern's two
+            colors; ``pattern`` ``(B,)``; ``pitch`` ``(B,)`` its period in meters; ``glow``, ``day_glow`` ``(B, 3)`` emitted
+            radiance at night (lamps, lit windows) and by day; ``nir`` ``(B,)`` reflectance at 850 nm; ``celsius`` ``(B,)``.
+        balls: the same for static capsules (leaves, poles, lamp shades), in world coordinates: ``start``, ``end``
+            ``(C, 3)``, ``radius`` ``(C, 2)``, ``albedo``, ``glow`` ``(C, 3)``, ``nir``, ``celsius`` ``(C,)``.
+        night, day: lighting.
     """
 
     outdoor: bool
@@ -74,7 +72,7 @@ class Place:
 
 
 class _Stock:
-    """Collects rows of named columns."""
+    """Rows of named columns."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, ArrayLike]] = []
@@ -111,8 +109,8 @@ WARM, WHITE, COLD = np.array([1.35, 0.98, 0.55]), np.array([1.0, 1.0, 1.0]), np.
 SODIUM, MOON = np.array([1.6, 0.9, 0.3]), np.array([0.7, 0.95, 1.4])
 
 
-def draw_place(rng: np.random.Generator, chest: Array) -> Place:
-    """A place drawn at random around a person whose chest is at ``chest (3,)``: indoors in 70 % of cases."""
+def sample_place(rng: np.random.Generator, chest: Array) -> Place:
+    """A random place around a person whose chest is at ``chest (3,)``: indoors in 70 % of cases."""
     return _room(rng, chest) if rng.random() < 0.7 else _outdoors(rng, chest)
 
 
@@ -162,7 +160,7 @@ def _room(rng: np.random.Generator, chest: Array) -> Place:
 
 
 def _furniture(rng: np.random.Generator, stock: _Stock, balls: _Stock, x: float, back: float, air: float) -> None:
-    """One piece in front of the back wall."""
+    """Adds one piece of furniture before the back wall."""
     kind = str(rng.choice(["shelf", "picture", "sofa", "cabinet", "radiator", "plant", "door", "screen"]))
     if kind == "shelf":
         h = rng.uniform(1.4, 2.0)
@@ -247,7 +245,7 @@ def _outdoors(rng: np.random.Generator, chest: Array) -> Place:
 
 def _lamp(rng: np.random.Generator, chest: Array, color: Array, *, front: bool, strength: float = 1.0,
           far: float = 1.0) -> Lamp:
-    """A lamp outside the picture; most of its light falls on the person's front if ``front``."""
+    """A lamp outside the image; with ``front`` it lights the person mostly from the front."""
     away = far * rng.uniform(0.9, 2.2) * (-1.0 if front else 0.5)
     position = chest + np.array([far * rng.uniform(-1.7, 1.7), far * rng.uniform(0.1, 1.2), away])
     square = float(((position - chest) ** 2).sum())
@@ -255,8 +253,8 @@ def _lamp(rng: np.random.Generator, chest: Array, color: Array, *, front: bool, 
 
 
 def _scaled(lamps: list[Lamp], ambient: Array, chest: Array, glow: float) -> Lighting:
-    """Scales lights so that the mean illuminance of the chest (half on a plane that faces the rig, half from all
-    sides) is 1: the ``lux`` of a clip multiplies that."""
+    """Scales lamps and ambient light so that the mean illuminance of the chest (half on a plane that faces the cameras,
+    half from all sides) is 1; the ``lux`` of a clip multiplies it."""
     total = float(ambient.mean())
     for lamp in lamps:
         way = lamp.position - chest
@@ -269,15 +267,15 @@ def _scaled(lamps: list[Lamp], ambient: Array, chest: Array, glow: float) -> Lig
 
 @dataclass
 class Mover:
-    """Something that moves behind or beside the person: its capsules at rest and the path of its origin.
+    """An object that moves behind or beside the person: its capsules at rest and the path of its origin.
 
     Attributes:
         start, end: ``(C, 3)`` meters, about its origin.
         radius: ``(C, 2)``.
         celsius: ``(C,)``.
         albedo: ``(C, 3)``; nir: ``(C,)``.
-        path: ``(2, 3)`` where its origin is at the start and the end of the clip, in the world.
-        swing: ``(3,)`` amplitude, in meters, of an oscillation about the path, at ``hertz`` with ``phase``.
+        path: ``(2, 3)`` world positions of its origin at the start and the end of the clip.
+        swing: ``(3,)`` amplitude in meters of an oscillation about the path, at ``hertz`` with ``phase``.
     """
 
     start: Array
@@ -292,14 +290,14 @@ class Mover:
     phase: float
 
     def at(self, share: Array, t: Array) -> tuple[Array, Array]:
-        """Segments ``(N, C, 3)`` when a ``share (N,)`` of the clip is over, at ``t (N,)`` seconds."""
+        """Segments ``(N, C, 3)`` after a ``share (N,)`` of the clip, at ``t (N,)`` seconds."""
         origin = self.path[0] + share[:, None] * (self.path[1] - self.path[0])
         origin = origin + np.sin(2 * np.pi * self.hertz * t + self.phase)[:, None] * self.swing
         return origin[:, None] + self.start, origin[:, None] + self.end
 
 
-def draw_mover(rng: np.random.Generator, chest: Array, air: float) -> Mover:
-    """A passer-by, a balloon or a hanging lamp that swings."""
+def sample_mover(rng: np.random.Generator, chest: Array, air: float) -> Mover:
+    """A passer-by, a balloon or a swinging hanging lamp."""
     kind = str(rng.choice(["passer", "balloon", "pendulum"]))
     side = float(rng.choice([-1.0, 1.0]))
     if kind == "passer":

@@ -1,4 +1,4 @@
-"""From hits to sensor inputs: radiance for color, amplitude for the active infrared, temperature for the thermal."""
+"""From hits to sensor inputs: radiance (color), amplitude (depth and near-infrared) and temperature (thermal)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from modalift.darkroom.backdrop import Backdrop, radiance
 from modalift.darkroom.body import FACE, SHIRT, Capsules, Subject
 from modalift.darkroom.camera import F32, SAMPLES, Camera, Hits
 from modalift.darkroom.scene import Lighting, Mover, Place
-from modalift.modalities.sensor import ThermalSensor
+from modalift.darkroom.sensors import ThermalSensor
 
 
 @dataclass
 class Actors:
-    """Everything that moves, in the world's frame: segments ``(N, M, 3)``, radii ``(M, 2)`` and, for each capsule,
-    albedo ``(M, 3)``, reflectance at 850 nm ``(M,)``, temperature ``(M,)``. The first capsules are the person's; the
-    first of all is the head, whose axes (right, up, forward) ``(N, 3, 3)`` stand in ``head``."""
+    """Everything that moves, in world coordinates. The first capsules are the person's, the very first is the head.
+
+    Attributes:
+        start, end: segments ``(N, M, 3)``.
+        radius: ``(M, 2)``.
+        albedo: ``(M, 3)``.
+        nir: reflectance at 850 nm, ``(M,)``.
+        celsius: ``(M,)``.
+        shirt: which capsules are the shirt, ``(M,)``.
+        head: the head's axes (rows right, up, forward), ``(N, 3, 3)``.
+        chest, top: positions of the chest and of the top of the head, ``(3,)``.
+    """
 
     start: NDArray[np.float64]
     end: NDArray[np.float64]
@@ -35,10 +44,10 @@ class Actors:
 def actors(subject: Subject, capsules: Capsules, to_world: NDArray[np.float64], origin: NDArray[np.float64],
            head: NDArray[np.float64], mover: Mover | None, share: NDArray[np.float64], t: NDArray[np.float64],
            air: float) -> Actors:
-    """Puts a person (and what else moves) into the world.
+    """The person, and the moving object if there is one, in world coordinates.
 
-    Skin is 33.3 degrees in the face, ``hand_celsius`` on the hands, 32 on arms; clothes lie between skin and air:
-    ``0.55 * 30 + 0.45 air``.
+    Skin has 33.3 degrees Celsius in the face, ``hand_celsius`` on the hands and 32 on the arms; clothes are between skin
+    and air: ``0.55 * 30 + 0.45 air``.
     """
     cloth = 0.55 * 30.0 + 0.45 * air
     kinds = np.array([32.0, 33.3, subject.hand_celsius, cloth, cloth - 0.8, 0.4 * 28 + 0.6 * air, air, air])
@@ -62,7 +71,7 @@ def actors(subject: Subject, capsules: Capsules, to_world: NDArray[np.float64], 
 
 
 def head_axes(hits: Hits, actors: Actors, camera: Camera) -> tuple[NDArray[np.int64], list[F32]]:
-    """Which hits are on the head, and their direction from its middle: right, up, forward (cosines)."""
+    """The hits on the head, and their directions from its center: right, up, forward (cosines)."""
     on = np.flatnonzero(hits.capsule == 0)
     axes = camera.turn(actors.head)[hits.moment[on]]                     # (R, 3, 3)
     n = [c[on] for c in hits.normal]
@@ -75,7 +84,7 @@ def _hair(place: list[F32], subject: Subject) -> NDArray[np.bool_]:
 
 
 def tint(hits: Hits, subject: Subject, actors: Actors, camera: Camera) -> list[F32]:
-    """Albedo of each hit, three arrays: cloth with its bands, a face with hair, eyes, brows and mouth."""
+    """Albedo of each hit, three arrays: cloth with stripes, a face with hair, eyes, brows and mouth."""
     albedo = [np.take(actors.albedo[:, i], hits.capsule) for i in range(3)]
     if subject.stripes:
         on = np.flatnonzero(actors.shirt[hits.capsule])
@@ -99,14 +108,14 @@ def tint(hits: Hits, subject: Subject, actors: Actors, camera: Camera) -> list[F
 
 def color(hits: Hits, albedo: list[F32], scene: Backdrop, glow: F32, lighting: Lighting, actors: Actors,
            camera: Camera, frames: int) -> F32:
-    """Radiance ``(T, H, W, 3)`` under some lights.
+    """Radiance ``(T, H, W, 3)`` under the given lighting.
 
-    On the person a lamp's light is taken as parallel, with the strength it has at the chest; the background is shaded
-    with 1/d^2 and the person's shadow.
+    On the person a lamp's light is parallel, with its strength at the chest; on the background it falls off as 1/d^2 and
+    the person casts a shadow.
     """
     nx, ny, nz = hits.normal
     up = camera.turn(np.array([0.0, 1.0, 0.0]))
-    # Light from all sides: more from above, less where a limb faces down; silhouettes darken a little.
+    # Ambient light: more from above, less from below; silhouettes are a little darker.
     hemisphere = np.float32(0.75) + np.float32(0.25) * (nx * up[0] + ny * up[1] + nz * up[2])
     hemisphere *= np.float32(0.7) + np.float32(0.3) * hits.facing
     light = [hemisphere * np.float32(a) for a in lighting.ambient]
@@ -118,14 +127,14 @@ def color(hits: Hits, albedo: list[F32], scene: Backdrop, glow: F32, lighting: L
         for i in range(3):
             light[i] += lambert * np.float32(lamp.color[i])
     behind = radiance(scene, lighting, glow, actors.top)
-    picture = np.empty((frames, camera.height * camera.width, 3), np.float32)
+    image = np.empty((frames, camera.height * camera.width, 3), np.float32)
     for i in range(3):
-        picture[:, :, i] = composite(behind[i], hits, albedo[i] * light[i], frames).mean(0)
-    return picture.reshape(frames, camera.height, camera.width, 3)
+        image[:, :, i] = composite(behind[i], hits, albedo[i] * light[i], frames).mean(0)
+    return image.reshape(frames, camera.height, camera.width, 3)
 
 
 def composite(behind: F32, hits: Hits, values: F32, frames: int) -> F32:
-    """Samples ``(4, T, H W)``: the static scene with the hits' values in front."""
+    """Samples ``(4, T, H W)``: the static scene, with the hits' values in front."""
     flat = np.repeat(behind.reshape(SAMPLES, 1, -1), frames, axis=1)
     flat.reshape(-1)[hits.index] = values
     return flat

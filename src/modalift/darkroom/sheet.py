@@ -1,4 +1,4 @@
-"""The contact sheet: what every sensor saw of some clips, as one picture."""
+"""The contact sheet: the frames of all sensors for some clips, in one image."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _INK, _PAPER = (225, 225, 225), (24, 20, 18)
 _TITLES = {"rgb": "dark RGB", "rgb_day": "daylight RGB", "depth": "depth", "nir": "near-infrared", "thermal": "thermal"}
 
 
-def picture(view: str, frame: NDArray[Any]) -> U8:
-    """One frame as a BGR picture: depth and temperature in false colors, no reading in black."""
+def image(view: str, frame: NDArray[Any]) -> U8:
+    """One frame as a BGR image: depth and temperature in false colors, missing readings black."""
     if view == "depth":
         span = np.clip((frame.astype(np.float32) - 1200) / 4300, 0, 1)
         drawn = cv2.applyColorMap((255 * (1 - span)).astype(np.uint8), cv2.COLORMAP_TURBO)
@@ -35,12 +35,12 @@ def picture(view: str, frame: NDArray[Any]) -> U8:
 
 def _strip(view: str, frames: NDArray[Any], moments: Sequence[int], cell: int) -> U8:
     height = round(cell * frames.shape[1] / frames.shape[2])
-    cells = [cv2.resize(picture(view, frames[t]), (cell, height), interpolation=cv2.INTER_NEAREST) for t in moments]
+    cells = [cv2.resize(image(view, frames[t]), (cell, height), interpolation=cv2.INTER_NEAREST) for t in moments]
     return np.concatenate(cells, 1).astype(np.uint8)
 
 
 def _block(title: str, note: str, clip: Clip, moments: Sequence[int], cell: int, width: int) -> U8:
-    """One clip: its sensors below each other, frames from left to right."""
+    """One clip: one row per sensor, frames from left to right."""
     side = 118
     strips = []
     for view, frames in clip.videos.items():
@@ -57,16 +57,16 @@ def _block(title: str, note: str, clip: Clip, moments: Sequence[int], cell: int,
 
 def sheet(path: Path | str, dataset: Path | str, *, clips: Sequence[int] | None = None, columns: int = 8,
           cell: int = 96) -> Path:
-    """Draws some clips of a simulated dataset as a PNG: for each clip its sensors below each other, frames beside.
+    """Draws some clips of a simulated dataset as a PNG: one row of frames per sensor and clip.
 
-    The clips are rendered again from ``dataset.json`` (the same seed gives the same pictures).
+    The clips are rendered again from ``dataset.json`` (the same seed gives the same frames).
 
     Args:
-        path: the PNG to write; it is replaced if there is one.
+        path: the PNG to write; an existing file is replaced.
         dataset: a folder that :func:`~modalift.darkroom.simulate.simulate` wrote.
-        clips: indices of clips; by default one of each class, of different people.
-        columns: frames of a row, evenly over the clip.
-        cell: pixels of a picture's side.
+        clips: indices of clips; by default one per class, of different subjects.
+        columns: frames per row, spread evenly over the clip.
+        cell: width of a frame in pixels.
 
     Raises:
         ModaliftError: the folder holds no simulated dataset, or a clip is not in it.
@@ -88,9 +88,9 @@ def sheet(path: Path | str, dataset: Path | str, *, clips: Sequence[int] | None 
             raise ModaliftError(f"clip {index} is not in {dataset} - give numbers from 0 to {settings.clips - 1}")
         planned = plan(settings, index)
         clip = render(settings, planned)
-        facts = clip.facts
-        note = (f"{planned.name}  {subject_name(planned.subject)}, {facts['hand']}-handed, {planned.split}, "
-                f"{facts['lux']} lux, {facts['distance_m']} m, {facts['place']}")
+        metadata = clip.metadata
+        note = (f"{planned.name}  {subject_name(planned.subject)}, {metadata['hand']}-handed, {planned.split}, "
+                f"{metadata['lux']} lux, {metadata['distance_m']} m, {metadata['place']}")
         blocks.append(_block(GESTURES[planned.label], note, clip, moments, cell, width))
     half = (len(blocks) + 1) // 2
     left, right = np.concatenate(blocks[:half]), np.concatenate(blocks[half:] or blocks[:1])
@@ -104,7 +104,7 @@ def sheet(path: Path | str, dataset: Path | str, *, clips: Sequence[int] | None 
 
 
 def default_clips(settings: Settings) -> list[int]:
-    """One clip of each class, each of another subject where there are enough clips."""
+    """One clip per class, of different subjects if there are enough clips."""
     ten = len(GESTURES)
     chosen = []
     for label in range(ten):

@@ -1,7 +1,7 @@
-"""A dataset of simulated recordings: clips drawn, rendered, measured and written.
+"""Simulated datasets: clips are drawn at random, rendered, passed through sensor models and written.
 
-See :func:`simulate`. Every clip has a seed of its own (``SeedSequence([seed, 1, clip])``), every subject too
-(``[seed, 0, subject]``), so that neither the number of workers nor the order of work changes a byte.
+See :func:`simulate`. Every clip has its own seed (``SeedSequence([seed, 1, clip])``), and every subject
+(``[seed, 0, subject]``), so that neither the number of workers nor their order changes a byte.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modalift.darkroom.backdrop import backdrop
-from modalift.darkroom.body import JOINTS, Subject, draw_subject, figure
+from modalift.darkroom.body import JOINTS, Subject, figure, sample_subject
 from modalift.darkroom.camera import MOMENTS, Camera, look_at, rasterize
 from modalift.darkroom.files import write_npz, write_video
-from modalift.darkroom.motions import DURATION, GESTURES, MIRRORED, draw_motion
-from modalift.darkroom.scene import draw_mover, draw_place
+from modalift.darkroom.motions import DURATION, GESTURES, MIRRORED, sample_motion
+from modalift.darkroom.scene import sample_mover, sample_place
+from modalift.darkroom.sensors import DepthSensor, NirSensor, RgbSensor, ThermalSensor
 from modalift.darkroom.shading import active, actors, color, heat, tint
 from modalift.errors import ModaliftError, nearest
-from modalift.modalities.sensor import DepthSensor, NirSensor, RgbSensor, ThermalSensor
 
 VERSION = 1
-#: Views that can be written, and the modality of each.
+#: Views that can be written -> their modalities.
 VIEWS = {"rgb": "rgb", "rgb_day": "rgb", "depth": "depth", "nir": "nir", "thermal": "thermal", "pose": "pose"}
-#: Views of one space see the same pixels: color by night and by day; depth and near-infrared.
-# The name of a space seeds its draws of augmentation: another spelling would train other networks from the same seed.
+#: View -> space; views of one space are pixel-aligned: color by night and by day; depth and near-infrared.
+# The name of a space seeds its random augmentation: with another spelling the same seed would give other networks.
 _COLOR = "colour"
 SPACES = {"rgb": _COLOR, "rgb_day": _COLOR, "depth": "depth", "nir": "depth", "thermal": "thermal", "pose": ""}
-#: Seconds of an exposure.
+#: Exposure time in seconds.
 EXPOSURE = 1 / 30
-#: Illuminance of the daylight clips in lux: a lit room, an overcast day.
+#: Outdoors or not -> illuminance of the daylight clips in lux: a lit room, an overcast day.
 DAYLIGHT = {False: 400.0, True: 8000.0}
-#: Horizontal fields of view (degrees) and baselines to the color camera (meters).
+#: Horizontal fields of view in degrees, and distances from the color camera in meters.
 FOV = {"rgb": 32.0, "depth": 35.0, "thermal": 42.0}
 BASELINE = {"rgb": 0.0, "depth": 0.05, "thermal": 0.20}
 COLUMNS = ("clip_id", "label", "label_name", "subject", "split", "rgb", "rgb_day", "depth", "nir", "thermal", "pose",
@@ -52,7 +52,7 @@ COLUMNS = ("clip_id", "label", "label_name", "subject", "split", "rgb", "rgb_day
 
 @dataclass(frozen=True)
 class Settings:
-    """What :func:`simulate` was asked for; ``dataset.json`` holds it."""
+    """The arguments of :func:`simulate`, as ``dataset.json`` holds them."""
 
     clips: int
     size: int = 64
@@ -67,11 +67,11 @@ class Settings:
 
     @property
     def rate(self) -> float:
-        """Frames a second: a clip lasts 2 s whatever its number of frames."""
+        """Frames per second: a clip always lasts 2 s."""
         return self.frames / DURATION
 
     def check(self) -> None:
-        """Raises :class:`~modalift.errors.ModaliftError` for the first argument that cannot be meant."""
+        """Raises :class:`~modalift.errors.ModaliftError` for the first argument outside its range."""
         for name, low, high in (("clips", 1, 10_000_000), ("size", 16, 1024), ("frames", 2, 600),
                                 ("train_subjects", 1, 10_000), ("test_subjects", 0, 10_000),
                                 ("val_subjects", 0, self.train_subjects - 1)):
@@ -94,7 +94,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one clip is to be."""
+    """Class, subject and split of one clip."""
 
     index: int
     name: str
@@ -105,16 +105,21 @@ class Plan:
 
 @dataclass
 class Clip:
-    """One rendered clip: ``videos`` view -> frames, ``pose`` ``(T, J, 3)`` meters in the color camera's frame, and
-    what is known about it."""
+    """One rendered clip.
+
+    Attributes:
+        videos: view -> frames.
+        pose: joints ``(T, J, 3)`` in meters, in the color camera's frame.
+        metadata: illuminance, place and other properties.
+    """
 
     videos: dict[str, NDArray[Any]]
     pose: NDArray[np.float32]
-    facts: dict[str, str | float]
+    metadata: dict[str, str | float]
 
 
 def plan(settings: Settings, index: int) -> Plan:
-    """Class, subject and split of a clip: training clips first; ten clips in a row are one subject's ten classes."""
+    """The plan of a clip: training clips come first; ten consecutive clips are the ten classes of one subject."""
     test = round(settings.clips * settings.test_share) if settings.test_subjects else 0
     train = settings.clips - test
     if index < train:
@@ -130,11 +135,11 @@ def plan(settings: Settings, index: int) -> Plan:
 
 def person(settings: Settings, number: int) -> Subject:
     """The subject of that number."""
-    return draw_subject(np.random.default_rng([settings.seed, 0, number]))
+    return sample_subject(np.random.default_rng([settings.seed, 0, number]))
 
 
 def _rig(rng: np.random.Generator, target: NDArray[np.float64], size: int) -> dict[str, Camera]:
-    """Three cameras on one bar; the thermal one is not quite parallel to the others and has other pixels."""
+    """Three cameras in a row; the thermal one is not exactly parallel to the others and has another resolution."""
     middle = np.array([0.0, rng.uniform(1.15, 1.55), 0.0])
     axes = look_at(middle, target, float(rng.normal(0.0, 0.015)))
     wide = (2 * round(size * 0.625), 2 * round(size * 0.46875))
@@ -157,20 +162,20 @@ def render(settings: Settings, planned: Plan) -> Clip:
     T = settings.frames
     distance, yaw = float(2.1 + 1.8 * rng.random() ** 1.4), float(rng.normal(0.0, 0.14))
     origin = np.array([rng.normal(0.0, 0.08), 0.0, distance])
-    # Rows: the body's right, up and forward in the world; somebody who faces the rig has the right hand at its left.
+    # Rows: the body's right, up and forward in the world; the right hand of a person who faces the cameras is at their left.
     body = np.array([[-np.cos(yaw), 0, -np.sin(yaw)], [0, 1, 0], [np.sin(yaw), 0, -np.cos(yaw)]])
     target = np.array([rng.normal(0.0, 0.05), 1.33 * subject.height / 1.75 + rng.normal(0.0, 0.03), distance])
     cameras = _rig(rng, target, settings.size)
     chest = np.array([origin[0], 1.28 * subject.height / 1.75, distance])
-    place = draw_place(rng, chest)
-    mover = draw_mover(rng, chest, place.ambient_celsius) if rng.random() < 0.35 else None
+    place = sample_place(rng, chest)
+    mover = sample_mover(rng, chest, place.ambient_celsius) if rng.random() < 0.35 else None
     lux = float(np.exp(rng.uniform(*np.log(settings.lux))))
-    motion = draw_motion(rng, gesture, subject.style, subject.left_handed)
+    motion = sample_motion(rng, gesture, subject.style, subject.left_handed)
     center = (np.arange(T) + 0.5) / settings.rate
     moments = (center + (MOMENTS[:, None] - 0.5) * EXPOSURE).reshape(-1)
     whole = figure(subject, motion, np.concatenate([moments, center]))
     pose = cameras["rgb"].into(whole.joints[len(moments):] @ body + origin)
-    facts: dict[str, str | float] = {
+    metadata: dict[str, str | float] = {
         "lux": round(lux, 3), "place": "outdoor" if place.outdoor else "room",
         "hand": "left" if subject.left_handed else "right", "distance_m": round(distance, 3),
         "moving_thing": int(mover is not None)}
@@ -204,18 +209,18 @@ def render(settings: Settings, planned: Plan) -> Clip:
             warm = heat(hits, scene, subject, cast, place, camera, T, bolometer)
             videos["thermal"] = bolometer.measure(warm, noise["thermal"],
                                                   bolometer.pattern(camera.width, settings.seed))
-    return Clip(videos, pose, facts)
+    return Clip(videos, pose, metadata)
 
 
 def _write(job: tuple[Settings, int, str]) -> tuple[dict[str, Any], NDArray[np.float32]]:
-    """Renders one clip and writes its videos below a folder; its row of the manifest and its joints."""
+    """Renders one clip and writes its videos below a folder; returns its manifest row and its joints."""
     settings, index, folder = job
     planned = plan(settings, index)
     clip = render(settings, planned)
     row: dict[str, Any] = {
         "clip_id": planned.name, "label": planned.label, "label_name": GESTURES[planned.label],
         "subject": subject_name(planned.subject), "split": planned.split, "frames": settings.frames,
-        "rate": f"{settings.rate:g}", **clip.facts}
+        "rate": f"{settings.rate:g}", **clip.metadata}
     rate = Fraction(settings.frames) / Fraction(DURATION)
     for view, frames in clip.videos.items():
         row[view] = f"{view}/{planned.name}.mkv"
@@ -235,7 +240,7 @@ def _work(settings: Settings, folder: str, workers: int) -> Iterator[tuple[dict[
     if workers <= 1:
         yield from map(_write, jobs)
         return
-    # A fresh interpreter a worker: forking a process that already runs threads can hang.
+    # One fresh interpreter per worker: forking a process that already runs threads can hang.
     with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
         yield from pool.imap(_write, jobs, chunksize=4)
 
@@ -244,36 +249,38 @@ def simulate(out: Path | str, *, clips: int, size: int = 64, frames: int = 16, l
              seed: int = 0, workers: int = 1, train_subjects: int = 16, val_subjects: int = 0, test_subjects: int = 5,
              test_share: float = 1 / 3, modalities: Sequence[str] | None = None,
              progress: Callable[[int, int], None] | None = None) -> Path:
-    """Writes a dataset of simulated clips: the same arguments give the same bytes, whatever the number of workers.
+    """Writes a dataset of simulated clips. The same arguments give the same bytes, for any number of workers.
 
     The folder then holds
 
-    - ``manifest.csv``, one row a clip: ``clip_id``, ``label`` (0..9), ``label_name``, ``subject``, ``split`` (train,
-      val, test), one column a view with the path of its file relative to the folder (empty if it was not asked for),
-      ``frames``, ``rate`` (frames a second), and facts: ``lux``, ``place`` (room, outdoor), ``hand`` (left, right),
+    - ``manifest.csv``, one row per clip: ``clip_id``, ``label`` (0..9), ``label_name``, ``subject``, ``split`` (train,
+      val, test), one column per view with the path of its file relative to the folder (empty if not written),
+      ``frames``, ``rate`` (frames per second), and metadata: ``lux``, ``place`` (room, outdoor), ``hand`` (left, right),
       ``distance_m``, ``moving_thing`` (0, 1);
-    - ``rgb/``, ``rgb_day/``, ``depth/``, ``nir/``, ``thermal/``: one ``.mkv`` a clip (MJPEG, gray FFV1, 16-bit FFV1 in
-      millimeters with 0 for no reading);
-    - ``pose.npz``: for each ``clip_id`` an array ``(T, J, 3)`` float32, meters in the color camera's frame (x right,
-      y down, z ahead);
-    - ``dataset.json``: version, arguments, class names, joint names, mirror map, space of each view.
+    - ``rgb/``, ``rgb_day/``, ``depth/``, ``nir/``, ``thermal/``: one ``.mkv`` per clip (MJPEG; gray FFV1; depth as
+      16-bit FFV1 in millimeters, 0 for no reading);
+    - ``pose.npz``: per ``clip_id`` an array ``(T, J, 3)`` float32, in meters in the color camera's frame (x right,
+      y down, z forward);
+    - ``dataset.json``: version, arguments, class names, joint names, mirrored classes, space of each view.
 
     Args:
-        out: folder to make; it must not exist, or be empty.
-        clips: number of clips, ``test_share`` of them by test subjects.
-        size: pixels of the square color and depth pictures; thermal ones are 1.25 by 0.94 of it.
-        frames: of a clip, which always lasts 2 s.
-        lux: range of the illuminance in the dark, drawn evenly in its logarithm.
-        seed: of everything.
-        workers: processes, each a fresh interpreter: a script that asks for more than one must call this below
+        out: the new folder; it must not exist, or be empty.
+        clips: number of clips.
+        size: height and width of color and depth images in pixels; thermal images are 1.25 x ``size`` wide and 0.94 x
+            ``size`` high.
+        frames: frames per clip; a clip always lasts 2 s.
+        lux: range of the illuminance in the dark, drawn log-uniformly.
+        seed: seed of everything.
+        workers: number of processes, each a fresh interpreter: a script that uses more than one must call this below
             ``if __name__ == "__main__":``.
-        train_subjects, test_subjects: people in either split; no one is in both.
-        val_subjects: how many of the training people are marked ``val`` instead.
+        train_subjects, test_subjects: numbers of subjects in the two splits, which share none.
+        val_subjects: how many of the training subjects are in the split ``val`` instead.
+        test_share: share of the clips that are by test subjects.
         modalities: views to write, of ``rgb, rgb_day, depth, nir, thermal, pose``; all if None.
         progress: called with (clips done, clips).
 
     Raises:
-        ModaliftError: an argument that cannot be meant, or an ``out`` that holds something already.
+        ModaliftError: an argument outside its range, or an ``out`` that is not empty.
     """
     out = Path(out)
     settings = Settings(clips, size, frames, (float(lux[0]), float(lux[1])), seed, train_subjects, val_subjects,

@@ -1,4 +1,4 @@
-"""Where clips are: one dataset, one file; each is a function that returns a :class:`~modalift.modalities.Table`."""
+"""Datasets, one per file: functions from a folder to a :class:`~modalift.modalities.Table`."""
 
 from modalift.datasets.registry import DATASETS, dataset, guess, open, options_of
 from modalift.registry import discover

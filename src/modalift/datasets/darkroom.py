@@ -14,7 +14,7 @@ from modalift.modalities import Table
 
 
 def is_darkroom(root: Path) -> bool:
-    """Whether a folder holds what the simulator writes."""
+    """Whether a folder was written by the simulator."""
     about = root / "dataset.json"
     return about.is_file() and b'"modalift-darkroom/' in about.read_bytes()[:200]
 
@@ -22,14 +22,14 @@ def is_darkroom(root: Path) -> bool:
 @dataset("darkroom", recognize=is_darkroom)
 def read_darkroom(root: Path, *, test_subjects: Sequence[str] | None = None,
                   val_subjects: Sequence[str] | None = None) -> Table:
-    """Simulated clips, with the views, spaces and mirror map that ``dataset.json`` states.
+    """Simulated clips, with the views, spaces and mirrored classes of ``dataset.json``.
 
     Args:
-        root: a folder that ``modalift simulate`` made.
-        test_subjects, val_subjects: subjects whose clips make these splits, instead of the simulator's.
+        root: a folder that ``modalift simulate`` wrote.
+        test_subjects, val_subjects: subjects whose clips form these splits, instead of the simulator's splits.
 
     Raises:
-        ModaliftError: if the folder is no such dataset.
+        ModaliftError: the folder is not such a dataset.
     """
     about_file = root / "dataset.json"
     try:
@@ -43,4 +43,4 @@ def read_darkroom(root: Path, *, test_subjects: Sequence[str] | None = None,
     views = {view: {"modality": kind, "rate": rate, "space": spaces[view]} for view, kind in known.items()}
     table = read_manifest(root, views=views, mirrored=mirrored, classes=classes, first_label=0,
                           test_subjects=test_subjects, val_subjects=val_subjects, name="darkroom")
-    return table.map(lambda row: replace(row, facts={k: v for k, v in row.facts.items() if k != "rate"}))
+    return table.map(lambda row: replace(row, metadata={k: v for k, v in row.metadata.items() if k != "rate"}))

@@ -1,4 +1,4 @@
-"""The dataset ``folder``: classes, clips and views told by the names of folders and files."""
+"""The dataset ``folder``: classes, clips and views by the names of folders and files."""
 
 from __future__ import annotations
 
@@ -41,34 +41,34 @@ def read_folder(root: Path, *, modalities: Mapping[str, str] | None = None,
                 classes: Sequence[str] | None = None, rate: float | None = None,
                 test_subjects: Sequence[str] | None = None, val_subjects: Sequence[str] | None = None,
                 name: str | None = None) -> Table:
-    """A table of clips from folders, by one of two rules.
+    """A table of clips from folders, in one of two layouts.
 
-    1. ``ROOT/<split>/<class>/<clip>/<view>.<ext>``: a folder for each clip, in it a file for each sensor (or a folder
-       ``<view>/`` of images). ``<split>`` is train, val or test, in any usual spelling.
-    2. ``ROOT/<view>/<class>/<clip>.<ext>`` (or a folder ``<clip>/`` of images): a folder for each sensor, the same
-       names below each. There are no splits, so ``test_subjects`` must be given.
+    1. ``ROOT/<split>/<class>/<clip>/<view>.<ext>``: one folder per clip with one file per view (or a folder ``<view>/``
+       of images). ``<split>`` is train, val or test, or a usual synonym.
+    2. ``ROOT/<view>/<class>/<clip>.<ext>`` (or a folder ``<clip>/`` of images): one folder per view, with
+       the same names below each. There are no splits, so ``test_subjects`` must be given.
 
-    ``<ext>`` is that of a video, an image, ``.npz`` or ``.npy``. ``<view>`` tells its modality (``rgb``, ``rgb_day``,
-    ``depth``, ``ir_left``, ``pose``, ...), unless ``modalities`` does. A clip's name may begin with its subject:
-    ``s03_wave_2`` is by ``s03`` (``s``, ``subj``, ``subject``, ``p`` or ``person``, a number, then ``_``). Clips in a
-    class folder ``unlabeled`` have no label. A clip that lacks a view is a clip of which that sensor was absent.
-    Files of other kinds (``README.md``) and names that begin with a dot are passed over.
+    ``<ext>`` is that of a video, an image, ``.npz`` or ``.npy``. A view's modality follows from its name (``rgb``,
+    ``rgb_day``, ``depth``, ``ir_left``, ``pose``, ...) or from ``modalities``. A clip's name may start with its subject:
+    ``s03_wave_2`` is by ``s03`` (``s``, ``subj``, ``subject``, ``p`` or ``person``, a number, then ``_``). Clips in the
+    class folder ``unlabeled`` have no label. A clip may lack some of the views. Files of other types (``README.md``) and
+    names that start with a dot are ignored.
 
     Args:
         root: the folder.
-        modalities: view -> modality, where the view's name does not tell it.
+        modalities: view -> modality, for views whose name does not contain it.
         spaces: groups of views that are pixel-aligned, such as ``[[rgb, depth]]``.
-        mirrored: class -> class of its mirror image; ``others: same`` for all that are not named.
+        mirrored: class -> class of its mirror image; ``others: same``: all other classes keep theirs.
         classes: class names in order; by default those found, in natural order.
-        rate: frames a second of all views.
-        test_subjects, val_subjects: subjects whose clips make these splits.
+        rate: frames per second of all views.
+        test_subjects, val_subjects: subjects whose clips form these splits.
         name: the table's name; by default the folder's.
 
     Raises:
-        ModaliftError: if neither rule fits, naming the folder that does not.
+        ModaliftError: the folder has neither layout; names the first folder that does not fit.
     """
     if not root.is_dir():
-        raise ModaliftError(f"{root} is a file - name a folder, or use the dataset 'csv' for a manifest")
+        raise ModaliftError(f"{root} is a file - give a folder, or use the dataset 'csv' for a manifest")
     tops = [p for p in _sorted(root) if p.is_dir()]
     if tops and all(is_split(p.name) for p in tops):
         found = list(_by_split(root, tops))
@@ -77,10 +77,10 @@ def read_folder(root: Path, *, modalities: Mapping[str, str] | None = None,
         if not test_subjects:
             subjects = sorted({subject_of(f.clip) for f in found} - {""}, key=reading.natural)
             raise ModaliftError(f"{root} has no train and test folders - give test_subjects"
-                                f" (subjects: {', '.join(subjects) or 'none; no name begins with one'})")
+                                f" (subjects: {', '.join(subjects) or 'none; no clip name starts with one'})")
     else:
         what = next((p.name for p in tops if not is_split(p.name)), "no folder")
-        raise ModaliftError(f"{root} holds '{what}', which is neither a split nor a view - lay it out as"
+        raise ModaliftError(f"{root} holds '{what}', which is neither a split nor a view - arrange the files as"
                             " <split>/<class>/<clip>/<view>.<ext> or <view>/<class>/<clip>.<ext>, or write a manifest"
                             " and use the dataset 'csv'")
     return _table(root, found, modalities or {}, spaces, mirrored, classes, rate, test_subjects, val_subjects, name)
@@ -137,13 +137,13 @@ def _folders(parent: Path, what: str) -> list[Path]:
     found = _sorted(parent)
     for path in found:
         if not path.is_dir() and _is_recording(path):
-            raise ModaliftError(f"{path} lies where a folder of a {what} should be - lay it out as"
+            raise ModaliftError(f"{path} is a file where a {what} folder is expected - arrange the files as"
                                 " <split>/<class>/<clip>/<view>.<ext> or <view>/<class>/<clip>.<ext>")
     return [p for p in found if p.is_dir()]
 
 
 def _is_recording(path: Path) -> bool:
-    """A file of a known kind, or a folder (of images: whether it holds any is asked when it is read)."""
+    """A file of a known type, or a folder (whether it has images is checked when it is read)."""
     return path.is_dir() or path.suffix.lower() in (*VIDEOS, *reading.IMAGES, *reading.ARRAYS)
 
 

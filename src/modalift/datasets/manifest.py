@@ -1,4 +1,4 @@
-"""The dataset ``csv``: any table of clips in a text file, one row a clip."""
+"""The dataset ``csv``: a table of clips in a text file, one row per clip."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from modalift.errors import ModaliftError, nearest
 from modalift.loading import reading
 from modalift.modalities import Modality, Row, Table, Track, build_table
 
-_USUAL = {
+_USUAL_NAMES = {
     "id": ("clip_id", "id", "clip", "sample", "name"),
     "label": ("label", "class", "gesture", "action", "label_id", "class_id"),
     "label_name": ("label_name", "class_name", "gesture_name", "action_name"),
@@ -36,50 +36,50 @@ _VIEW_KEYS = ("modality", "column", "path", "file", "key_column", "start", "end"
               "timestamps", "space", "affine", "channels")
 FORMAT = "modalift-manifest/1"
 #: Options that ``manifest.json`` may hold.
-STORED = ("views", "facts", "mirrored", "classes", "first_label", "name")
+STORED = ("views", "metadata", "mirrored", "classes", "first_label", "name")
 
 
 @dataset("csv", recognize=lambda root: root.is_file() or (root / "manifest.csv").is_file())
 def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None = None, label: str | None = None,
                   label_name: str | None = None, subject: str | None = None, split: str | None = None,
-                  views: Mapping[str, Any] | None = None, facts: Sequence[str] | None = None,
+                  views: Mapping[str, Any] | None = None, metadata: Sequence[str] | None = None,
                   mirrored: Mapping[str, str] | None = None, classes: Sequence[str] | None = None,
                   first_label: int | None = None, close_gaps: bool = False, test_subjects: Sequence[str] | None = None,
                   val_subjects: Sequence[str] | None = None, name: str | None = None) -> Table:
     """A table of clips from a manifest with a header line (comma, semicolon or tab; UTF-8).
 
     Args:
-        root: the folder that the manifest's paths are relative to, or the manifest itself.
-        manifest: the file, relative to the root.
-        id, label, label_name, subject, split: names of columns. By default those that people usually use
+        root: the folder to which the manifest's paths are relative, or the manifest itself.
+        manifest: the manifest file, relative to the root.
+        id, label, label_name, subject, split: names of columns. By default usual names
             (``clip_id`` or ``id``; ``label``; ``label_name``; ``subject``; ``split``). A label is a number or a name;
-            an empty cell is an unlabeled clip. A split is train, val or test in any usual spelling.
-        views: view -> what it is, see below. By default every column whose name tells a modality (``rgb``,
+            an empty cell is an unlabeled clip. A split is train, val or test, or a usual synonym.
+        views: view -> its description, see below. By default every column whose name contains a modality (``rgb``,
             ``rgb_day``, ``crop_depth``, ``ir_left``) and whose cells are paths, and every ``.npz`` file of the root
-            whose name tells a modality (``pose.npz``, ``skeleton.npz``) and whose arrays are named by clip ids.
-        facts: further columns to keep (illuminance, trial); by default all that are left.
-        mirrored: class -> class of its mirror image; ``others: same`` for all classes that are not named. A class
-            that is missing forbids mirroring.
-        classes: class names in order, instead of those of the manifest.
+            whose name contains a modality (``pose.npz``, ``skeleton.npz``) and whose arrays are named by clip ids.
+        metadata: further columns to keep (illuminance, trial); by default all other columns.
+        mirrored: class -> class of its mirror image; ``others: same``: all other classes keep theirs. A class that is
+            missing forbids mirroring.
+        classes: class names in order, instead of those in the manifest.
         first_label: number of the first class; by default 0 if some clip has label 0, else 1.
         close_gaps: renumber labels where numbers are missing, instead of keeping classes without clips.
-        test_subjects, val_subjects: subjects whose clips make these splits (needed without a split column).
+        test_subjects, val_subjects: subjects whose clips form these splits (required without a split column).
         name: the table's name; by default the folder's.
 
-    A view is a mapping of ``modality`` (by default told by its name); where its files are: ``column`` (of paths; by
-    default named like the view), or ``path`` (a template such as ``frames/{clip_id}/rgb``), or ``file`` (one ``.npz``)
-    with ``key_column`` (by default the id); its window: ``start`` and ``end`` (exclusive) or ``last`` (included), each
-    a column or a number, counted from ``base`` (0 or 1); ``rate`` (frames a second) and ``offset_ms``, each a column
-    or a number; ``space`` (views that name the same space are pixel-aligned), ``affine`` and ``channels``. A view
-    whose cell is empty, or whose archive lacks the clip, is absent from that clip. Where a path ends in ``.npz`` and
-    the archive holds an array that is named like the clip, that array is meant. ``timestamps`` (seconds) and ``affine``
-    may also be columns of numbers with spaces between.
+    The description of a view has these keys, all optional: ``modality`` (by default from its name); its files: ``column``
+    (of paths; by default the column of the view's name), or ``path`` (a template such as ``frames/{clip_id}/rgb``), or
+    ``file`` (one ``.npz``) with ``key_column`` (by default the id); its window of frames: ``start`` and ``end``
+    (exclusive) or ``last`` (inclusive), each a column or a number, counted from ``base`` (0 or 1); ``rate`` (frames per
+    second) and ``offset_ms``, each a column or a number; ``timestamps`` (seconds) and ``affine``, each a list or a column
+    of space-separated numbers; ``space`` (views with the same space are pixel-aligned) and ``channels``. A clip lacks the
+    view if its cell is empty or its archive has no array for it. For a path that ends in ``.npz``, the array named as the
+    clip is used.
 
     A file ``manifest.json`` beside ``manifest.csv`` may hold these options (``{"format": "modalift-manifest/1",
-    "options": {...}}``); what the caller gives outranks it.
+    "options": {...}}``); arguments override them.
 
     Raises:
-        ModaliftError: naming the manifest and the line, column or key that is wrong.
+        ModaliftError: names the manifest and the line, column or key that is wrong.
     """
     if root.is_file():
         root, manifest = root.parent, root.name
@@ -87,25 +87,25 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
     columns, lines = read_lines(path)
     stored = stored_options(path)
     views = stored.get("views") if views is None else views
-    facts = stored.get("facts") if facts is None else facts
+    metadata = stored.get("metadata") if metadata is None else metadata
     mirrored = stored.get("mirrored") if mirrored is None else mirrored
     classes = stored.get("classes") if classes is None else classes
     first_label = stored.get("first_label") if first_label is None else first_label
     given = {"id": id, "label": label, "label_name": label_name, "subject": subject, "split": split}
     roles = {role: _column(path, role, column, columns) for role, column in given.items()}
     if roles["id"] is None:
-        raise ModaliftError(f"{path} has no column of clip ids - name one by the option `id`"
+        raise ModaliftError(f"{path} has no column of clip ids - give its name with the option `id`"
                             f" (columns: {', '.join(columns)})")
     if roles["split"] is None and not test_subjects:
         likely = [c for c in columns if "split" in c.lower()]
-        raise ModaliftError(f"{path} has no column `split` - name one by the option `split`"
+        raise ModaliftError(f"{path} has no column `split` - give its name with the option `split`"
                             + (f" ({' or '.join(likely)})" if likely else "") + ", or give test_subjects")
     ids = [line[roles["id"]] for line in lines]
     specs = _views(root, path, columns, lines, ids, views, {c for c in roles.values() if c})
     labeling = number_labels(str(path), ids, _cells(lines, roles["label"]), _cells(lines, roles["label_name"]),
                               classes, first_label, close_gaps)
     taken = {c for c in roles.values() if c}.union(*(s.columns for s in specs.values()))
-    kept = [c for c in columns if c not in taken] if facts is None else [_known(path, c, columns) for c in facts]
+    kept = [c for c in columns if c not in taken] if metadata is None else [_known(path, c, columns) for c in metadata]
     rows = []
     for clip, line, number in zip(ids, lines, labeling.labels, strict=True):
         who = f"{path}: clip '{clip}'"
@@ -121,23 +121,23 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
 
 @dataclass(frozen=True)
 class _View:
-    """How the manifest tells one view."""
+    """How the manifest describes one view."""
 
     view: str
     modality: Modality
     root: Path
     column: str
     spec: Mapping[str, Any]
-    held: dict[Path, frozenset[str]]  # arrays of the archives that were met
+    held: dict[Path, frozenset[str]]  # names of the arrays in archives, cached
 
     @property
     def columns(self) -> set[str]:
-        """Columns of the manifest that this view uses up."""
+        """Columns of the manifest that this view uses."""
         numbers = (self.spec.get(k) for k in ("start", "end", "last", "offset_ms", "timestamps", "affine"))
         return {self.column, *(c for c in numbers if isinstance(c, str))}
 
     def arrays(self, path: Path) -> frozenset[str]:
-        """Names of the arrays in an archive, looked up once."""
+        """Names of the arrays in an archive, cached."""
         if path not in self.held:
             self.held[path] = _names_in(path)
         return self.held[path]
@@ -178,13 +178,13 @@ class _View:
         return numbers[0] if numbers else None
 
     def _numbers(self, key: str, line: Mapping[str, str], who: str) -> tuple[float, ...]:
-        """Numbers that a key gives itself, or that stand in the column it names."""
-        told = self.spec.get(key)
-        if told is None:
+        """The numbers of a key: given directly, or in the column that it names."""
+        given = self.spec.get(key)
+        if given is None:
             return ()
-        if isinstance(told, int | float):
-            return (float(told),)
-        cells = line[told].split() if isinstance(told, str) else told
+        if isinstance(given, int | float):
+            return (float(given),)
+        cells = line[given].split() if isinstance(given, str) else given
         try:
             return tuple(float(cell) for cell in cells)
         except (TypeError, ValueError):
@@ -202,13 +202,13 @@ class _View:
 
 
 def _views(root: Path, path: Path, columns: Sequence[str], lines: Sequence[Mapping[str, str]], ids: Sequence[str],
-           told: Mapping[str, Any] | None, roles: set[str]) -> dict[str, _View]:
-    if told is None:
-        told = _guess_views(root, columns, lines, ids, roles)
-        if not told:
-            raise ModaliftError(f"{path}: no column looks like a view - name them by the option `views`"
+           given: Mapping[str, Any] | None, roles: set[str]) -> dict[str, _View]:
+    if given is None:
+        given = _guess_views(root, columns, lines, ids, roles)
+        if not given:
+            raise ModaliftError(f"{path}: no column looks like a view - describe the views with the option `views`"
                                 f" (columns: {', '.join(columns)})")
-    return {view: _view(root, path, view, spec, columns) for view, spec in told.items()}
+    return {view: _view(root, path, view, spec, columns) for view, spec in given.items()}
 
 
 def _view(root: Path, path: Path, view: str, spec: Any, columns: Sequence[str]) -> _View:
@@ -219,7 +219,7 @@ def _view(root: Path, path: Path, view: str, spec: Any, columns: Sequence[str]) 
     if sum(k in spec for k in ("column", "path", "file")) > 1:
         raise ModaliftError(f"views.{view}: give one of column, path and file")
     if "end" in spec and "last" in spec:
-        raise ModaliftError(f"views.{view}: give one of end (exclusive) and last (included)")
+        raise ModaliftError(f"views.{view}: give one of end (exclusive) and last (inclusive)")
     for key in ("start", "end", "last", "rate", "offset_ms", "timestamps", "affine", "key_column"):
         if isinstance(spec.get(key), str):
             _known(path, spec[key], columns)
@@ -250,7 +250,7 @@ def _guess_views(root: Path, columns: Sequence[str], lines: Sequence[Mapping[str
 
 
 def _names_in(path: Path) -> frozenset[str]:
-    """Names of the arrays in an archive; none where it is missing or broken, which `modalift check` reports."""
+    """Names of the arrays in an archive; none if it is missing or broken, which `modalift check` reports."""
     try:
         return frozenset(reading.keys(path)) if path.is_file() else frozenset()
     except ModaliftError:
@@ -258,22 +258,22 @@ def _names_in(path: Path) -> frozenset[str]:
 
 
 def stored_options(path: Path) -> dict[str, Any]:
-    """Options that stand beside a manifest, in a ``.json`` file of its name; files of another format are not ours."""
+    """The options in the ``.json`` file beside a manifest; files of another format are ignored."""
     file = path.with_suffix(".json")
     if not file.is_file():
         return {}
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        held = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModaliftError(f"{file} cannot be read as JSON ({error}) - correct or remove it") from None
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
         return {}
-    if not isinstance(told.get("options", {}), dict):
+    if not isinstance(held.get("options", {}), dict):
         raise ModaliftError(f"{file}: 'options' must be a mapping - correct or remove the file")
-    for key in told.get("options", {}):
+    for key in held.get("options", {}):
         if key not in STORED:
             raise ModaliftError(f"{file}: unknown option '{key}' - {nearest(key, STORED)}")
-    return dict(told.get("options", {}))
+    return dict(held.get("options", {}))
 
 
 def read_lines(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -302,14 +302,14 @@ def read_lines(path: Path) -> tuple[list[str], list[dict[str, str]]]:
                                 " - correct the line")
         lines.append(dict(zip(columns, cells, strict=True)))
     if not lines:
-        raise ModaliftError(f"{path} lists no clip - it needs a header line and one line a clip")
+        raise ModaliftError(f"{path} lists no clip - it needs a header line and one line per clip")
     return columns, lines
 
 
-def _column(path: Path, role: str, told: str | None, columns: Sequence[str]) -> str | None:
-    if told is not None:
-        return _known(path, told, columns)
-    return next((c for c in _USUAL[role] if c in columns), None)
+def _column(path: Path, role: str, given: str | None, columns: Sequence[str]) -> str | None:
+    if given is not None:
+        return _known(path, given, columns)
+    return next((c for c in _USUAL_NAMES[role] if c in columns), None)
 
 
 def _known(path: Path, column: str, columns: Sequence[str], before: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What names mean: splits, modalities, columns and label numbers, as people write them."""
+"""Interprets names in datasets: splits, modalities, subjects, and label numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SUBJECT = re.compile(r"^(?:s|subj|subject|p|person)[-]?\d+$", re.IGNORECASE)
 
 
 def split_of(word: str, who: str) -> str:
-    """``train``, ``val`` or ``test``, also from other spellings (``training``, ``valid``, ``dev``, ``testing``, ...).
+    """``train``, ``val`` or ``test``, also from synonyms (``training``, ``valid``, ``dev``, ``testing``, ...).
 
     Example:
         >>> split_of("Validation", "clip 7")
@@ -36,7 +36,7 @@ def is_split(word: str) -> bool:
 
 
 def modality_of(view: str) -> str | None:
-    """The modality that a view's name tells: ``rgb_day`` is rgb, ``ir_left`` nir, ``crop_depth`` depth; or None.
+    """The modality in a view's name: ``rgb_day`` is rgb, ``ir_left`` nir, ``crop_depth`` depth; None if there is none.
 
     Example:
         >>> modality_of("crop_depth"), modality_of("ir_left"), modality_of("masks")
@@ -51,17 +51,17 @@ def modality_of(view: str) -> str | None:
 
 
 def view_modality(view: str, named: str | None, channels: int | None = None) -> Modality:
-    """The Modality of a view, by what the options name or else by its own name."""
+    """The Modality of a view: the one named in the options, or else the one in its own name."""
     name = named or modality_of(view)
     if name is None:
-        raise ModaliftError(f"view '{view}': its name tells no modality - give views.{view}.modality"
+        raise ModaliftError(f"view '{view}': its name contains no modality - give views.{view}.modality"
                             f" ({', '.join(MODALITIES)})")
     found = MODALITIES[_ALIASES.get(name, name) if name not in MODALITIES else name]
     return found if channels is None else found.with_channels(channels)
 
 
 def with_channels(view: str, kind: Modality, tracks: Iterable[Track]) -> Modality:
-    """The modality with its channels taken from the recordings of the view: what most of the first ones have."""
+    """The modality with the number of channels that most of the view's first recordings have."""
     if kind.channels:
         return kind
     problem: ModaliftError | None = None
@@ -69,18 +69,18 @@ def with_channels(view: str, kind: Modality, tracks: Iterable[Track]) -> Modalit
     for track in tracks:
         try:
             found.append(reading.channels(track, kind))
-        except ModaliftError as error:  # `modalift check` reports a broken clip; another one tells as much
+        except ModaliftError as error:  # `modalift check` reports a broken clip; another one serves here
             problem = error
         if len(found) == 5:
             break
     if found:
         return kind.with_channels(max(found, key=found.count))
-    raise ModaliftError(f"view '{view}': no recording tells how many channels {kind.name} has"
+    raise ModaliftError(f"view '{view}': the number of channels of {kind.name} cannot be read from any recording"
                         + (f" ({problem})" if problem else "") + f" - give views.{view}.channels")
 
 
 def subject_of(clip: str) -> str:
-    """The subject that a clip's name begins with (``s03_wave_2`` is by ``s03``), or an empty string.
+    """The subject with which a clip's name starts (``s03_wave_2`` is by ``s03``), or an empty string.
 
     Example:
         >>> subject_of("s03_wave_2"), subject_of("stop_1"), subject_of("Subject12_a")
@@ -102,10 +102,9 @@ def number_labels(where: str, ids: Sequence[str], labels: Sequence[str], names: 
                   classes: Sequence[str] | None, first: int | None, close_gaps: bool) -> Labeling:
     """Class indices from label cells, which may be numbers or names; an empty cell is an unlabeled clip.
 
-    Numbers that begin at 0 are class indices as they stand, others are taken less 1 (or less ``first``). Where a number
-    is missing in between, its class is kept without a clip, under the name ``class N``, so that index and number stay
-    together; ``close_gaps`` renumbers instead. Without numbers, classes are the names in natural order, or the
-    given ``classes``.
+    Numbers that start at 0 are class indices; from others 1 (or ``first``) is subtracted. If a number between is missing,
+    there is a class without clips, named ``class N``; ``close_gaps`` renumbers the classes instead. Without numbers, the
+    classes are the names in natural order, or the given ``classes``.
     """
     filled = [x for x in labels if x]
     if filled and all(re.fullmatch(r"\d+(\.0+)?", x) for x in filled):
@@ -115,7 +114,7 @@ def number_labels(where: str, ids: Sequence[str], labels: Sequence[str], names: 
     index = {name: i for i, name in enumerate(order)}
     for clip, text in zip(ids, texts, strict=True):
         if text and text not in index:
-            raise ModaliftError(f"{where}: clip '{clip}' has label '{text}', which `classes` lacks -"
+            raise ModaliftError(f"{where}: clip '{clip}' has label '{text}', which is not in `classes` -"
                                 f" {nearest(text, index)}")
     return Labeling(tuple(order), tuple(index[x] if x else None for x in texts))
 
@@ -132,7 +131,7 @@ def _by_number(where: str, ids: Sequence[str], labels: Sequence[str], names: Seq
     if len(by_name) < len(called):
         twice = next(n for k, n in called.items() if by_name[n] != k)
         raise ModaliftError(f"{where}: two label numbers are called '{twice}' - give each label its own name")
-    # A clip that only has a name belongs to the number of that name.
+    # A clip with a name only has the number of that name.
     numbers = [by_name.get(name) if number is None and name else number
                for number, name in zip(numbers, names, strict=True)]
     used = sorted({n for n in numbers if n is not None})
@@ -158,7 +157,7 @@ def _by_number(where: str, ids: Sequence[str], labels: Sequence[str], names: Seq
 
 
 def mirror_map(classes: Sequence[str], mirrored: Mapping[str, str] | None) -> dict[int, int]:
-    """Label pairs from class-name pairs, both ways; ``others: same`` lets every other class survive a mirror."""
+    """Label pairs from pairs of class names, in both directions; with ``others: same`` all other classes keep theirs."""
     index = {name: i for i, name in enumerate(classes)}
     pairs: dict[int, int] = {}
     others = False
@@ -180,7 +179,7 @@ def assign_subjects(where: str, rows: Sequence[Row], test_subjects: Collection[s
                     val_subjects: Collection[str] | None) -> list[Row]:
     """Splits by subject: the test subjects' clips, the validation subjects', and the rest for training.
 
-    Without ``test_subjects`` only training clips move (to ``val``); with it, splits are drawn anew.
+    Without ``test_subjects``, only training clips are reassigned (to ``val``); with it, all splits are.
     """
     known = {r.subject for r in rows}
     tested, held = ([str(s) for s in group or ()] for group in (test_subjects, val_subjects))

@@ -1,4 +1,4 @@
-"""Datasets by name: what registers one, which one a folder looks like, and how one is opened."""
+"""Datasets by name: registration, recognition of a folder's dataset, and opening."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from modalift.modalities import Table
 from modalift.registry import Registry
 from modalift.signatures import checked
 
-#: A dataset: the folder of its download, then its options by keyword, to a Table.
+#: A dataset: a function from the folder of its download, and its options by keyword, to a Table.
 Maker = Callable[..., Table]
 DATASETS: Registry[Maker] = Registry("dataset")
-#: Dataset -> whether a folder (or a file) looks like it.
+#: Dataset -> a function that tells whether a folder (or a file) is of it.
 RECOGNIZERS: dict[str, Callable[[Path], bool]] = {}
-#: What any recordings can be laid out as: asked after all others.
+#: Formats for any recordings, which are tried after all others.
 GENERAL = ("csv", "folder")
 
 
@@ -25,8 +25,8 @@ def dataset(name: str, recognize: Callable[[Path], bool]) -> Callable[[Maker], M
     """Registers a function ``(root: Path, *, option=default, ...) -> Table``.
 
     Args:
-        name: what recipes call it.
-        recognize: whether a folder looks like this dataset: by what only it has, and quickly.
+        name: its name in recipes.
+        recognize: whether a folder is of this dataset; fast, and by files that no other dataset has.
     """
     def register(maker: Maker) -> Maker:
         DATASETS.add(name, maker)
@@ -37,7 +37,7 @@ def dataset(name: str, recognize: Callable[[Path], bool]) -> Callable[[Maker], M
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """The options of a dataset with their defaults; its function's keyword arguments are its schema."""
+    """The options of a dataset with their defaults: the keyword arguments of its function."""
     return {p.name: p.default for p in inspect.signature(DATASETS[name]).parameters.values()
             if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
@@ -47,11 +47,11 @@ def open(name: str, root: str | Path, **options: Any) -> Table:
 
     Args:
         name: a registered dataset (``csv``, ``folder``, ``darkroom``, ...).
-        root: its folder, or for ``csv`` also the manifest itself.
+        root: its folder; for ``csv`` also the manifest itself.
         options: the dataset's own options, see :func:`options_of`.
 
     Raises:
-        ModaliftError: unknown dataset or option, no such folder, or whatever is wrong inside it.
+        ModaliftError: an unknown dataset or option, a missing folder, or an error in its files.
     """
     maker = DATASETS[name]
     options = checked(maker, options, options_of(name), "data.options", f"dataset '{name}'")
@@ -62,13 +62,13 @@ def open(name: str, root: str | Path, **options: Any) -> Table:
 
 
 def guess(root: str | Path) -> str:
-    """The dataset that a folder looks like: one that recognizes it, else ``csv`` (a manifest) or ``folder``.
+    """The dataset of a folder: one that recognizes it, else ``csv`` (a manifest) or ``folder``.
 
     Raises:
-        ModaliftError: if there is no such folder.
+        ModaliftError: the folder does not exist.
     """
     place = Path(root).expanduser()
     if not place.exists():
         raise ModaliftError(f"{place} does not exist - give a dataset's folder")
-    asked = sorted(RECOGNIZERS, key=lambda name: (name in GENERAL, name))
-    return next((name for name in asked if RECOGNIZERS[name](place)), GENERAL[-1])
+    order = sorted(RECOGNIZERS, key=lambda name: (name in GENERAL, name))
+    return next((name for name in order if RECOGNIZERS[name](place)), GENERAL[-1])

@@ -1,4 +1,4 @@
-"""SYSU-MM01: people seen by four color and two near-infrared cameras; what the translator's encoders learn identities on."""
+"""SYSU-MM01: images of persons by four color and two near-infrared cameras, for the translator's identity encoders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modalift.errors import ModaliftError
 from modalift.loading import reading
 from modalift.modalities import Row, Table, Track, build_table, modality
 
-#: Cameras of visible light; the other two, 3 and 6, see near infrared.
+#: Cameras for visible light, and for near infrared.
 COLOR, INFRARED = (1, 2, 4, 5), (3, 6)
 SPLITS = ("train", "val", "test")
 
@@ -23,21 +23,21 @@ SPLITS = ("train", "val", "test")
 @dataset("sysu_mm01", recognize=lambda root: (root / "exp").is_dir() and (root / "cam1").is_dir())
 def read_sysu_mm01(root: Path, *, cameras: Sequence[int] = (1, 2, 3, 4, 5, 6), train_on_val: bool = True,
                    together: bool = False) -> Table:
-    """Every picture is a clip of one frame; its person is its class, and its camera's sensor its only view.
+    """Every image is a clip of one frame; its class is the person, and its only view the sensor of its camera.
 
-    No pixel corresponds between the sensors: a clip has the view ``rgb`` or the view ``nir``, never both. A person whom
-    a camera did not see has no folder there. Persons are dealt to the splits by the lists in ``exp/``.
+    The sensors are not pixel-aligned: a clip has the view ``rgb`` or the view ``nir``, never both. A camera has no folder
+    for persons whom it did not record. The lists in ``exp/`` define the splits.
 
     Args:
-        root: the download: ``cam1`` .. ``cam6`` with ``<person>/<picture>.jpg``, and ``exp/train_id.txt``, ``val_id.txt``
+        root: the download: ``cam1`` .. ``cam6`` with ``<person>/<image>.jpg``, and ``exp/train_id.txt``, ``val_id.txt``
             and ``test_id.txt`` (or the ``.mat`` files of those names).
-        cameras: which of the six.
-        train_on_val: count the 99 persons of the validation list to the training split, as is usual (395 persons); they
-            are then in no validation split, which is what it needs since persons are classes.
-        together: also let near-infrared pictures be read as view ``rgb`` (three equal channels), for one encoder of both.
+        cameras: the cameras to use, of 1 to 6.
+        train_on_val: add the 99 persons of the validation list to the training split, as is usual (395 persons in all);
+            there is then no validation split.
+        together: give near-infrared images also as view ``rgb`` (three equal channels), for one encoder of both.
 
     Raises:
-        ModaliftError: a missing list or camera, or a list that is no line of numbers.
+        ModaliftError: a missing list or camera, or a list that is not a line of numbers.
     """
     splits = {split: _persons(root, split) for split in SPLITS}
     for camera in cameras:
@@ -46,28 +46,28 @@ def read_sysu_mm01(root: Path, *, cameras: Sequence[int] = (1, 2, 3, 4, 5, 6), t
     where = {person: split for split, persons in splits.items() for person in persons}
     if len(where) < sum(map(len, splits.values())):
         twice = next(p for p in where if sum(p in persons for persons in splits.values()) > 1)
-        raise ModaliftError(f"{root}/exp: person {twice} is in two lists - take the lists of the download")
+        raise ModaliftError(f"{root}/exp: person {twice} is in two lists - use the lists of the download")
     rows = []
     for camera in cameras:
         folder = root / f"cam{camera}"
         if not folder.is_dir():
-            raise ModaliftError(f"{folder}: there is no such camera - give data.root=.../SYSU-MM01, or choose"
+            raise ModaliftError(f"{folder}: no such camera folder - give data.root=.../SYSU-MM01, or choose"
                                 " data.options.cameras")
         for person in sorted(folder.iterdir(), key=lambda p: reading.natural(p.name)):
             number = int(person.name) if re.fullmatch(r"\d+", person.name) else -1
-            if number not in where:  # of no list: 42 of the 533 persons have none
+            if number not in where:  # in no list: 42 of the 533 persons
                 continue
             split = "train" if where[number] == "val" and train_on_val else where[number]
             views = ("rgb",) if camera in COLOR else ("nir", "rgb") if together else ("nir",)
-            for picture in sorted(person.iterdir(), key=lambda p: reading.natural(p.name)):
-                if picture.suffix.lower() in reading.IMAGES and not picture.name.startswith("."):
-                    rows.append((camera, number, split, picture, views))
+            for image in sorted(person.iterdir(), key=lambda p: reading.natural(p.name)):
+                if image.suffix.lower() in reading.IMAGES and not image.name.startswith("."):
+                    rows.append((camera, number, split, image, views))
     seen = {number: k for k, number in enumerate(sorted({number for _, number, *_ in rows}))}
     kinds = {name: modality(name) for name in ("rgb", "nir") if any(name in views for *_, views in rows)}
     return build_table("sysu_mm01", [f"{number:04d}" for number in seen], kinds, (
-        Row(f"cam{camera}/{number:04d}/{picture.stem}", seen[number], f"{number:04d}", split,
-            {view: Track(picture) for view in views}, {"camera": float(camera)})
-        for camera, number, split, picture, views in rows), {k: k for k in range(len(seen))})
+        Row(f"cam{camera}/{number:04d}/{image.stem}", seen[number], f"{number:04d}", split,
+            {view: Track(image) for view in views}, {"camera": float(camera)})
+        for camera, number, split, image, views in rows), {k: k for k in range(len(seen))})
 
 
 def _persons(root: Path, split: str) -> list[int]:
@@ -76,17 +76,17 @@ def _persons(root: Path, split: str) -> list[int]:
     if text.is_file():
         cells = [c.strip() for c in text.read_text(encoding="utf-8").replace("\n", ",").split(",") if c.strip()]
         if not cells or not all(c.isdigit() for c in cells):
-            raise ModaliftError(f"{text}: is no line of comma-separated numbers - take the file of the download")
+            raise ModaliftError(f"{text}: not a line of comma-separated numbers - use the file of the download")
         return [int(c) for c in cells]
     if not matrix.is_file():
-        raise ModaliftError(f"{text}: there is no such list - give data.root=.../SYSU-MM01 with its folder exp")
+        raise ModaliftError(f"{text}: no such list - give data.root=.../SYSU-MM01 with its folder exp")
     try:
         return matlab_numbers(matrix.read_bytes(), "id")
     except (KeyError, ValueError, struct.error, zlib.error) as error:
-        raise ModaliftError(f"{matrix}: holds no list 'id' ({type(error).__name__}) - take the file of the download") from None
+        raise ModaliftError(f"{matrix}: has no list 'id' ({type(error).__name__}) - use the file of the download") from None
 
 
-#: Types of numbers in a MATLAB file (level 5) that a list can be stored as.
+#: Number types of a list in a MATLAB file (level 5).
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 
 
@@ -111,7 +111,7 @@ def _elements(data: bytes) -> list[tuple[int, bytes]]:
     found, at = [], 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from("<II", data, at)
-        if kind >> 16:  # up to four bytes stand in the tag itself
+        if kind >> 16:  # up to four bytes are in the tag itself
             kind, size, body = kind & 0xFFFF, kind >> 16, at + 4
             step = 8
         else:

@@ -1,4 +1,4 @@
-"""Writing a Table as a folder that the dataset ``csv`` reads back."""
+"""Writes a Table as a folder that the dataset ``csv`` reads."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _COLUMNS = ("clip_id", "label", "label_name", "subject", "split")
 
 
 def write_manifest(table: Table, folder: Path, name: str = "manifest.csv") -> Path:
-    """Write ``manifest.csv`` and its options, ``manifest.json``, into a folder.
+    """Writes ``manifest.csv`` and its options, ``manifest.json``, into a folder.
 
-    Paths are written relative to the folder where they lie below its parent, and absolute elsewhere. What a manifest's
-    cells cannot say (modalities, spaces, class order, mirror map) stands in the JSON file.
+    Paths below the folder's parent are written relative to the folder, others absolute. The JSON file has what cells
+    cannot express: modalities, spaces, class order, mirrored classes.
 
     Raises:
-        ModaliftError: if a view has another space in some clip, or the folder cannot be written.
+        ModaliftError: a view has several spaces, or the folder cannot be written.
     """
     views: dict[str, dict[str, Any]] = {view: _spec(table, view) for view in table.views}
-    facts = sorted({key for row in table for key in row.facts})
+    metadata = sorted({key for row in table for key in row.metadata})
     clashing = {*_COLUMNS, *table.views}
-    names = {key: f"{key}_fact" if key in clashing else key for key in facts}
+    names = {key: f"{key}_fact" if key in clashing else key for key in metadata}
     extra = [spec[key] for spec in views.values() for key in _PER_CLIP if key in spec]
     columns = [*_COLUMNS, *table.views, *extra, *names.values()]
     text = io.StringIO()
     out = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     out.writeheader()
     for row in table:
-        out.writerow({**_cells(table, row, folder, views), **{names[k]: v for k, v in row.facts.items()}})
+        out.writerow({**_cells(table, row, folder, views), **{names[k]: v for k, v in row.metadata.items()}})
     mirrored = {table.classes[a]: table.classes[b] for a, b in table.mirrored.items()}
     options = {"name": table.name, "classes": list(table.classes), "first_label": 0, "views": views,
-               "mirrored": mirrored, "facts": list(names.values())}
+               "mirrored": mirrored, "metadata": list(names.values())}
     path = folder / name
     write_text(path.with_suffix(".json"), json.dumps({"format": FORMAT, "options": options}, indent=1,
                                                      ensure_ascii=False) + "\n")
@@ -53,7 +53,7 @@ _PER_CLIP = {"key_column": "key", "start": "start", "end": "end", "rate": "rate"
 
 
 def _spec(table: Table, view: str) -> dict[str, Any]:
-    """The options of a view: what all its tracks share, and the columns in which they differ."""
+    """The description of a view: what all its tracks share, and the columns for what differs."""
     kind = table.views[view]
     tracks = [row.tracks[view] for row in table if view in row.tracks]
     spaces = {t.space for t in tracks}

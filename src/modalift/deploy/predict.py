@@ -1,4 +1,4 @@
-"""Many recordings at once: what one cannot be read does not cost the others their answer."""
+"""Predictions for many recordings: one that cannot be read does not stop the others."""
 
 from __future__ import annotations
 
@@ -12,35 +12,46 @@ from modalift.models.recognizer import RecognizerModel
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What became of one recording: a prediction, or one line that says why there is none."""
+class Outcome:
+    """The outcome for one recording: its prediction, or an error.
+
+    Attributes:
+        clip: the recording, as it was named.
+        prediction: None where the recording could not be read.
+        error: one line; empty where there is a prediction.
+    """
 
     clip: str
     prediction: Prediction | None = None
     error: str = ""
 
 
-def predict_many(model: RecognizerModel, clips: Sequence[str | Path], *, top: int = 5) -> list[Answer]:
-    """An answer for each recording, in their order; see :meth:`RecognizerModel.predict`.
+def predict_many(model: RecognizerModel, clips: Sequence[str | Path], *, top: int = 5) -> list[Outcome]:
+    """Predicts every recording, in order; see :meth:`RecognizerModel.predict`.
+
+    A recording that cannot be read gives an Outcome with an ``error``.
+
+    Args:
+        model: a recognizer.
+        clips: files or folders, one recording each.
+        top: number of classes in :attr:`Prediction.top`.
 
     Raises:
-        ModaliftError: no recording was named, or the model is no recognizer. A recording that cannot be read is an Answer
-            with an ``error``.
+        ModaliftError: no recordings, or a model that is not a recognizer.
     """
     if not isinstance(model, RecognizerModel):
-        raise ModaliftError(f"{model.name}: holds a {model.kind}, not a recognizer - a translator is used with `modalift derive"
-                            " pseudo_ir DATA OUT bundle=...`")
+        raise ModaliftError(f"{model.name}: holds a {model.kind}, not a recognizer - {model.advice}")
     if not clips:
-        raise ModaliftError("no recording was named - give one or more files or folders")
-    answers = []
+        raise ModaliftError("no recordings - give one or more files or folders")
+    outcomes = []
     for clip in clips:
         try:
-            answers.append(Answer(str(clip), model.predict(clip, top)))
+            outcomes.append(Outcome(str(clip), model.predict(clip, top)))
         except ModaliftError as error:
-            answers.append(Answer(str(clip), error=str(error)))
-    return answers
+            outcomes.append(Outcome(str(clip), error=str(error)))
+    return outcomes
 
 
-def exit_code(answers: Sequence[Answer]) -> int:
-    """0, or 2 where any recording failed."""
-    return EXIT_CODE if any(a.error for a in answers) else 0
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """The exit code of `modalift predict`: 2 where any recording failed, else 0."""
+    return EXIT_CODE if any(a.error for a in outcomes) else 0

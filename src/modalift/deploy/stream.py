@@ -1,4 +1,4 @@
-"""One frame at a time: the answer so far, at the cost of one frame."""
+"""Streaming: a prediction after every frame, at the cost of one frame."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from modalift.models.recognizer import RecognizerModel
 
 
 class Stream:
-    """Feeds a bundle's network with frames as they come.
+    """Runs a recognizer frame by frame.
 
-    After the last frame of a clip the answer equals that for the whole clip (one centered crop), up to
+    After the last frame of a clip the prediction equals that of the whole clip (one centered crop), up to
     the rounding of sums in another order.
 
     Args:
-        model: of a network that streams (``small`` with ``causal=true``).
-        every: takes every ``every``-th frame only; by default the stride of a dense framing, else 1. Choose it such
-            that frames are as far apart as they were in training.
-        around: frames ``(T, H, W, C)`` in which a framing with ``region="valid"`` looks for the person; by default the
-            first frame of each sequence. The box then stays where it is until :meth:`reset`.
+        model: a recognizer whose network streams (``small`` with ``causal=true``).
+        every: uses only every ``every``-th frame; by default the stride of a dense framing, else 1. Choose it such
+            that frames are as far apart as in training.
+        reference: frames ``(T, H, W, C)`` in which a framing with ``region="valid"`` locates the person; by default the
+            first frame of each sequence. The box is then fixed until :meth:`reset`.
 
     Raises:
-        ModaliftError: a network that needs the whole clip.
+        ModaliftError: a network that needs the whole clip, or ``every`` below 1.
 
     Example::
 
@@ -41,7 +41,9 @@ class Stream:
             print(stream.push(frame).label)
     """
 
-    def __init__(self, model: RecognizerModel, *, every: int | None = None, around: NDArray[Any] | None = None) -> None:
+    def __init__(self, model: RecognizerModel, *, every: int | None = None, reference: NDArray[Any] | None = None) -> None:
+        if not isinstance(model, RecognizerModel):
+            raise ModaliftError(f"{model.name}: holds a {model.kind}, not a recognizer - {model.advice}")
         if not model.network.streams:
             name = model.network.config.get("name", "?")
             raise ModaliftError(f"{model.path or 'bundle'}: its network '{name}' needs the whole"
@@ -52,12 +54,12 @@ class Stream:
             raise ModaliftError(f"every is {self.every} - it must be 1 or more")
         self.model = model
         self._framer = Framer(model.modality, model.framing.replace(frames=1, sampler="segments"))
-        self._around = None if around is None else self._framer.locate(as_frames(around, model.modality))
+        self._reference_box = None if reference is None else self._framer.locate(as_frames(reference, model.modality))
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything: the next frame is the first."""
-        self._place = self._around
+        """Starts a new sequence with the next frame."""
+        self._placement = self._reference_box
         self._state: Any = None
         self._logits: Tensor | None = None
         #: Frames pushed since the start of the sequence.
@@ -65,16 +67,20 @@ class Stream:
 
     @torch.inference_mode()
     def push(self, frame: NDArray[Any], top: int = 5) -> Prediction:
-        """The answer after one more frame ``(H, W, C)`` (or ``(H, W)`` of one channel), in the sensor's unit.
+        """The prediction after one more frame ``(H, W, C)`` (or ``(H, W)`` of one channel), in the sensor's unit.
+
+        Args:
+            frame: the frame; of those that ``every`` skips only the count changes, and the prediction is the last one.
+            top: number of classes in :attr:`Prediction.top`.
 
         Raises:
-            ModaliftError: a frame of the wrong shape, or one that the sensor cannot have said.
+            ModaliftError: a frame of the wrong shape, or with values outside the sensor's range.
         """
         if self.frames % self.every == 0:
             frames = as_frames(np.asarray(frame)[None], self.model.modality)
-            if self._place is None:
-                self._place = self._framer.locate(frames)
-            clip = torch.from_numpy(self._framer(frames, centered(), Geometry(), place=self._place)[0])[None].float()
+            if self._placement is None:
+                self._placement = self._framer.locate(frames)
+            clip = torch.from_numpy(self._framer(frames, centered(), Geometry(), placement=self._placement)[0])[None].float()
             device = next(self.model.network.parameters()).device
             self._logits, self._state = self.model.network.step(clip.to(device), self._state)
         self.frames += 1

@@ -1,4 +1,4 @@
-"""What is computed from a sensor once, written to files, and then a view like any other."""
+"""Derived views: computed once from a recorded view, written to files, then used as any other view."""
 
 from modalift.derive.registry import DERIVED, derive, derived
 from modalift.registry import discover

@@ -1,61 +1,62 @@
-"""Joints drawn as heat maps, so that pose is a video like the others."""
+"""Joints as heat maps: pose as a video."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge
 
 from modalift.derive.registry import derived
 from modalift.derive.writing import source_view, write_view
 from modalift.errors import ModaliftError
 from modalift.loading import reading
 from modalift.modalities import Row, Table, modality
+from modalift.signatures import Positive
 
-#: Joints of the first Kinect's 20: left arm; right arm; head, trunk and legs.
+#: Groups of the first Kinect's 20 joints: left arm; right arm; head, trunk and legs.
 KINECT_PARTS = ((4, 5, 6, 7), (8, 9, 10, 11), (0, 1, 2, 3, 12, 13, 14, 15, 16, 17, 18, 19))
 
 
 @derived("pose_map")
-def derive_pose_map(table: Table, view: str | None, out: Path, *, size: int = 64, sigma: float = 1.5,
-                    parts: str | Sequence[Sequence[int]] = "one", up: str = "+y", focal: float | None = None,
+def derive_pose_map(table: Table, view: str | None, out: Path, *, size: Annotated[int, Ge(8)] = 64,
+                    sigma: Positive = 1.5, parts: Literal["one", "three"] | Sequence[Sequence[int]] = "one",
+                    up: Literal["+y", "-y"] = "+y", focal: Positive | None = None,
                     name: str = "pose_map", progress: Callable[[int, int], None] | None = None) -> Table:
     """Joints as Gaussian heat maps: an 8-bit video of as many frames as the joints have.
 
     .. math:: M_c(p) = 255 \\max_{j \\in c} \\exp(-|p - p_j|^2 / 2 \\sigma^2)
 
-    where p_j is joint j in the picture and c one group of joints, a channel. Without ``focal`` the picture is the
-    square around all positions of the clip, seen along z and widened by a tenth; with it, a pinhole camera at the
+    where p_j is joint j in the image and c a group of joints, one per channel. Without ``focal`` the image is the square
+    around all positions of the clip, seen along z and enlarged by 10 %; with it, the image of a pinhole camera at the
     origin. Joints that are not finite are not drawn. Files are lossless (FFV1): gray for one group, RGB for three.
 
     Args:
         table: the clips.
-        view: a view of joints ``(T, 1, 1, 3 J)`` in meters; by default the first.
+        view: the view of joints ``(T, 1, 1, 3 J)`` in meters; by default the first.
         out: a new folder.
         size: height and width in pixels.
-        sigma: in pixels.
+        sigma: standard deviation of the Gaussians in pixels.
         parts: ``one`` (all joints in one channel), ``three`` (arms and the rest, of the Kinect's 20 joints), or one or
             three lists of joint numbers.
-        up: which way y points in the recording: ``+y`` upwards (Kinect), ``-y`` downwards (cameras, the simulator).
-        focal: focal length in picture widths; draws what a camera at the origin, looking along z, would see.
-        name: of the new view.
+        up: the direction of y in the recording: ``+y`` upwards (Kinect), ``-y`` downwards (cameras, the simulator).
+        focal: focal length in image widths, of a camera at the origin that looks along z; None: see above.
+        name: name of the new view.
         progress: called with (clips done, clips).
 
     Returns:
         The table with the new view, read back from ``out``.
 
     Raises:
-        ModaliftError: joints that are not triples, groups that do not fit them, an ``out`` that is not empty.
+        ModaliftError: a number of channels that is not a multiple of three, groups that do not fit the joints, or an ``out``
+            that is not empty.
     """
     source = source_view(table, view, ("pose",), "pose_map")
     kind = table.modality(source)
     if kind.channels % 3:
-        raise ModaliftError(f"view '{source}' has {kind.channels} numbers a frame, which are not joints of three")
-    if up not in ("+y", "-y"):
-        raise ModaliftError(f"pose_map up is '{up}' - use +y or -y")
-    if size < 8 or sigma <= 0:
-        raise ModaliftError(f"pose_map size {size} and sigma {sigma:g} - use at least 8 pixels and a sigma above 0")
+        raise ModaliftError(f"view '{source}' has {kind.channels} numbers per frame, not three per joint")
     groups = _groups(parts, kind.channels // 3)
 
     def make(row: Row, file: Path) -> None:
@@ -67,7 +68,7 @@ def derive_pose_map(table: Table, view: str | None, out: Path, *, size: int = 64
                       keep_space=False, progress=progress)
 
 
-def _groups(parts: str | Sequence[Sequence[int]], joints: int) -> list[list[int]]:
+def _groups(parts: Literal["one", "three"] | Sequence[Sequence[int]], joints: int) -> list[list[int]]:
     if parts == "one":
         return [list(range(joints))]
     if parts == "three":
@@ -75,8 +76,6 @@ def _groups(parts: str | Sequence[Sequence[int]], joints: int) -> list[list[int]
             raise ModaliftError(f"pose_map parts 'three' is for the Kinect's 20 joints, not {joints} - give three lists"
                                 " of joint numbers")
         return [list(group) for group in KINECT_PARTS]
-    if isinstance(parts, str):
-        raise ModaliftError(f"pose_map parts '{parts}' is unknown - use one, three, or lists of joint numbers")
     groups = [[int(j) for j in group] for group in parts]
     if len(groups) not in (1, 3):
         raise ModaliftError(f"pose_map has {len(groups)} parts - use one or three, as a video has one or three channels")
@@ -86,7 +85,7 @@ def _groups(parts: str | Sequence[Sequence[int]], joints: int) -> list[list[int]
 
 
 def project(joints: np.ndarray, size: int, up: str, focal: float | None) -> np.ndarray:
-    """Joints ``(T, J, 3)`` in meters to pixels ``(T, J, 2)``; NaN where a joint is unknown or behind the camera."""
+    """Joints ``(T, J, 3)`` in meters to pixels ``(T, J, 2)``; NaN if a joint is unknown or behind the camera."""
     x, y, z = np.moveaxis(joints.astype(np.float64), -1, 0)
     y = -y if up == "+y" else y
     if focal is not None:
@@ -101,7 +100,7 @@ def project(joints: np.ndarray, size: int, up: str, focal: float | None) -> np.n
 
 
 def heat_maps(places: np.ndarray, groups: Sequence[Sequence[int]], size: int, sigma: float) -> np.ndarray:
-    """Gaussians around pixels ``(T, J, 2)``: ``(T, size, size, groups)`` uint8, 255 on a joint.
+    """Gaussians around pixels ``(T, J, 2)``: ``(T, size, size, groups)`` uint8, 255 at a joint.
 
     Example:
         >>> heat_maps(np.array([[[4.0, 2.0]]]), [[0]], 8, 1.0)[0, 2, 4]
@@ -126,7 +125,7 @@ def write_lossless(file: Path, frames: np.ndarray, rate: int = 30) -> None:
         stream = container.add_stream("ffv1", rate=rate, options={"flags": "+bitexact", "level": "3", "g": "1"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], stored
         stream.codec_context.thread_count = 1
-        for picture in frames:
-            picture = np.ascontiguousarray(picture[..., 0] if given == "gray" else picture)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=given)))
+        for image in frames:
+            image = np.ascontiguousarray(image[..., 0] if given == "gray" else image)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format=given)))
         container.mux(stream.encode(None))

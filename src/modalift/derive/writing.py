@@ -1,4 +1,4 @@
-"""What all derived views share: choosing the source, writing a file for each clip, and the new manifest."""
+"""Shared by all derived views: the choice of the source, one file per clip, and the new manifest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modalift.modalities import Modality, Row, Table, Track
 
 
 def source_view(table: Table, view: str | None, fitting: Collection[str], what: str) -> str:
-    """The view to compute from: the one that is named, or the first whose modality is among the fitting ones."""
+    """The view to compute from: the given one, or the first whose modality is among the fitting ones."""
     if view is not None:
         kind = table.modality(view)
         if kind.name not in fitting:
@@ -36,17 +36,17 @@ def source_view(table: Table, view: str | None, fitting: Collection[str], what: 
 def write_view(table: Table, out: Path, source: str, name: str, kind: Modality, ending: str,
                make: Callable[[Row, Path], None], *, keep_space: bool = True,
                progress: Callable[[int, int], None] | None = None) -> Table:
-    """Write a view's files and the manifest of the table that has it; the folder appears when it is complete.
+    """Writes a view's files and the manifest of the table with it; the folder appears when it is complete.
 
-    Clips whose source cannot be read stay in the table without the new view and are named in ``skipped.json``.
+    Clips whose source cannot be read stay in the table without the new view and are listed in ``skipped.json``.
 
     Args:
         table: the clips.
         out: the folder; new, or empty.
-        source: the view that the new one is computed from; its clock is the new view's.
-        name, kind: of the new view.
-        ending: of its files.
-        make: writes the file of one clip; runs in several threads.
+        source: the view that the new one is computed from, which has the same timing.
+        name, kind: name and modality of the new view.
+        ending: ending of its files.
+        make: writes the file of one clip; called in several threads.
         keep_space: whether the new view is pixel-aligned with its source.
         progress: called with (clips done, clips).
 
@@ -54,9 +54,9 @@ def write_view(table: Table, out: Path, source: str, name: str, kind: Modality, 
         ModaliftError: the view exists, ``out`` is not empty, the disk is full, or no clip can be read.
     """
     if name in table.views:
-        raise ModaliftError(f"{table.name} has a view '{name}' already - name the new one otherwise")
+        raise ModaliftError(f"{table.name} has a view '{name}' already - give the new one another name")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModaliftError(f"{out} exists and is not empty - name a new folder, or remove it first")
+        raise ModaliftError(f"{out} exists and is not empty - give a new folder, or remove it first")
     beside = out.parent / f".{out.name}.{os.getpid()}"
     try:
         (beside / name).mkdir(parents=True)
@@ -70,7 +70,7 @@ def write_view(table: Table, out: Path, source: str, name: str, kind: Modality, 
             write_text(beside / "skipped.json", json.dumps(skipped, indent=1, ensure_ascii=False) + "\n")
         beside.replace(out)
     except OSError as error:
-        raise ModaliftError(f"{out} cannot be written ({error.strerror}) - make room or name another folder") from None
+        raise ModaliftError(f"{out} cannot be written ({error.strerror}) - free disk space or give another folder") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return read_manifest(out)
@@ -105,13 +105,13 @@ def _write_files(table: Table, folder: Path, source: str, name: str, ending: str
 
 
 def _file_names(table: Table, folder: Path, ending: str) -> dict[str, Path]:
-    """A file for each clip: its id where that is a plain name, otherwise made plain and unique."""
+    """One file per clip, named by its id; ids are made plain and unique if needed."""
     names: dict[str, Path] = {}
     taken: set[str] = set()
     for row in table:
         stem = re.sub(r"[^A-Za-z0-9_-]+", "_", row.id).strip("_") or "clip"
         plain, n = stem, 1
-        while stem.lower() in taken:  # some file systems do not tell capitals
+        while stem.lower() in taken:  # some file systems ignore case
             n += 1
             stem = f"{plain}-{n}"
         taken.add(stem.lower())

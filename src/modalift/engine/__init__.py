@@ -1,1 +1,1 @@
-""""""
+"""Experiments: build, train, evaluate, compare and ship; prints nothing."""

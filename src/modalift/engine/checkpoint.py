@@ -1,4 +1,4 @@
-"""The state of a training: all that must survive a kill for the run to end as if nothing had happened."""
+"""The state of a training, and its file: all that a killed run needs to resume bit for bit."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from modalift.schemes import Scheme
 
 
 class TrainingState:
-    """Weights, optimizers, averages, random states and the place in the data.
+    """Weights, optimizers, moving average, random states and the position in the data.
 
     Attributes:
-        precision: what is computed in.
-        epoch, sample: how far training has come: whole epochs, and samples of the next one already used.
-        step: optimizer steps so far.
-        sums: running sums of this epoch's terms, for its log line.
-        marks: byte lengths of the log files at the last checkpoint; what was written after it is cut on resume.
+        fingerprint: of the experiment, see :meth:`Experiment.fingerprint`.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        epoch, sample: completed epochs, and samples used of the next one.
+        step: completed optimizer steps.
+        seconds: training time so far.
+        sums: running sums of this epoch's terms, for its log entry.
+        log_sizes: sizes of the log files in bytes at the last checkpoint; later lines are cut off on resume.
         best: highest selection score on validation clips so far.
     """
 
@@ -39,19 +41,19 @@ class TrainingState:
         self.epoch = self.sample = self.step = 0
         self.seconds = 0.0
         self.sums: dict[str, float] = {}
-        self.marks: dict[str, int] = {}
+        self.log_sizes: dict[str, int] = {}
         self.best = -math.inf
 
     def save(self, path: Path) -> None:
-        """Writes a checkpoint beside ``path`` and renames it.
+        """Writes a checkpoint under a temporary name and renames it.
 
         Raises:
-            ModaliftError: weights that are not finite (a gradient overflowed though the loss was finite), a full disk.
+            ModaliftError: weights that are not finite (a gradient overflowed although the loss was finite), or a full disk.
         """
         for name, weights in self.scheme.named_parameters():
             if not torch.isfinite(weights).all():
-                raise ModaliftError(f"weights '{name}' are not finite after step {self.step} - the last good checkpoint is"
-                                    f" kept ({path}); lower optim.lr, or set optim.clip=1")
+                raise ModaliftError(f"weights '{name}' are not finite (NaN or Inf) after step {self.step} - the last"
+                                    f" good checkpoint is kept ({path}); lower optim.lr, or set optim.clip_grad_norm=1")
         content = {
             "scheme": self.scheme.state_dict(),
             "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
@@ -60,22 +62,31 @@ class TrainingState:
             "scaler": self.scaler.state_dict(),
             "random": torch.get_rng_state(),
             "random_gpu": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "place": {"epoch": self.epoch, "sample": self.sample, "step": self.step, "seconds": self.seconds,
+            "position": {"epoch": self.epoch, "sample": self.sample, "step": self.step, "seconds": self.seconds,
                       "best": self.best},
-            "sums": self.sums, "marks": self.marks, "fingerprint": self.fingerprint,
+            "sums": self.sums, "log_sizes": self.log_sizes, "fingerprint": self.fingerprint,
         }
         write_beside(path, lambda p: torch.save(content, p))
 
     def load(self, path: Path) -> None:
-        """Continues from a checkpoint.
+        """Restores the state of a checkpoint.
 
         Raises:
-            ModaliftError: a damaged file, or one of another experiment.
+            ModaliftError: a damaged file, or a checkpoint of another experiment.
         """
         content = read_checkpoint(path)
         if content["fingerprint"] != self.fingerprint:
             raise ModaliftError(f"{path.parent.parent}: this run was started with another recipe or other clips"
-                                " - give run.dir another folder, or remove this one")
+                                " - set run.dir to another folder, or remove this one")
+        try:
+            self.restore(content)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            line = " ".join(str(error).split())[:160]
+            raise ModaliftError(f"{path}: a part of the training state is missing or damaged ({type(error).__name__}: {line})"
+                                " - remove it to start again") from None
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Restores the content that :meth:`save` wrote."""
         self.scheme.load_state_dict(content["scheme"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(content["optimizers"][name])
@@ -86,22 +97,26 @@ class TrainingState:
         torch.set_rng_state(content["random"])
         if torch.cuda.is_available() and len(content["random_gpu"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(content["random_gpu"])
-        place = content["place"]
-        self.epoch, self.sample, self.step = place["epoch"], place["sample"], place["step"]
-        self.seconds, self.best = place["seconds"], place["best"]
-        self.sums, self.marks = content["sums"], content["marks"]
+        position = content["position"]
+        self.epoch, self.sample, self.step = int(position["epoch"]), int(position["sample"]), int(position["step"])
+        self.seconds, self.best = float(position["seconds"]), float(position["best"])
+        self.sums, self.log_sizes = dict(content["sums"]), dict(content["log_sizes"])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content; tensors and plain values only, so that a stranger's file cannot run code."""
+    """Reads a checkpoint; only tensors and plain values are accepted, so that the file cannot run code.
+
+    Raises:
+        ModaliftError: a missing or damaged file, or one that is not a checkpoint.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch says at length what the error below says in a line
+            warnings.simplefilter("ignore")  # the error below replaces torch's long warning
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ModaliftError(f"{path}: no such checkpoint") from None
+        raise ModaliftError(f"{path}: no such checkpoint - remove {path.parent} to train again from the start") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, LookupError):
-        raise ModaliftError(f"{path}: not a checkpoint of Modalift, or damaged; nothing in it was run"
+        raise ModaliftError(f"{path}: not a checkpoint of Modalift, or damaged; no code in it was run"
                             " - remove it to start again") from None
     if not isinstance(content, dict) or "fingerprint" not in content:
         raise ModaliftError(f"{path}: not a checkpoint of Modalift - remove it to start again")
@@ -109,21 +124,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 class CheckpointTimer:
-    """When a checkpoint is due: every ``every`` seconds, or as rarely as keeps them under a fiftieth of the time where they
-    are large."""
+    """Decides when a checkpoint is due: every ``every`` seconds, or less often where writing takes over 2 % of the time."""
 
     def __init__(self, every: float) -> None:
         self.every = every
-        self.since = time.perf_counter()
+        self.last = time.perf_counter()
 
     def due(self) -> bool:
-        return time.perf_counter() - self.since >= self.every
+        """Whether a checkpoint should be written now."""
+        return time.perf_counter() - self.last >= self.every
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """While one is written."""
+        """Measures the time of writing a checkpoint."""
         started = time.perf_counter()
         yield
-        self.since = time.perf_counter()
-        if self.every >= 1:  # who asks for less than a second means it
-            self.every = max(self.every, 50 * (self.since - started))
+        self.last = time.perf_counter()
+        if self.every >= 1:  # an interval below a second is kept as it is
+            self.every = max(self.every, 50 * (self.last - started))

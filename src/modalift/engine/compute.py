@@ -1,4 +1,4 @@
-"""What a training costs in multiply-accumulates, and trainings of equal cost."""
+"""The compute of a training in multiply-accumulates, and compute-matched recipes."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ def clip_macs(net: Any) -> int:
 
 
 def epoch_macs(experiment: Experiment) -> float:
-    """Multiply-accumulates of one epoch: a backward pass counts as two forward ones, a frozen network has none."""
+    """Multiply-accumulates of one epoch; a backward pass counts as two forward passes, a frozen network has none."""
     frozen, rows = {id(n) for n in experiment.scheme.frozen()}, experiment.train
     steps, per_step = experiment.steps()
-    used = min(len(rows), steps * per_step) / len(rows)  # a last step that is not full is left out
+    used = min(len(rows), steps * per_step) / len(rows)  # clips that do not fill a step are left out
     return used * sum(clip_macs(n) * (1 if id(n) in frozen else 3) * sum(n.view in r.tracks for r in rows)
                       for n in experiment.scheme.roles.values())
 
 
 def own_macs(experiment: Experiment) -> float:
-    """Multiply-accumulates of a training without those of its teachers' trainings."""
+    """Multiply-accumulates of a training, without its teachers' trainings."""
     return epoch_macs(experiment) * experiment.recipe.optim.epochs
 
 
 def training_macs(experiment: Experiment) -> float:
-    """Multiply-accumulates of a training, those of its teachers' trainings included."""
-    return own_macs(experiment) + sum(t.compute().get("training_macs", 0.0) for t in teachers(experiment.recipe))
+    """Multiply-accumulates of a training, with its teachers' trainings."""
+    return own_macs(experiment) + sum(t.compute().get("training_macs", 0.0) for t in teacher_runs(experiment.recipe))
 
 
-def teachers(recipe: Recipe) -> list[Run]:
-    """The runs that a recipe's networks start from."""
+def teacher_runs(recipe: Recipe) -> list[Run]:
+    """The runs whose trained networks a recipe uses."""
     return [Run(Path(t)) for t in sorted({s.init for s in recipe.networks.values() if s.init and Path(s.init).is_dir()})]
 
 
 def match_compute(recipe: Recipe, other: Recipe) -> Recipe:
-    """The recipe with as many epochs as spend what another one spends in all, its teachers included (at least that)."""
+    """The recipe with the fewest epochs whose compute is at least that of another recipe, its teachers included."""
     epochs = math.ceil(training_macs(assemble(other)) / epoch_macs(assemble(recipe)))
     return recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"epochs": epochs})})

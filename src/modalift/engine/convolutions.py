@@ -1,7 +1,7 @@
-"""Whether this processor computes a kind of convolution correctly: forward and gradients against float64.
+"""Whether this processor computes a convolution correctly: output and gradients against float64.
 
-``python -m modalift.engine.convolutions`` does it for kinds that it reads from standard input, in a process of its own,
-since a math library that is wrong may also crash. It imports little, so that it starts quickly.
+``python -m modalift.engine.convolutions`` tests configurations that it reads from standard input, in a process of its
+own, since a faulty math library may also crash. It imports little, so that it starts quickly.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Largest error that is allowed, relative to the largest value of a result, by dtype.
+#: Largest allowed error by dtype, relative to the largest absolute value of a result.
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.06, "float16": 0.02}
-#: Multiply-accumulates of one forward pass of a test, about, and the pixels of a side that they allow at most and at least.
-_WORK, _MOST, _LEAST = 2**22, 16, 3
-#: Times that a kind of few weights is computed: overruns of two threads show in some runs only, and concern few channels.
+#: About arguments many multiply-accumulates a test's forward pass has, and the largest and smallest side of its maps in pixels.
+_MACS, _MAX_SIDE, _MIN_SIDE = 2**22, 16, 3
+#: How often a small convolution is computed: memory overruns of two threads show in some runs only, and with few channels.
 _REPEATS = 3
-#: Weights from which on a kind is computed once, on few clips.
+#: Number of weights from which on a convolution is computed once, and on few clips.
 _LARGE = 2**17
-#: Seconds after which a kind counts as one that never ends.
-_PATIENCE = 60
+#: Seconds after which the test of one configuration is stopped.
+_TIMEOUT = 60
 
 
 @dataclass(frozen=True)
-class Kind:
-    """All that decides which code of the math library computes a convolution, but for the extents of its maps.
+class ConvConfig:
+    """A convolution's configuration: all but the maps' sizes that selects the math library's code for it.
 
     Attributes:
-        inside, outside: channels in and out.
-        kernel, stride, padding, dilation, output_padding: one number per axis.
+        in_channels, out_channels: as PyTorch's.
+        kernel, stride, padding, dilation, output_padding: one value per axis.
         groups, transposed: as PyTorch's.
         dtype: of maps and weights, e.g. ``float32``.
-        maps_last, weights_last: whether maps and weights are in channels-last memory.
+        channels_last_maps, channels_last_weight: whether maps and weight are in channels-last memory.
     """
 
-    inside: int
-    outside: int
+    in_channels: int
+    out_channels: int
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -50,108 +50,110 @@ class Kind:
     groups: int
     transposed: bool
     dtype: str
-    maps_last: bool
-    weights_last: bool
+    channels_last_maps: bool
+    channels_last_weight: bool
 
     @classmethod
-    def read(cls, values: list[Any]) -> Kind:
-        """A kind from what :meth:`written` gave."""
-        found: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]
-        return cls(*found)
+    def from_list(cls, values: list[Any]) -> ConvConfig:
+        """The configuration of a parsed :meth:`key`."""
+        fields: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]
+        return cls(*fields)
 
-    def written(self) -> str:
-        """All of it in one line of JSON: a key."""
+    def key(self) -> str:
+        """All fields as one line of JSON, the key in the cache."""
         return json.dumps(astuple(self))
 
     def __str__(self) -> str:
         kernel, stride = ("x".join(map(str, v)) for v in (self.kernel, self.stride))
         groups = f", {self.groups} groups" if self.groups > 1 else ""
-        return (f"{'transposed ' if self.transposed else ''}convolution {kernel} of {self.inside} to {self.outside} channels, "
-                f"stride {stride}{groups}, {self.dtype}, {'channels-last' if self.maps_last else 'contiguous'} memory")
+        memory = "channels-last" if self.channels_last_maps else "contiguous"
+        return (f"{'transposed ' if self.transposed else ''}convolution {kernel} of {self.in_channels} to {self.out_channels}"
+                f" channels, stride {stride}{groups}, {self.dtype}, {memory} memory")
 
 
-def _placed(x: Tensor, last: bool) -> Tensor:
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return x.contiguous(memory_format=formats.get(x.dim(), torch.contiguous_format) if last else torch.contiguous_format)
+def _in_format(x: Tensor, channels_last: bool) -> Tensor:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
+    return x.contiguous(memory_format=formats.get(x.dim(), torch.contiguous_format))
 
 
-def _inputs(kind: Kind) -> tuple[Tensor, Tensor]:
-    """Random maps and weights, in float64, whose values the dtype holds exactly."""
+def _inputs(config: ConvConfig) -> tuple[Tensor, Tensor]:
+    """Random maps and weights in float64, with values that the configuration's dtype represents exactly."""
     source = torch.Generator().manual_seed(0)
-    dtype = getattr(torch, kind.dtype)
-    first, second = (kind.inside, kind.outside) if kind.transposed else (kind.outside, kind.inside)
-    weight = torch.randn(first, second // kind.groups, *kind.kernel, generator=source).to(dtype).double()
+    dtype = getattr(torch, config.dtype)
+    first, second = config.out_channels, config.in_channels
+    if config.transposed:
+        first, second = second, first
+    weight = torch.randn(first, second // config.groups, *config.kernel, generator=source).to(dtype).double()
     clips = 8 if weight.numel() < _LARGE else 2
-    side = int((_WORK / weight.numel() / clips) ** (1 / len(kind.kernel)))
-    side = min(max(side, _LEAST), _MOST)
-    sides = [max(side, d * (k - 1) + 1) for k, d in zip(kind.kernel, kind.dilation, strict=True)]
-    return torch.randn(clips, kind.inside, *sides, generator=source).to(dtype).double(), weight
+    side = int((_MACS / weight.numel() / clips) ** (1 / len(config.kernel)))
+    side = min(max(side, _MIN_SIDE), _MAX_SIDE)
+    sides = [max(side, d * (k - 1) + 1) for k, d in zip(config.kernel, config.dilation, strict=True)]
+    return torch.randn(clips, config.in_channels, *sides, generator=source).to(dtype).double(), weight
 
 
-def _computed(kind: Kind, x: Tensor, weight: Tensor, grad: Tensor | None) -> list[Tensor]:
-    """The output and, of its gradient, those of maps and weights. (Not by autograd, which imports for half a second.)"""
-    how = kind.stride, kind.padding, kind.dilation, kind.transposed, kind.output_padding, kind.groups
-    y = torch.convolution(x, weight, None, *how)
-    grad = y if grad is None else grad
-    found = torch.ops.aten.convolution_backward(grad, x, weight, None, *how, (True, True, False))
+def _output_and_gradients(config: ConvConfig, x: Tensor, weight: Tensor, grad: Tensor) -> list[Tensor]:
+    """The output, and the gradients of maps and weights for an output gradient. (Autograd's import takes half a second.)"""
+    arguments = config.stride, config.padding, config.dilation, config.transposed, config.output_padding, config.groups
+    y = torch.convolution(x, weight, None, *arguments)
+    found = torch.ops.aten.convolution_backward(grad, x, weight, None, *arguments, (True, True, False))
     return [y, *found[:2]]
 
 
-def is_right(kind: Kind) -> bool:
-    """Whether output and gradients are those of float64, to rounding, with all threads and with one.
+def is_correct(config: ConvConfig) -> bool:
+    """Whether output and gradients equal those of float64 up to rounding, with all threads and with one.
 
-    Where memory is overrun, one thread meets foreign memory, and several meet each other's, if they run at the same time.
+    Both are tested, since a memory overrun of one thread damages other memory, and that of several each other's results.
     """
     threads = torch.get_num_threads()
     try:
-        return _is_right(kind) and (threads == 1 or _alone(kind))
+        return _matches_float64(config) and (threads == 1 or _matches_float64_on_one_thread(config))
     finally:
         torch.set_num_threads(threads)
 
 
-def _alone(kind: Kind) -> bool:
+def _matches_float64_on_one_thread(config: ConvConfig) -> bool:
     torch.set_num_threads(1)
-    return _is_right(kind)
+    return _matches_float64(config)
 
 
-def _is_right(kind: Kind) -> bool:
-    x, weight = _inputs(kind)
-    # The output itself, rounded to the dtype, serves as its gradient.
-    dtype = getattr(torch, kind.dtype)
-    grad = torch.convolution(x, weight, None, kind.stride, kind.padding, kind.dilation, kind.transposed,
-                             kind.output_padding, kind.groups).to(dtype)
-    wanted = _computed(kind, x, weight, grad.double())
+def _matches_float64(config: ConvConfig) -> bool:
+    x, weight = _inputs(config)
+    # The output itself, rounded to the dtype, serves as the output's gradient.
+    dtype = getattr(torch, config.dtype)
+    grad = torch.convolution(x, weight, None, config.stride, config.padding, config.dilation, config.transposed,
+                             config.output_padding, config.groups).to(dtype)
+    expected = _output_and_gradients(config, x, weight, grad.double())
     for _ in range(_REPEATS if weight.numel() < _LARGE else 1):
-        given = [_placed(t.to(dtype), kind.maps_last) for t in (x, grad)]
-        found = _computed(kind, given[0], _placed(weight.to(dtype), kind.weights_last), given[1])
-        for a, b in zip(found, wanted, strict=True):
+        inputs = [_in_format(t.to(dtype), config.channels_last_maps) for t in (x, grad)]
+        found = _output_and_gradients(config, inputs[0], _in_format(weight.to(dtype), config.channels_last_weight), inputs[1])
+        for a, b in zip(found, expected, strict=True):
             error = (a.double() - b).abs().max() / b.abs().max().clamp(min=1e-30)
-            if not bool(error <= _TOLERANCE[kind.dtype]):  # NaN is wrong too
+            if not bool(error <= _TOLERANCE[config.dtype]):  # NaN fails too
                 return False
     return True
 
 
-def answers(kinds: list[Kind]) -> Iterator[bool]:
-    """What :func:`is_right` says of each; ends after the first that is not, since memory may be damaged by then."""
-    for kind in kinds:
-        good = is_right(kind)
-        yield good
-        if not good:
+def check_all(configs: list[ConvConfig]) -> Iterator[bool]:
+    """:func:`is_correct` of each configuration; ends after the first failure, since memory may be damaged then."""
+    for config in configs:
+        correct = is_correct(config)
+        yield correct
+        if not correct:
             return
 
 
 def main() -> None:
-    """Standard input: ``{"threads": n, "kinds": [...]}``; standard output: ``true`` or ``false``, one line per kind."""
-    asked = json.load(sys.stdin)
-    torch.set_num_threads(asked["threads"])
-    timed = hasattr(signal, "alarm")
-    if timed:
-        signal.alarm(_PATIENCE)  # ends the process, inside the math library too
-    for good in answers([Kind.read(values) for values in asked["kinds"]]):
-        sys.stdout.write(json.dumps(good) + "\n")
-        sys.stdout.flush()  # a crash of the next one must not take this answer with it
-        if timed:
-            signal.alarm(_PATIENCE)
+    """Reads ``{"threads": n, "configs": [...]}`` from standard input; prints ``true`` or ``false``, one line each."""
+    request = json.load(sys.stdin)
+    torch.set_num_threads(request["threads"])
+    has_alarm = hasattr(signal, "alarm")
+    if has_alarm:
+        signal.alarm(_TIMEOUT)  # ends the process, even inside the math library
+    for correct in check_all([ConvConfig.from_list(values) for values in request["configs"]]):
+        sys.stdout.write(json.dumps(correct) + "\n")
+        sys.stdout.flush()  # a crash in the next one must not lose this result
+        if has_alarm:
+            signal.alarm(_TIMEOUT)
 
 
 if __name__ == "__main__":

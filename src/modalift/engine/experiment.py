@@ -1,4 +1,4 @@
-"""Everything that a recipe names, ready to train or to evaluate."""
+"""An experiment: the table, networks and scheme of a recipe, ready to train or to evaluate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modalift.errors import ModaliftError
 from modalift.loading.cache import build_cache, open_cache
 from modalift.loading.clips import ClipSet
 from modalift.loading.framing import Framing, Protocol
-from modalift.loading.stores import Memory, Store
+from modalift.loading.stores import MemoryStore, Store
 from modalift.modalities import Table
 from modalift.models import Model, model_of
 from modalift.networks.weights import Loaded
@@ -23,12 +23,15 @@ from modalift.schemes import Scheme
 
 @dataclass
 class Experiment:
-    """Everything that a recipe names.
+    """The table, networks and scheme of a recipe.
 
     Attributes:
+        recipe: the recipe.
+        table: all its clips.
+        scheme: the scheme, which holds the networks.
         framings: view -> how recordings become clips, for every view that the scheme reads.
-        corrupt: clip -> what is wrong with it; these are left out.
-        initialized_from: role -> what came of the file of weights that it starts from.
+        corrupt: clip -> what is wrong with it; these clips are left out.
+        initialized_from: role -> which of the weights of the file ``init`` were loaded.
     """
 
     recipe: Recipe
@@ -41,21 +44,25 @@ class Experiment:
 
     @property
     def train(self) -> Table:
-        """Training clips with the labels that the scheme may use, in a fixed order."""
-        scheme, views = self.scheme, self.scheme.needs()
+        """The training clips, with the labels that the scheme may use, in a fixed order.
+
+        Raises:
+            ModaliftError: there is none.
+        """
+        scheme, views = self.scheme, self.scheme.required_views()
         shown = hide_labels(self.table.split("train"), self.recipe.data.labeled, self.recipe.data.label_seed)
         kept = shown.where(lambda r: r.id not in self.corrupt and bool(views & set(r.tracks))
                            and (scheme.uses_unlabeled or r.label is not None))
         if not len(kept):
             raise ModaliftError(f"{self.table.name}: no training clip has any of the views {', '.join(sorted(views))}"
-                                " and what the scheme needs - look at `modalift check`")
+                                " and, where the scheme needs it, a label - see `modalift check`")
         return kept
 
     def steps(self, ranks: int = 1) -> tuple[int, int]:
-        """Steps per epoch, and clips per step over all processes; what does not fill a step waits for another epoch.
+        """Steps per epoch, and clips per step over all processes; clips that do not fill a step are left out of the epoch.
 
         Raises:
-            ModaliftError: accumulation over more clips than there are.
+            ModaliftError: gradient accumulation over more clips than there are.
         """
         optim, clips = self.recipe.optim, len(self.train)
         per_step = optim.batch * optim.accumulate * ranks
@@ -65,10 +72,10 @@ class Experiment:
         return max(1, clips // per_step), per_step
 
     def fingerprint(self, precision: str) -> str:
-        """What must not change between a run and its resumption: everything but where and how it is computed.
+        """A hash of all that must not change when a run is resumed: the recipe but for paths and hardware, and the clips.
 
         Args:
-            precision: what it is computed in, which a recipe may leave to the machine.
+            precision: of the training, which ``run.precision=auto`` leaves open.
         """
         tree = self.recipe.model_dump(mode="json")
         tree["run"] = {"seed": tree["run"]["seed"], "precision": precision}
@@ -78,28 +85,32 @@ class Experiment:
         return hashlib.sha256((json.dumps(tree, sort_keys=True) + self.table.fingerprint()).encode()).hexdigest()[:16]
 
     def clips(self, table: Table, views: set[str], *, augment: bool) -> ClipSet:
-        """Clips of a table as networks receive them: augmented for training, by the protocol for evaluation."""
+        """The clips of a table as networks receive them: augmented for training, or cropped by the protocol for evaluation."""
         data = self.recipe.data
         return ClipSet(table, {v: self.framings[v] for v in sorted(views)}, augment=data.augment if augment else None,
                        seed=self.recipe.run.seed, store=self.store(), skip=set(self.corrupt),
                        protocol=Protocol() if augment else self.recipe.protocol)
 
     def store(self) -> Store | None:
-        """Where decoded frames are kept: memory, a cache folder, or nowhere."""
-        place, views = self.recipe.data.cache, sorted(self.scheme.needs())
+        """The store of decoded frames by ``data.cache``: memory, a cache folder, or none.
+
+        Raises:
+            ModaliftError: a cache folder of other clips.
+        """
+        place, views = self.recipe.data.cache, sorted(self.scheme.required_views())
         if place == "memory" and self._store is None:
-            self._store = Memory.of(self.table, views)
+            self._store = MemoryStore.of(self.table, views)
         elif place and self._store is None:
             folder = Path(place)
             cache = open_cache(folder) if folder.is_dir() else build_cache(self.table, folder, views)
             if not cache.covers(self.table, views):
                 raise ModaliftError(f"{folder}: this cache was made from other clips or views - remove the folder or"
-                                    " give data.cache another one")
+                                    " set data.cache to another one")
             self._store = cache
         return self._store
 
     def models(self) -> dict[str, Model]:
-        """Role -> model, for everything of this training that is kept: what may ship, and what is only evaluated."""
+        """Role -> model, for all that the training saves: models that can be deployed, and those that are only evaluated."""
         return {role: model_of(network, {v: self.framings[v] for v in self.scheme.evaluation_views(role)}, self.table.classes,
                                self.recipe.protocol.crops_only())
                 for role, network in self.scheme.models().items()}

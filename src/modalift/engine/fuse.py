@@ -1,4 +1,4 @@
-"""`modalift fuse`: the mean of the probabilities of finished networks, on the clips that all of them saw."""
+"""`modalift fuse`: late fusion, the mean of the probabilities of trained networks on their common clips."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from modalift.models.recognizer import ClassifierModel, RecognizerModel
 
 @dataclass(frozen=True)
 class Member:
-    """One network of a run, and its predictions."""
+    """A network of a run, and its predictions."""
 
     run: Run
     role: str
@@ -26,7 +26,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The run and the role."""
+        """The run's short name and the role."""
         return f"{self.run.short_name}:{self.role}"
 
 
@@ -35,22 +35,24 @@ def fuse(runs: Sequence[Run], split: str = "test", roles: Sequence[str] = (), ov
 
     .. math:: p = \frac{1}{M} \sum_m \mathrm{softmax}(z_m)
 
-    Networks that were not evaluated on the split yet are, as `modalift eval` does. Nothing else is written but, for the test
-    split, a line in the ledger of every run: this was a look at it.
+    where :math:`z_m` are the logits of network m of M.
+
+    Networks without predictions on the split are evaluated first, as by `modalift eval`. For the test split a line is
+    appended to the ledger of every run; nothing else is written.
 
     Args:
-        runs: finished runs; one that trained several networks gives all of them.
+        runs: finished runs; of one that trained several networks all are members.
         split: ``test``, ``val`` or ``train``.
-        roles: of each run, only the networks in these roles.
+        roles: only the networks in these roles.
         overrides: see :func:`~modalift.engine.evaluate.evaluate`.
 
     Returns:
-        ``{"split", "members": {name: metrics}, "fusion": metrics, "left_out": n}``: everything on the common clips, whose
-        number is ``n`` of any metrics; ``left_out`` clips lack the sensor of some network.
+        ``{"split", "members": {name: metrics}, "fusion": metrics, "left_out": n}``: all metrics on the common clips, their
+        number is ``n``; ``left_out`` clips lack the sensor of some network.
 
     Raises:
-        ModaliftError: fewer than two networks, a role that no run has, networks of other classes, no common clip, labels
-            that differ.
+        ModaliftError: fewer than two networks, an unknown role, networks of different classes, no common clip, or
+            different labels.
 
     Source: MTUT, section 4.4 (there MTUT with a superscript F).
     """
@@ -58,60 +60,60 @@ def fuse(runs: Sequence[Run], split: str = "test", roles: Sequence[str] = (), ov
         known = sorted({r for run in runs for r in _roles(run)})
         if role not in known:
             raise ModaliftError(f"no run has a network in the role '{role}' - {nearest(role, known)}")
-    asked = [(run, role) for run in runs for role in _roles(run) if not roles or role in roles]
-    if len(asked) < 2:
-        raise ModaliftError(f"fusion takes two networks or more, and there is {len(asked)} - give further runs, or fewer"
+    requested = [(run, role) for run in runs for role in _roles(run) if not roles or role in roles]
+    if len(requested) < 2:
+        raise ModaliftError(f"fusion needs two networks or more, and there is {len(requested)} - give further runs, or fewer"
                             " --student")
-    first, classes = asked[0], _classes(*asked[0])
-    for run, role in asked[1:]:
+    first, classes = requested[0], _classes(*requested[0])
+    for run, role in requested[1:]:
         if _classes(run, role) != classes:
-            raise ModaliftError(f"{run.folder}: '{role}' knows the classes {_few(_classes(run, role))}, '{first[1]}' of"
-                                f" {first[0].folder} knows {_few(classes)} - fuse networks of the same classes")
-    every = [Member(run, role, _predictions(run, role, split, overrides)) for run, role in asked]
+            raise ModaliftError(f"{run.folder}: '{role}' has the classes {_few(_classes(run, role))}, '{first[1]}' of"
+                                f" {first[0].folder} has {_few(classes)} - fuse networks of the same classes")
+    every = [Member(run, role, _predictions(run, role, split, overrides)) for run, role in requested]
     members = _on_common_clips(every, split)
     names = [m.name for m in members]
     if len(set(names)) < len(names):
         names = [f"{m.run.folder}:{m.role}" for m in members]
     if len(set(names)) < len(names):
-        raise ModaliftError(f"{members[0].run.folder}: given twice - name each run once")
+        raise ModaliftError(f"{members[0].run.folder}: is given twice - give each run once")
     mean = np.mean([m.predictions.probabilities.astype(np.float64) for m in members], 0)
     whole = RecognizerModel.metrics_of(dataclasses.replace(members[0].predictions, probabilities=mean), classes)
     everything = set().union(*(m.predictions.ids.tolist() for m in every))
     if split == "test":
         headline = ClassifierModel.headline
         for folder in dict.fromkeys(m.run.folder for m in members):
-            Run(folder).enter(f"mean of {', '.join(names)}", whole["n"], {headline.key: headline.of(whole)})
+            Run(folder).append_to_ledger(f"mean of {', '.join(names)}", whole["n"], {headline.key: headline.of(whole)})
     return {"split": split, "fusion": whole, "left_out": len(everything) - len(members[0].predictions),
             "members": {n: RecognizerModel.metrics_of(m.predictions, classes) for n, m in zip(names, members, strict=True)}}
 
 
 def _roles(run: Run) -> list[str]:
-    run.role(next(iter(run.roles()), ""))  # refuses an unfinished one
+    run.resolve_role(next(iter(run.roles()), ""))  # raises for an unfinished run
     return [role for role in run.roles() if run.ships(role)]
 
 
 def _classes(run: Run, role: str) -> tuple[str, ...]:
-    found = tuple(run.describe(role)["classes"])
-    if not found:
-        raise ModaliftError(f"{run.folder}: '{role}' tells no classes apart - fuse networks that do")
-    return found
+    classes = tuple(run.describe(role)["classes"])
+    if not classes:
+        raise ModaliftError(f"{run.folder}: '{role}' has no classes - fuse networks that predict classes")
+    return classes
 
 
 def _predictions(run: Run, role: str, split: str, overrides: Sequence[str]) -> Predictions:
-    path = run.predictions(role, split)
+    path = run.predictions_path(role, split)
     if overrides or not path.is_file():
         evaluate(run, split, [role], overrides)
     return Predictions.load(path)
 
 
 def _on_common_clips(members: Sequence[Member], split: str) -> list[Member]:
-    """The predictions of all networks on the clips that all of them saw, in one order."""
+    """The members with their predictions on the common clips, in one order."""
     first = members[0].predictions
     shared = set(first.ids.tolist()).intersection(*(m.predictions.ids.tolist() for m in members[1:]))
     ids = [x for x in first.ids.tolist() if x in shared]
     if not ids:
-        raise ModaliftError(f"no clip of the split '{split}' was seen by all of {', '.join(m.name for m in members)} - fuse"
-                            " runs of one table, whose sensors recorded the same clips")
+        raise ModaliftError(f"no clip of the split '{split}' has predictions of all of {', '.join(m.name for m in members)} -"
+                            " fuse runs of one table, whose sensors recorded the same clips")
     kept: list[Member] = []
     for m in members:
         place = {x: i for i, x in enumerate(m.predictions.ids.tolist())}

@@ -1,4 +1,4 @@
-"""What a training writes down: JSON lines, a CSV of epochs, TensorBoard."""
+"""The logs of a training: JSON lines, a CSV file of epochs, TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ from modalift.schemes import Terms
 
 
 class Logs:
-    """The log files of a run, cut back to the last checkpoint when it resumes.
+    """The log files of a run, truncated to the last checkpoint when it resumes.
 
     Args:
         run: the run.
-        marks: byte lengths at the last checkpoint (empty: a new run).
+        sizes: file -> size in bytes at the last checkpoint (empty: a new run).
         tensorboard: also write event files.
-        writes: False in every process but the first.
+        enabled: False writes nothing (all processes but the main one).
     """
 
-    def __init__(self, run: Run, marks: Mapping[str, int], *, tensorboard: bool = False, writes: bool = True) -> None:
-        self.files = {"log": run.log, "metrics": run.metrics} if writes else {}
+    def __init__(self, run: Run, sizes: Mapping[str, int], *, tensorboard: bool = False, enabled: bool = True) -> None:
+        self.files = {"log": run.log_path, "metrics": run.metrics_path} if enabled else {}
         for name, path in self.files.items():
             with disk_errors(path):
                 path.touch()
                 with path.open("r+b") as file:
-                    file.truncate(min(marks.get(name, 0), path.stat().st_size))
-        self._board = _board(run.tensorboard) if tensorboard and writes else None
+                    file.truncate(min(sizes.get(name, 0), path.stat().st_size))
+        self._writer = _summary_writer(run.tensorboard_path) if tensorboard and enabled else None
 
-    def marks(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int]:
+        """Sizes of the files in bytes, for a checkpoint."""
         return {name: path.stat().st_size for name, path in self.files.items()}
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """One line of ``log.jsonl``; epochs also become a row of ``metrics.csv``."""
+        """Appends a line to ``log.jsonl``, and for an epoch a row to ``metrics.csv``."""
         if not self.files:
             return
         self._append("log", json.dumps(entry) + "\n")
-        if self._board is not None:
+        if self._writer is not None:
             for key, value in _flat(entry).items():
-                self._board.add_scalar(f"{entry['kind']}/{key}", value, entry.get("step", entry["epoch"]))
+                self._writer.add_scalar(f"{entry['kind']}/{key}", value, entry.get("step", entry["epoch"]))
         if entry["kind"] == "epoch":
             self._row(_flat(entry))
 
@@ -64,12 +65,13 @@ class Logs:
             file.write(text)
 
     def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
+        """Closes TensorBoard's event files."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def _flat(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Numbers of a nested entry under joined names (``val.student.top1``)."""
+    """The numbers of a nested entry under dotted keys (``val.student.top1``)."""
     flat: dict[str, float] = {}
     for key, value in entry.items():
         if isinstance(value, Mapping):
@@ -79,7 +81,7 @@ def _flat(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return flat
 
 
-def _board(folder: Path) -> Any:
+def _summary_writer(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -96,13 +98,13 @@ def add_terms(sums: dict[str, float], terms: Terms) -> None:
 
 
 def step_terms(terms: Terms) -> dict[str, Any]:
-    """A step's terms as the log has them."""
+    """The terms of a step, for its log entry."""
     return {"terms": {k: float(r.detach()) for k, (_, r) in terms.items()},
             "weights": {k: w for k, (w, _) in terms.items()}}
 
 
 def epoch_terms(sums: dict[str, float]) -> dict[str, Any]:
-    """An epoch's terms as the log has them: means over its steps."""
+    """The terms of an epoch, for its log entry: means over its steps."""
     count = sums.get("count", 1.0)
     terms = {k: v / count for k, v in sums.items() if k != "count" and not k.startswith("weight ")}
     weights = {k: sums[f"weight {k}"] for k in terms}

@@ -1,4 +1,4 @@
-"""Optimizers, schedules, clipping and the moving average, as a recipe states them."""
+"""Optimizers, learning rate schedules, gradient clipping and the moving average of a recipe."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ from modalift.schemes import Scheme, Update
 
 
 def section_of(section: OptimSection, update: str) -> OptimSection:
-    """The optimizer's settings for one update: the recipe's, with what ``optim.updates.NAME`` changes."""
+    """The settings of one update: the recipe's ``optim``, overridden by ``optim.updates.NAME``."""
     return section.model_copy(update=section.updates.get(update, {}))
 
 
 def check_updates(section: OptimSection, updates: Iterable[str]) -> None:
-    """Raises for settings of an update that the scheme does not have."""
+    """Checks that ``optim.updates`` names updates of the scheme.
+
+    Raises:
+        ModaliftError: an unknown update.
+    """
     for name in section.updates:
         if name not in updates:
             raise ModaliftError(f"unknown key 'optim.updates.{name}' - {nearest(name, updates)}")
 
 
 def build_optimizer(section: OptimSection, scheme: Scheme, update: Update) -> torch.optim.Optimizer:
-    """The optimizer of one update: one parameter group per member, so that each network is clipped by itself.
+    """Builds the optimizer of one update: one parameter group per network, so that each is clipped separately.
 
-    Biases and normalization are decayed like everything else: that is what the four papers' SGD did.
+    Weight decay applies to biases and normalization too, as in the four papers.
     """
-    modules = {**scheme.parts, **scheme.roles}
+    modules = {**scheme.training_only_modules, **scheme.roles}
     groups = [{"params": [p for p in modules[name].parameters() if p.requires_grad], "name": name}
               for name in update.members]
     if section.name == "sgd":
@@ -40,13 +44,13 @@ def build_optimizer(section: OptimSection, scheme: Scheme, update: Update) -> to
 
 
 def lr_multiplier(section: OptimSection, epoch: float, scale: float = 1.0) -> float:
-    """What the learning rate is multiplied by at a fractional epoch.
+    """The multiplier of the learning rate at a fractional epoch.
 
-    A function of time alone, so that a resumed run needs no scheduler state; ``plateau``, which depends on the
-    validation split, hands in its ``scale``.
+    A function of time alone, so that a resumed run needs no scheduler state; the exception is ``plateau``, whose ``scale``
+    depends on validation and is passed in.
 
-    ``linear`` stays at 1 until the first milestone (0 without one) and falls straight to 0 at the end. ``onecycle`` rises
-    from 1/25 to 1 in the first 30 % of training and falls to 1e-4 by half cosines.
+    ``linear`` stays at 1 until the first milestone (0 without one) and falls linearly to 0 at the end. ``onecycle`` rises
+    from 1/25 to 1 in the first 30 % of training and falls to 1e-4, both along half a cosine.
 
     Example:
         >>> lr_multiplier(OptimSection(schedule="cosine", epochs=10), 5.0)
@@ -70,13 +74,14 @@ def lr_multiplier(section: OptimSection, epoch: float, scale: float = 1.0) -> fl
 
 
 class Plateau:
-    """Multiplies by gamma when the validation loss has not fallen for ``patience`` epochs."""
+    """Multiplies ``scale`` by gamma when the validation loss has not fallen for more than ``patience`` validations."""
 
     def __init__(self, section: OptimSection) -> None:
         self.section = section
         self.best, self.waited, self.scale = math.inf, 0, 1.0
 
     def step(self, loss: float) -> None:
+        """Takes the validation loss of an epoch."""
         if loss < self.best * (1 - 1e-4):
             self.best, self.waited = loss, 0
             return
@@ -91,16 +96,16 @@ class Plateau:
         self.best, self.waited, self.scale = state["best"], int(state["waited"]), state["scale"]
 
 
-def clip_each(optimizer: torch.optim.Optimizer, limit: float) -> dict[str, float]:
-    """Scales each network's gradient to a norm of at most ``limit``; returns the norms before."""
+def clip_gradients(optimizer: torch.optim.Optimizer, limit: float) -> dict[str, float]:
+    """Clips each network's gradient to a norm of at most ``limit``; returns the norms before clipping."""
     return {g["name"]: float(nn.utils.clip_grad_norm_(g["params"], limit)) for g in optimizer.param_groups}
 
 
 class MovingAverage:
-    """Exponential moving average of the students' weights: what is deployed where a recipe asks for it.
+    """Exponential moving average of the students' weights, which is deployed where ``optim.ema`` is set.
 
-    The decay grows to its value as :math:`(1 + n) / (10 + n)` with the step n, so that a short training does not end
-    with what it began with.
+    The decay is at most :math:`(1 + n) / (10 + n)` at step n, so that the initial weights do not dominate a short
+    training.
     """
 
     def __init__(self, students: Mapping[str, nn.Module], decay: float) -> None:
@@ -110,28 +115,31 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, students: Mapping[str, nn.Module], step: int) -> None:
+        """Averages in the students' weights after a step; buffers of integers are copied."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for role, net in students.items():
             for k, v in net.state_dict().items():
-                held = self.average[f"{role}.{k}"]
+                averaged = self.average[f"{role}.{k}"]
                 if v.is_floating_point():
-                    held.lerp_(v, 1 - decay)
+                    averaged.lerp_(v, 1 - decay)
                 else:
-                    held.copy_(v)
+                    averaged.copy_(v)
 
     def load(self, average: Mapping[str, Tensor]) -> None:
-        for key, held in self.average.items():
-            held.copy_(average[key])
+        """Restores the averages of a checkpoint."""
+        for key, averaged in self.average.items():
+            averaged.copy_(average[key])
 
     def of(self, role: str) -> dict[str, Tensor]:
+        """The averaged state dict of one student."""
         start = f"{role}."
         return {k[len(start):]: v for k, v in self.average.items() if k.startswith(start)}
 
 
 @contextmanager
 def freeze_others(scheme: Scheme, update: Update) -> Iterator[None]:
-    """While one of several updates runs, nothing but its members collects gradients."""
-    others = [p for name, module in {**scheme.parts, **scheme.roles}.items() if name not in update.members
+    """Within it, only the members of one update require gradients; does nothing for a scheme with one update."""
+    others = [p for name, module in {**scheme.training_only_modules, **scheme.roles}.items() if name not in update.members
               for p in module.parameters() if p.requires_grad] if len(scheme.updates()) > 1 else []
     for p in others:
         p.requires_grad_(False)
@@ -143,5 +151,6 @@ def freeze_others(scheme: Scheme, update: Update) -> Iterator[None]:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr

@@ -1,4 +1,4 @@
-"""Which processor computes, what it can do, and what limits it: for decisions, run folders and tables of results."""
+"""The processor, its features and its limits: for the choice of precision, run folders and tables of results."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import torch
 from modalift.files import read_json
 from modalift.version import __version__
 
-#: Instruction sets that decide how fast a network is, in the order in which they are told: Linux's and PyTorch's name.
+#: Instruction sets that decide how fast a network is, in the order in which they are printed: Linux's -> PyTorch's name.
 FEATURES = {"avx2": "avx2", "avx512f": "avx512_f", "avx512_vnni": "avx512_vnni", "avx512_bf16": "avx512_bf16",
             "avx512_fp16": "avx512_fp16", "amx_bf16": "amx_bf16", "amx_fp16": "amx_fp16", "neon": "neon", "sve": "sve"}
-#: Variables that keep PyTorch or oneDNN below what the processor can do.
+#: Environment variables that limit PyTorch or oneDNN to older instruction sets.
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
-#: oneDNN's names of instruction sets in rising order, as far as they lack one of the half precisions.
+#: oneDNN's names of instruction sets in ascending order, up to the last that lacks one of the half precisions.
 _ISAS = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16")
-#: Half precision -> features of which one must be there, and oneDNN's instruction sets without it.
+#: Half precision -> features of which it needs one, and oneDNN's instruction sets that lack it.
 _HALF = {"bf16": (("avx512_bf16", "amx_bf16"), _ISAS[:-1]), "fp16": (("avx512_fp16", "amx_fp16"), _ISAS)}
 #: Precision -> its name in a table of results.
 PRECISIONS = {"fp32": "float32", "bf16": "bf16", "fp16": "fp16"}
@@ -33,12 +33,12 @@ class Processor:
     """The processor of this process.
 
     Attributes:
-        name: of the model.
+        name: name of the processor model.
         features: its instruction sets, of :data:`FEATURES`.
-        cores: those that this process may use.
-        threads: those that PyTorch uses.
+        cores: number of cores that this process may use.
+        threads: number of threads that PyTorch uses.
         limits: ``VARIABLE=value`` for those of :data:`LIMITS` that are set.
-        gpu: the GPU that PyTorch sees, if any.
+        gpu: name of the GPU, None without one.
     """
 
     name: str
@@ -48,31 +48,31 @@ class Processor:
     limits: tuple[str, ...] = ()
     gpu: str | None = None
 
-    def multiplies(self, precision: str) -> bool:
-        """Whether matrix products of a half precision (``bf16``, ``fp16``) are instructions here, and may be used."""
-        wanted, without = _HALF[precision]
+    def supports(self, precision: str) -> bool:
+        """Whether there are instructions for matrix products in ``bf16`` or ``fp16``, not disabled by limits."""
+        features, lacking = _HALF[precision]
         for limit in self.limits:
             variable, _, value = limit.partition("=")
             if variable == "ATEN_CPU_CAPABILITY" and value.lower() in ("default", "avx2"):
                 return False
-            if variable != "ATEN_CPU_CAPABILITY" and value.upper() in without:
+            if variable != "ATEN_CPU_CAPABILITY" and value.upper() in lacking:
                 return False
-        return bool(set(wanted) & set(self.features))
+        return bool(set(features) & set(self.features))
 
-    def lacks(self, precision: str) -> str:
-        """Why :meth:`multiplies` is False, in a few words: ``no avx512_bf16 or amx_bf16``."""
-        wanted = _HALF[precision][0]
-        if set(wanted) & set(self.features):
+    def unsupported_reason(self, precision: str) -> str:
+        """Why :meth:`supports` is False, in a few words: ``no avx512_bf16 or amx_bf16``."""
+        features = _HALF[precision][0]
+        if set(features) & set(self.features):
             return f"limited by {', '.join(self.limits)}"
-        return f"no {' or '.join(wanted)}"
+        return f"no {' or '.join(features)}"
 
     def line(self, precision: str = "", on_gpu: bool = False, torch_version: str = torch.__version__) -> str:
         """One line for tables of results: processor, features, cores, PyTorch, precision and threads.
 
         Args:
-            precision: what was computed in: ``fp32``, ``bf16``, ``fp16``, or words; empty where PyTorch had no part in it.
-            on_gpu: whether the GPU computed.
-            torch_version: of PyTorch.
+            precision: ``fp32``, ``bf16``, ``fp16``, or other text; empty where PyTorch was not used.
+            on_gpu: whether the GPU was used.
+            torch_version: version of PyTorch.
 
         Example:
             >>> Processor("AMD EPYC", ("avx2",), 2, 1).line("fp32", torch_version="2.13.0")
@@ -86,21 +86,21 @@ class Processor:
                 f"{software}{_count(self.threads, 'thread')}")
 
 
-def hardware(precision: str = "", *, on_gpu: bool = False, runs: Iterable[Path] = ()) -> str:
-    """The line about hardware in a table of results, as every benchmark prints it.
+def hardware(precision: str = "", *, on_gpu: bool = False, environment_paths: Iterable[Path] = ()) -> str:
+    """The line about hardware in tables of results, as all benchmarks print it.
 
     Args:
-        precision: what was computed in; empty where PyTorch had no part in it.
-        on_gpu: whether the GPU computed.
-        runs: ``environment.json`` of the runs that a table is about: then what they say counts, not this process.
+        precision: see :meth:`Processor.line`.
+        on_gpu: whether the GPU was used.
+        environment_paths: ``environment.json`` of the runs in a table; it is then their hardware, not that of this process.
     """
-    told = []
-    for path in runs:
-        held = read_json(path, dict, "the run was made by an older version; train it again")
-        there = Processor(held["processor"], tuple(held["features"]), held["cores"], held["threads"], tuple(held["limits"]),
-                          held["gpu"])
-        told.append(there.line(held["precision"], held["device"] == "cuda", held["torch"]))
-    return f"Hardware: {' / '.join(dict.fromkeys(told or [describe().line(precision, on_gpu)]))}."
+    lines = []
+    for path in environment_paths:
+        stored = read_json(path, dict, "the run was made by an older version; train it again")
+        other = Processor(stored["processor"], tuple(stored["features"]), stored["cores"], stored["threads"],
+                          tuple(stored["limits"]), stored["gpu"])
+        lines.append(other.line(stored["precision"], stored["device"] == "cuda", stored["torch"]))
+    return f"Hardware: {' / '.join(dict.fromkeys(lines or [describe().line(precision, on_gpu)]))}."
 
 
 def _count(number: int, what: str) -> str:
@@ -108,14 +108,14 @@ def _count(number: int, what: str) -> str:
 
 
 def describe() -> Processor:
-    """The processor of this process, as it stands: threads and limits may change."""
+    """The processor of this process, with the current number of threads and limits."""
     return Processor(_name(), _features(), _cores(), torch.get_num_threads(),
                      tuple(f"{v}={os.environ[v]}" for v in LIMITS if os.environ.get(v)),
                      torch.cuda.get_device_name() if torch.cuda.is_available() else None)
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware, for whoever wants to reproduce a run."""
+    """Versions and hardware, as recorded in ``environment.json``."""
     import numpy
 
     here = describe()
@@ -127,7 +127,7 @@ def environment() -> dict[str, Any]:
 
 
 def _cpuinfo(key: str) -> str:
-    """A field of Linux's description of the first processor; empty elsewhere."""
+    """A field of the first processor in Linux's ``/proc/cpuinfo``; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -143,7 +143,7 @@ def _features() -> tuple[str, ...]:
     if hasattr(torch.cpu, "get_capabilities"):
         has = torch.cpu.get_capabilities()
         return tuple(name for name, key in FEATURES.items() if has.get(key))
-    flags = _cpuinfo("flags").split()  # before PyTorch 2.12
+    flags = _cpuinfo("flags").split()  # PyTorch before 2.12
     return tuple(name for name in FEATURES if name in flags)
 
 

@@ -1,4 +1,4 @@
-"""The run folder: what an experiment leaves, and how later ones read it. Nobody else knows the names of its files."""
+"""The run folder: the only module that knows the names of its files, and the only one that writes its ledger."""
 
 from __future__ import annotations
 
@@ -19,91 +19,112 @@ _MODEL = ".modalift"
 
 @dataclass(frozen=True)
 class Run:
-    """A folder: ``recipe.yaml``, ``log.jsonl``, ``metrics.csv``, ``checkpoints/``, ``models/``, ``predictions/``,
-    ``results.json``, ``test_ledger.jsonl``, ``environment.json``, ``compute.json``, ``report.html``, ``tensorboard/``."""
+    """The folder of one training and its evaluations.
+
+    It holds ``recipe.yaml``, ``log.jsonl``, ``metrics.csv``, ``checkpoints/``, ``models/``, ``predictions/``,
+    ``results.json``, ``test_ledger.jsonl``, ``environment.json``, ``compute.json``, ``report.html``, ``tensorboard/``.
+
+    Attributes:
+        folder: its path; it may not exist yet.
+    """
 
     folder: Path
 
-    # ---- files ------------------------------------------------------------------------------------------------------
+    # ---- paths ------------------------------------------------------------------------------------------------------
 
     @property
-    def recipe(self) -> Path:
+    def recipe_path(self) -> Path:
+        """The resolved recipe."""
         return self.folder / "recipe.yaml"
 
     @property
-    def log(self) -> Path:
+    def log_path(self) -> Path:
+        """The log of steps and epochs, JSON lines."""
         return self.folder / "log.jsonl"
 
     @property
-    def metrics(self) -> Path:
+    def metrics_path(self) -> Path:
+        """The metrics of epochs, one row per epoch."""
         return self.folder / "metrics.csv"
 
     @property
-    def tensorboard(self) -> Path:
+    def tensorboard_path(self) -> Path:
+        """The folder of TensorBoard's event files."""
         return self.folder / "tensorboard"
 
     @property
-    def last(self) -> Path:
-        """The checkpoint from which the same command goes on."""
+    def last_checkpoint_path(self) -> Path:
+        """The checkpoint from which the same command resumes."""
         return self.folder / "checkpoints" / "last.pt"
 
     @property
-    def best(self) -> Path:
-        """The checkpoint with the best figures on validation clips."""
+    def best_checkpoint_path(self) -> Path:
+        """The checkpoint with the best selection score on validation clips."""
         return self.folder / "checkpoints" / "best.pt"
 
     @property
-    def results(self) -> Path:
+    def results_path(self) -> Path:
+        """The metrics of all evaluations."""
         return self.folder / "results.json"
 
     @property
-    def ledger(self) -> Path:
-        """Every evaluation on the test split, a line each."""
+    def ledger_path(self) -> Path:
+        """The ledger of evaluations on the test split, one line per evaluation."""
         return self.folder / "test_ledger.jsonl"
 
     @property
-    def environment(self) -> Path:
-        """Versions, hardware and precision with which it began; written before the first step, and then left."""
+    def environment_path(self) -> Path:
+        """Versions, hardware and precision at the start of the training; written before the first step, then unchanged."""
         return self.folder / "environment.json"
 
     @property
-    def cost(self) -> Path:
-        """What the training cost, and on which clips; written last, so a run that has it is finished."""
+    def compute_path(self) -> Path:
+        """The compute that the training took, and its clips; written last, so a run that has this file is finished."""
         return self.folder / "compute.json"
 
     @property
-    def report(self) -> Path:
+    def report_path(self) -> Path:
+        """The HTML report."""
         return self.folder / "report.html"
 
-    def model_file(self, role: str) -> Path:
+    def model_path(self, role: str) -> Path:
+        """The file of one trained model."""
         return self.folder / "models" / f"{role}{_MODEL}"
 
-    def model_files(self) -> list[Path]:
-        """The models that are there, whole or not."""
+    def model_paths(self) -> list[Path]:
+        """The files of models that exist, valid or damaged."""
         return sorted(p for p in (self.folder / "models").glob(f"*{_MODEL}") if p.name[0] != ".")
 
-    def predictions(self, role: str, split: str) -> Path:
+    def predictions_path(self, role: str, split: str) -> Path:
+        """The predictions of one model on one split."""
         return self.folder / "predictions" / f"{role}-{split}.npz"
 
-    # ---- what it holds ----------------------------------------------------------------------------------------------
+    # ---- reading ----------------------------------------------------------------------------------------------------
 
     @property
     def short_name(self) -> str:
-        """The folder, with its parent where the folder alone would say little (``single_depth/seed0``)."""
+        """The folder's name; of a seed or fold with its parent's (``single_depth/seed0``)."""
         folder = self.folder.resolve()
         return f"{folder.parent.name}/{folder.name}" if folder.name.startswith(("seed", "fold")) else folder.name
 
     @property
     def finished(self) -> bool:
-        return self.cost.is_file()
+        """Whether the training has ended and all its models are written."""
+        return self.compute_path.is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether a training was started in this folder; in a cross-validation only the folders of its folds have one."""
+        traces = (self.environment_path, self.log_path, self.last_checkpoint_path, self.compute_path)
+        return any(path.exists() for path in traces)
 
     @property
     def occupied(self) -> bool:
-        """Whether the folder holds something that is no run.
+        """Whether the folder holds files but no run.
 
-        Names with a dot are files half written by a process that was killed, or by another rank that is a moment ahead.
+        Names that start with a dot are ignored: incomplete files of a process that was killed, or of another rank.
         """
-        return self.folder.is_dir() and not self.recipe.is_file() and any(p.name[0] != "." for p in self.folder.iterdir())
+        return self.folder.is_dir() and not self.recipe_path.is_file() and any(p.name[0] != "." for p in self.folder.iterdir())
 
     def folds(self) -> list[Run]:
         """The runs of a cross-validation's folds, in order; none for an ordinary run."""
@@ -111,91 +132,120 @@ class Run:
         return sorted(found, key=lambda r: int(r.folder.name.removeprefix("fold")))
 
     def roles(self) -> list[str]:
-        """The models of the run; those that ship first, then those that are only evaluated.
+        """The roles of the run's models: first those that can be deployed, then those that are only evaluated.
 
-        Of a cross-validation: the models that every fold has.
+        Of a cross-validation: the roles that every fold has.
         """
         parts = self.folds()
         if parts:
             first, *others = (part.roles() for part in parts)
             return [role for role in first if all(role in other for other in others)]
-        return sorted((p.stem for p in self.model_files()), key=lambda role: not self.ships(role))
+        return sorted((p.stem for p in self.model_paths()), key=lambda role: not self.ships(role))
 
     def ships(self, role: str) -> bool:
-        """Whether a model can be deployed: only one of a single sensor can."""
+        """Whether a model can be deployed: only models of one sensor can."""
         return KINDS[self.describe(role)["kind"]].deployable
 
     def describe(self, role: str) -> dict[str, Any]:
         """The description in a model's file (``kind``, ``network``, ``classes``, ...), without its weights."""
-        return read_document((self.folds() or [self])[0].model_file(role))
+        return read_document((self.folds() or [self])[0].model_path(role))
 
-    def role(self, wanted: str = "") -> str:
-        """The role asked for, or where none is, the only one that ships, or ``student``.
+    def resolve_role(self, requested: str = "") -> str:
+        """The requested role; without a request ``student``, or else the only role that can be deployed.
 
         Raises:
-            ModaliftError: the run is not finished, or the role is not there or not unique.
+            ModaliftError: the run is not finished, the role does not exist, or the choice is not unique.
         """
         roles = self.roles()
         if not roles or not all(part.finished for part in self.folds() or [self]):
             raise ModaliftError(f"{self.folder}: no trained network - finish it with `modalift train {self.folder}`")
-        if wanted:
-            if wanted not in roles:
-                raise ModaliftError(f"{self.folder}: no network in the role '{wanted}' - {nearest(wanted, roles)}")
-            return wanted
-        shipping = [role for role in roles if self.ships(role)]
-        if len(shipping) == 1 or "student" in shipping:
-            return "student" if "student" in shipping else shipping[0]
-        raise ModaliftError(f"{self.folder} trained {', '.join(shipping)} - say which, e.g. --student {shipping[0]}")
+        if requested:
+            if requested not in roles:
+                raise ModaliftError(f"{self.folder}: no network in the role '{requested}' - {nearest(requested, roles)}")
+            return requested
+        deployable = [role for role in roles if self.ships(role)]
+        if len(deployable) == 1 or "student" in deployable:
+            return "student" if "student" in deployable else deployable[0]
+        raise ModaliftError(f"{self.folder} trained {', '.join(deployable)} - name one, e.g. --student {deployable[0]}"
+                            f" (for a network's init: networks.ROLE.role={deployable[0]})")
 
     def model(self, role: str = "") -> Any:
-        """A trained model of the run."""
-        return load(self.model_file(self.role(role)))
+        """Loads a trained model of the run; see :meth:`resolve_role` for the default.
+
+        Raises:
+            ModaliftError: as :meth:`resolve_role`, a damaged file, or a cross-validation, which has one model per fold.
+        """
+        if self.folds():
+            raise ModaliftError(f"{self.folder} is a cross-validation with a model per fold - name the run of one fold,"
+                                f" e.g. {self.folds()[0].folder}")
+        return load(self.model_path(self.resolve_role(role)))
 
     def compute(self) -> dict[str, Any]:
-        """What the training cost; empty where it is not finished."""
+        """``compute.json``: multiply-accumulates, seconds and clips of the training; empty before it is finished."""
         advice = f"`modalift train {self.folder}` writes it again"
-        return read_json(self.cost, dict, advice) if self.cost.is_file() else {}
+        return read_json(self.compute_path, dict, advice, _is_compute) if self.compute_path.is_file() else {}
 
-    def measured(self) -> dict[str, Any]:
-        """``results.json``: role -> split -> metrics; empty where nothing was evaluated."""
+    def results(self) -> dict[str, Any]:
+        """``results.json``: role -> split -> metrics; empty before the first evaluation."""
         advice = f"`modalift eval {self.folder}` writes it again"
-        return read_json(self.results, dict, advice) if self.results.is_file() else {}
+        return read_json(self.results_path, dict, advice, _is_results) if self.results_path.is_file() else {}
 
-    # ---- what is written ----------------------------------------------------------------------------------------------
+    # ---- writing ------------------------------------------------------------------------------------------------------
 
-    def record(self, split: str, results: Mapping[str, dict[str, Any]], table: str) -> None:
-        """Results of one split, beside those that are there; of the test split, each is also entered in the ledger.
+    def save_results(self, split: str, results: Mapping[str, dict[str, Any]], table: str) -> None:
+        """Adds the results of one split to ``results.json``; those of the test split also to the ledger.
 
         Args:
-            split: which clips.
+            split: name of the split.
             results: role -> metrics.
-            table: the fingerprint of the clips.
+            table: the fingerprint of the table.
         """
-        held = self.measured()
+        stored = self.results()
         for role, metrics in results.items():
-            held.setdefault(role, {})[split] = metrics
-        write_text(self.results, json.dumps(held))
+            stored.setdefault(role, {})[split] = metrics
+        write_text(self.results_path, json.dumps(stored))
         for role, metrics in results.items() if split == "test" else ():
             headline = KINDS[metrics["kind"]].headline
-            self.enter(role, metrics["n"], {headline.key: headline.of(metrics)}, table=table)
+            self.append_to_ledger(role, metrics["n"], {headline.key: headline.of(metrics)}, table=table)
 
-    def enter(self, role: str, clips: int, figures: Mapping[str, float], **facts: str) -> None:
-        """A line in the ledger: the test split was evaluated. A figure that was seen ten times is worth less than one that
-        was seen once, so the report counts these lines."""
+    def append_to_ledger(self, role: str, clips: int, figures: Mapping[str, float], **notes: str) -> None:
+        """Appends one evaluation on the test split to the ledger.
+
+        Every evaluation on the test split makes later choices less independent of it, so the report counts these lines.
+
+        Args:
+            role: what was evaluated.
+            clips: number of clips.
+            figures: metric -> value.
+            notes: further text, e.g. ``table`` (its fingerprint) or ``by`` (the command).
+        """
         when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        line = json.dumps({"when": when, "role": role, **facts, "clips": clips, **figures})
-        with disk_errors(self.ledger), self.ledger.open("a", encoding="utf-8") as ledger:
+        line = json.dumps({"when": when, "role": role, **notes, "clips": clips, **figures})
+        with disk_errors(self.ledger_path), self.ledger_path.open("a", encoding="utf-8") as ledger:
             ledger.write(line + "\n")
 
-    def keep(self, role: str, split: str, found: Predictions | None) -> None:
-        """Predictions of one model on one split, where it makes any."""
-        if found is not None:
-            found.save(self.predictions(role, split))
+    def save_predictions(self, role: str, split: str, predictions: Predictions | None) -> None:
+        """Writes the predictions of one model on one split; nothing for a model without classes (None)."""
+        if predictions is not None:
+            predictions.save(self.predictions_path(role, split))
+
+
+def _is_compute(held: dict[str, Any]) -> bool:
+    return {"fingerprint", "precision"} <= set(held) and isinstance(held.get("trained_on", {}), dict)
+
+
+def _is_results(held: dict[str, Any]) -> bool:
+    metrics = [m for splits in held.values() for m in (splits.values() if isinstance(splits, dict) else [None])]
+    return all(isinstance(m, dict) and isinstance(m.get("kind"), str) and isinstance(m.get("n"), int) for m in metrics)
 
 
 def open_run(folder: str | Path) -> Run:
-    """An existing run folder."""
+    """An existing run folder.
+
+    Raises:
+        ModaliftError: the folder holds no run.
+    """
     run = Run(Path(folder))
-    if not run.recipe.is_file():
+    if not run.recipe_path.is_file():
         raise ModaliftError(f"{folder}: not a run folder (it has no recipe.yaml) - give the run.dir of a training")
     return run

@@ -1,8 +1,8 @@
-"""Before a training: are the convolutions of its networks computed correctly on this processor?
+"""The self-test before a training: whether this processor computes the networks' convolutions correctly.
 
-Math libraries take other code on every processor, and some of that is wrong: a gradient that is off, or memory that is
-overwritten. Each kind of convolution that a scheme's networks use is computed once on small maps, forward and gradients,
-and compared with float64; the results are kept in the user's cache folder, so that the next training finds them.
+Math libraries use different code on each processor, and some of it is faulty: wrong gradients, or overwritten memory.
+Each configuration of a convolution in a scheme is tested once on small maps: its output and gradients are compared with
+those of float64. The results are cached in the user's cache folder for later trainings.
 """
 
 from __future__ import annotations
@@ -19,21 +19,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modalift.engine.convolutions import Kind
+from modalift.engine.convolutions import ConvConfig
 from modalift.engine.processor import describe
 from modalift.errors import ModaliftError
 from modalift.files import write_text
 from modalift.networks.skip import SlicedConv2d
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-#: What the test's process runs.
+#: Arguments to Python for the process that runs the tests.
 PROGRAM = ("-m", "modalift.engine.convolutions")
-#: Settings of the environment that choose code in the math libraries.
+#: Prefixes of environment variables that select code in the math libraries.
 _SETTINGS = ("ONEDNN_", "DNNL_", "ATEN_CPU_", "MKL_")
 
 
-def kind_of(layer: nn.Module, dtype: torch.dtype, maps_last: bool) -> Kind:
-    """The kind of convolution that a layer computes, its weights as they lie in memory."""
+def config_of(layer: nn.Module, dtype: torch.dtype, channels_last: bool) -> ConvConfig:
+    """The configuration of a layer's convolution, with the current memory format of its weight.
+
+    Args:
+        layer: a convolution layer.
+        dtype: of the computation.
+        channels_last: whether its input is in channels-last memory.
+    """
     assert isinstance(layer, _LAYERS)
     axes = len(layer.kernel_size)
     stride = (1,) * axes if isinstance(layer, SlicedConv2d) else layer.stride
@@ -44,131 +50,131 @@ def kind_of(layer: nn.Module, dtype: torch.dtype, maps_last: bool) -> Kind:
     else:
         assert not isinstance(layer.padding, str)
         padding = tuple(layer.padding)
-    return Kind(layer.in_channels, layer.out_channels, tuple(layer.kernel_size), tuple(stride), padding,
-                tuple(layer.dilation), tuple(layer.output_padding), layer.groups, bool(layer.transposed),
-                str(dtype).removeprefix("torch."), maps_last, maps_last and not layer.weight.is_contiguous())
+    return ConvConfig(layer.in_channels, layer.out_channels, tuple(layer.kernel_size), tuple(stride), padding,
+                      tuple(layer.dilation), tuple(layer.output_padding), layer.groups, bool(layer.transposed),
+                      str(dtype).removeprefix("torch."), channels_last, channels_last and not layer.weight.is_contiguous())
 
 
-def kinds_of(layer: nn.Module, dtype: torch.dtype) -> list[Kind]:
-    """The kinds that a layer may be asked for in training.
+def configs_of(layer: nn.Module, dtype: torch.dtype) -> list[ConvConfig]:
+    """The configurations that a layer may have in training.
 
-    Maps of 2-D layers count as channels-last (their weights are, and PyTorch follows them), those of 3-D layers are met
-    both ways.
+    Maps of 2-D layers are channels-last, since PyTorch follows the memory format of the weights; those of 3-D layers occur
+    in both formats.
     """
     assert isinstance(layer, _LAYERS)
-    ways = {1: (False,), 2: (True,), 3: (False, True)}[len(layer.kernel_size)]
-    return [kind_of(layer, dtype, last) for last in ways]
+    formats = {1: (False,), 2: (True,), 3: (False, True)}[len(layer.kernel_size)]
+    return [config_of(layer, dtype, channels_last) for channels_last in formats]
 
 
 def _contiguous_input(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
 
 
-def safeguard(scheme: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> list[str]:
-    """Takes the safe path for layers whose kind is wrong on this processor: contiguous maps and weights.
+def avoid_incorrect_convolutions(scheme: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> list[str]:
+    """Switches layers that this processor computes incorrectly to contiguous memory, where they are correct.
 
     Args:
-        scheme: the networks, placed on their device.
-        device: other than CPUs nothing is done.
-        dtype: what convolutions are computed in.
+        scheme: the networks, on their device.
+        device: nothing is done on devices other than the CPU.
+        dtype: in which convolutions are computed.
 
     Returns:
-        The names of the layers that are on the safe path.
+        The names of the layers that now run in contiguous memory.
 
     Raises:
-        ModaliftError: a layer that is wrong there as well.
+        ModaliftError: a layer that is incorrect in contiguous memory too.
     """
     if device.type != "cpu":
         return []
     layers = {name: m for name, m in scheme.named_modules() if isinstance(m, _LAYERS)}
-    wrong = wrong_kinds(kind for layer in layers.values() for kind in kinds_of(layer, dtype))
-    found = {name: layer for name, layer in layers.items() if wrong & set(kinds_of(layer, dtype))}
-    still = wrong_kinds(kind_of(layer, dtype, False) for layer in found.values())
-    for name, layer in found.items():
-        kind = kind_of(layer, dtype, False)
-        if kind in still:
-            raise ModaliftError(f"layer '{name}' ({kind}): PyTorch computes it incorrectly on this processor, in every memory"
+    incorrect = incorrect_configs(config for layer in layers.values() for config in configs_of(layer, dtype))
+    affected = {name: layer for name, layer in layers.items() if incorrect & set(configs_of(layer, dtype))}
+    unusable = incorrect_configs(config_of(layer, dtype, False) for layer in affected.values())
+    for name, layer in affected.items():
+        config = config_of(layer, dtype, False)
+        if config in unusable:
+            raise ModaliftError(f"layer '{name}' ({config}): PyTorch computes it incorrectly on this processor, in every memory"
                                 " format - choose another width, or set ONEDNN_MAX_CPU_ISA=SSE41 in the environment")
         layer.weight.data = layer.weight.data.contiguous()
         layer.register_forward_pre_hook(_contiguous_input)
-    return list(found)
+    return list(affected)
 
 
-def wrong_kinds(kinds: Iterable[Kind]) -> set[Kind]:
-    """The kinds that are computed incorrectly on this processor: as the cache says, or by a test in another process."""
-    wanted = list(dict.fromkeys(kinds))
-    if not wanted:
+def incorrect_configs(configs: Iterable[ConvConfig]) -> set[ConvConfig]:
+    """The configurations that this processor computes incorrectly: from the cache, or by a test in another process."""
+    distinct = list(dict.fromkeys(configs))
+    if not distinct:
         return set()
-    machine = fingerprint()
-    known = _cached().get(machine, {})
-    missing = [kind for kind in wanted if not isinstance(known.get(kind.written()), bool)]
-    if missing:
-        found = {kind.written(): good for kind, good in examine(missing).items()}
-        known = {**known, **found}
-        _keep(machine, found)
-    return {kind for kind in wanted if not known[kind.written()]}
+    machine = machine_key()
+    known = _read_cache().get(machine, {})
+    untested = [config for config in distinct if not isinstance(known.get(config.key()), bool)]
+    if untested:
+        results = {config.key(): correct for config, correct in run_tests(untested).items()}
+        known = {**known, **results}
+        _add_to_cache(machine, results)
+    return {config for config in distinct if not known[config.key()]}
 
 
-def examine(kinds: list[Kind]) -> dict[Kind, bool]:
-    """Kind -> whether it is computed correctly, by tests in processes of their own, which may crash."""
-    found: dict[Kind, bool] = {}
-    waiting = kinds
+def run_tests(configs: list[ConvConfig]) -> dict[ConvConfig, bool]:
+    """Tests configurations in other processes, which may crash: configuration -> whether it is computed correctly."""
+    found: dict[ConvConfig, bool] = {}
+    waiting = configs
     while waiting:
-        said, ended = _asked(waiting)
-        if ended:
-            found.update(zip(waiting, said, strict=False))
-            waiting = waiting[len(said):]  # it ends early, after a kind that is wrong
+        results, exited_normally = _test_process(waiting)
+        if exited_normally:
+            found.update(zip(waiting, results, strict=False))
+            waiting = waiting[len(results):]  # it ends after the first failure
         elif len(waiting) == 1:
             return {**found, waiting[0]: False}
-        else:  # which one damaged the memory does not show: each by itself
-            return {**found, **{kind: examine([kind])[kind] for kind in waiting}}
+        else:  # it is unknown which one damaged the memory: test each in a process of its own
+            return {**found, **{config: run_tests([config])[config] for config in waiting}}
     return found
 
 
-def _asked(kinds: list[Kind]) -> tuple[list[bool], bool]:
-    """What a fresh process says of the kinds, as far as it comes, and whether it came to an orderly end."""
-    question = json.dumps({"threads": torch.get_num_threads(), "kinds": [json.loads(kind.written()) for kind in kinds]})
+def _test_process(configs: list[ConvConfig]) -> tuple[list[bool], bool]:
+    """Tests configurations in one new process: the results that it printed, and whether it exited normally."""
+    request = json.dumps({"threads": torch.get_num_threads(), "configs": [json.loads(config.key()) for config in configs]})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     try:
-        done = subprocess.run([sys.executable, *PROGRAM], input=question, text=True,
+        done = subprocess.run([sys.executable, *PROGRAM], input=request, text=True,
                               capture_output=True, env=environment, check=False)
     except OSError as error:
-        raise ModaliftError(f"the self-test of convolutions cannot be started: {error.strerror or error} - a training starts"
-                            " with it; see that other programs can be started here") from None
-    said = [line == "true" for line in done.stdout.split() if line in ("true", "false")]
-    if done.returncode > 0:  # an error of Python, not a crash
+        raise ModaliftError(f"the self-test of convolutions cannot be started: {error.strerror or error} - it runs before"
+                            " every training; check that Python may start other processes here") from None
+    results = [line == "true" for line in done.stdout.split() if line in ("true", "false")]
+    if done.returncode > 0:  # a Python error, not a crash
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModaliftError(f"the self-test of convolutions failed: {last} - see that this Python can import modalift and torch"
-                            " in a process of its own")
-    return said, done.returncode == 0 and bool(said)
+        raise ModaliftError(f"the self-test of convolutions failed: {last} - check that this Python can import modalift and"
+                            " torch in another process")
+    return results, done.returncode == 0 and bool(results)
 
 
-def fingerprint() -> str:
-    """What decides which code computes a convolution: library, processor, settings and threads."""
+def machine_key() -> str:
+    """The key of this machine in the cache: library, processor, settings and threads, which select the code."""
     settings = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_SETTINGS)}
     here = describe()
     return json.dumps([torch.__version__, torch.backends.cpu.get_cpu_capability(), here.name, here.features, settings,
                        here.threads])
 
 
-def cache_file() -> Path:
-    """Where results are kept: ``$XDG_CACHE_HOME/modalift``, or ``~/.cache/modalift``."""
+def cache_path() -> Path:
+    """The file of cached results: ``$XDG_CACHE_HOME/modalift``, or ``~/.cache/modalift``."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base else Path("~/.cache").expanduser()) / "modalift" / "convolutions.json"
 
 
-def _cached() -> dict[str, dict[str, Any]]:
-    """All kept results, by machine; none where the file is missing or damaged."""
+def _read_cache() -> dict[str, dict[str, Any]]:
+    """Machine -> key of a configuration -> whether it is correct; empty where the file is missing or damaged."""
     try:
-        held = json.loads(cache_file().read_text(encoding="utf-8"))
+        content = json.loads(cache_path().read_text(encoding="utf-8"))
     except (OSError, ValueError, RuntimeError):
         return {}
-    return {k: v for k, v in held.items() if isinstance(v, dict)} if isinstance(held, dict) else {}
+    return {k: v for k, v in content.items() if isinstance(v, dict)} if isinstance(content, dict) else {}
 
 
-def _keep(machine: str, found: dict[str, bool]) -> None:
-    """Adds results to the cache; where that cannot be written the next training tests again."""
-    held = _cached()
-    held[machine] = {**held.get(machine, {}), **found}
+def _add_to_cache(machine: str, results: dict[str, bool]) -> None:
+    """Adds results to the cache; where it cannot be written, the next training tests again."""
+    content = _read_cache()
+    content[machine] = {**content.get(machine, {}), **results}
     with suppress(ModaliftError, OSError, RuntimeError):
-        write_text(cache_file(), json.dumps(held, indent=1))
+        write_text(cache_path(), json.dumps(content, indent=1))

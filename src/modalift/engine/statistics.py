@@ -1,4 +1,4 @@
-"""Whether one run is better than another: paired tests on the same clips, over clips, subjects and seeds."""
+"""Statistical comparison of runs: paired tests and intervals over clips, subjects and seeds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from modalift.models.predictions import Predictions
 
 
 def aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
-    """The labeled clips of two predictions in one order.
+    """The predictions of two networks on their labeled clips, in one order.
 
     Raises:
-        ModaliftError: naming the first clip that only one of them has, or that they label differently.
+        ModaliftError: a clip that only one of them has, different labels, or no labeled clip.
     """
     for one, other in ((a, b), (b, a)):
         missing = np.setdiff1d(one.ids, other.ids)
@@ -39,15 +39,15 @@ def aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
 
 
 def paired(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
-    r"""Two networks on the same clips: what B gains over A, and whether that could be chance.
+    r"""Compares two networks on the same clips: the gain of B over A, and its significance.
 
-    The exact McNemar test looks at the :math:`d` clips that only one of the two got right: were both equally good,
-    the number that B got right would be binomial,
+    The exact McNemar test uses the :math:`d` clips that only one of the two predicts correctly. If both were equally good,
+    the number that B predicts correctly would be binomial,
 
     .. math:: p = \min\Big(1,\; 2 \sum_{i=0}^{\min(n_A, n_B)} \binom{d}{i} 2^{-d}\Big), \qquad d = n_A + n_B
 
-    where :math:`n_A` (:math:`n_B`) clips were right by A (B) alone. It treats clips as independent; the bootstrap over
-    subjects does not, and says what to expect of other people.
+    where A (B) alone is correct on :math:`n_A` (:math:`n_B`) clips. It treats clips as independent; the bootstrap over
+    subjects does not, and generalizes to other people.
 
     Returns:
         ``n``, ``subjects`` (how many), ``a`` and ``b`` (top-1), ``difference`` = b - a, ``only_a``, ``only_b``,
@@ -57,7 +57,7 @@ def paired(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = RE
         ModaliftError: the clips or the labels are not the same.
     """
     a, b = aligned(a, b)
-    gain = b.right.astype(np.int64) - a.right
+    gain = b.correct.astype(np.int64) - a.correct
     only_a, only_b, n = int((gain < 0).sum()), int((gain > 0).sum()), len(gain)
     rng = np.random.default_rng(seed)
     over_clips = over_subjects = None
@@ -68,7 +68,7 @@ def paired(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = RE
     if len(counts) > 1:
         drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples)
         over_subjects = percentile((drawn @ sums[0]) / (drawn @ counts))
-    return {"n": n, "subjects": len(counts), "a": float(a.right.mean()), "b": float(b.right.mean()),
+    return {"n": n, "subjects": len(counts), "a": float(a.correct.mean()), "b": float(b.correct.mean()),
             "difference": float(gain.mean()), "only_a": only_a, "only_b": only_b,
             "mcnemar_p": mcnemar(only_a, only_b), "level": LEVEL,
             "intervals": {"clips": over_clips, "subjects": over_subjects}}
@@ -76,29 +76,28 @@ def paired(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = RE
 
 def paired_seeds(a: Sequence[Predictions], b: Sequence[Predictions], *, seed: int = 0,
                  resamples: int = RESAMPLES) -> dict[str, Any]:
-    """Two ways of training, each with the same seeds, on the same clips: the mean gain of B over A.
+    """Compares two recipes with the same seeds on the same clips: the mean gain of B over A.
 
-    Two intervals of the mean difference answer two questions. The t interval over seeds: *would other seeds agree, on
-    these very clips?* The bootstrap over subjects x seeds (both drawn anew in each resample): *would other seeds and
-    other people agree?*
+    Two intervals of the mean difference generalize differently. The t interval over seeds is for other seeds and the same
+    clips; the bootstrap over subjects x seeds (both resampled) is for other seeds and other people.
 
     Args:
-        a, b: one prediction a seed; ``a[i]`` and ``b[i]`` belong together.
+        a, b: predictions, one per seed; ``a[i]`` and ``b[i]`` are a pair.
 
     Returns:
         ``seeds``, ``n``, ``subjects``, ``a`` and ``b`` (mean top-1) with ``a_std`` and ``b_std`` over seeds,
-        ``difference`` (mean of b - a), ``differences`` (one a seed), ``over_seeds`` (t interval), ``t_p`` (two-sided), and
+        ``difference`` (mean of b - a), ``differences`` (one per seed), ``over_seeds`` (t interval), ``t_p`` (two-sided), and
         ``over_subjects_seeds`` (None over one subject).
 
     Raises:
         ModaliftError: fewer than two pairs, unequal numbers of them, or clips that are not the same.
     """
     if len(a) != len(b) or len(a) < 2:
-        raise ModaliftError(f"paired seeds: {len(a)} runs against {len(b)} - give at least two of each, in pairs")
+        raise ModaliftError(f"paired seeds: {len(a)} runs and {len(b)} runs - give at least two of each, in pairs")
     first, _ = aligned(a[0], a[0])
     pairs = [(aligned(first, x)[1], aligned(first, y)[1]) for x, y in zip(a, b, strict=True)]
-    scores = np.array([[x.right.mean(), y.right.mean()] for x, y in pairs])
-    gain = np.array([y.right.astype(np.int64) - x.right for x, y in pairs])
+    scores = np.array([[x.correct.mean(), y.correct.mean()] for x, y in pairs])
+    gain = np.array([y.correct.astype(np.int64) - x.correct for x, y in pairs])
     each = gain.mean(1)
     over = None
     sums, counts = _per_subject(gain, first.subjects)
@@ -116,35 +115,35 @@ def paired_seeds(a: Sequence[Predictions], b: Sequence[Predictions], *, seed: in
 
 
 def mean_accuracy(runs: Sequence[Predictions], *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """Top-1 of one way of training, meant over its seeds, with bootstrap intervals that hold the networks fixed.
+    """Top-1 accuracy of one recipe, averaged over its seeds, with bootstrap intervals for fixed networks.
 
     Returns:
         ``top1``, ``sd`` over seeds (None for one), ``n``, ``seeds`` and ``intervals`` of the mean: over ``clips`` and
         over ``subjects`` (None over one clip or subject).
 
     Raises:
-        ModaliftError: no run, or runs on other clips.
+        ModaliftError: no predictions, or predictions on different clips.
     """
     if not runs:
         raise ModaliftError("mean accuracy: there are no predictions - give at least one")
     first, _ = aligned(runs[0], runs[0])
-    right = np.array([aligned(first, r)[1].right for r in runs])
-    times, R, n = right.sum(0), len(runs), right.shape[1]
+    correct = np.array([aligned(first, r)[1].correct for r in runs])
+    times, R, n = correct.sum(0), len(runs), correct.shape[1]
     rng = np.random.default_rng(seed)
     over_clips = over_subjects = None
-    if n > 1:  # a clip was right for 0..R of the seeds: resampling clips draws counts of these cells
+    if n > 1:  # a clip is correct for 0..R of the seeds: resampling clips draws counts of these cells
         cells = rng.multinomial(n, np.bincount(times, minlength=R + 1) / n, size=resamples)
         over_clips = percentile(cells @ np.arange(R + 1) / (n * R))
     sums, counts = _per_subject(times[None], first.subjects)
     if len(counts) > 1:
         drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples)
         over_subjects = percentile((drawn @ sums[0]) / (R * (drawn @ counts)))
-    return {"top1": float(right.mean()), "sd": float(right.mean(1).std(ddof=1)) if R > 1 else None, "n": n, "seeds": R,
+    return {"top1": float(correct.mean()), "sd": float(correct.mean(1).std(ddof=1)) if R > 1 else None, "n": n, "seeds": R,
             "intervals": {"clips": over_clips, "subjects": over_subjects}}
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided exact McNemar test: probability of so lopsided a count of disagreements, were both equally good.
+    """The p-value of the two-sided exact McNemar test, for the numbers of clips that only A or only B predicts correctly.
 
     Example:
         >>> mcnemar(1, 9)
@@ -159,7 +158,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def binomial_tail(hits: int, n: int, chance: float) -> float:
-    """Probability of at least so many hits in n tries, each a hit with probability ``chance``.
+    """Probability of at least ``hits`` successes in ``n`` independent trials of success probability ``chance``.
 
     Example:
         >>> round(binomial_tail(9, 10, 0.5), 8)
@@ -169,29 +168,29 @@ def binomial_tail(hits: int, n: int, chance: float) -> float:
         return 1.0
     if chance <= 0:
         return 0.0
-    ways = math.lgamma(n + 1)  # logarithms: the binomials of a thousand clips are no floating point numbers
+    ways = math.lgamma(n + 1)  # logarithms: the binomial coefficients of a thousand clips overflow a float
     return min(1.0, sum(math.exp(ways - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(chance)
                                  + (n - k) * math.log1p(-chance)) for k in range(hits, n + 1)))
 
 
 def t_interval(values: NDArray[Any], level: float = LEVEL) -> tuple[list[float], float]:
-    """Student's interval of the mean of two or more values, and the two-sided probability that the mean is zero."""
+    """Student's t interval of the mean of two or more values, and the two-sided p-value of a zero mean."""
     n, mean = len(values), float(np.mean(values))
     error = float(np.std(values, ddof=1)) / math.sqrt(n)
     if error == 0.0:
         return [mean, mean], 1.0 if mean == 0 else 0.0
     low, high = 0.0, 1e6
-    for _ in range(200):  # bisection: the distribution function has no closed inverse
+    for _ in range(200):  # bisection: the distribution function has no closed-form inverse
         middle = (low + high) / 2
-        low, high = (middle, high) if t_within(middle, n - 1) < level else (low, middle)
-    return [mean - high * error, mean + high * error], 1 - t_within(abs(mean) / error, n - 1)
+        low, high = (middle, high) if t_central_probability(middle, n - 1) < level else (low, middle)
+    return [mean - high * error, mean + high * error], 1 - t_central_probability(abs(mean) / error, n - 1)
 
 
-def t_within(t: float, dof: int) -> float:
-    """Probability that a Student variable lies within -t..t (Abramowitz and Stegun 26.7.3 and 26.7.4).
+def t_central_probability(t: float, dof: int) -> float:
+    """Probability that a variable with Student's t distribution lies within -t..t (Abramowitz and Stegun 26.7.3 and 26.7.4).
 
     Example:
-        >>> round(t_within(2.776, 4), 3)
+        >>> round(t_central_probability(2.776, 4), 3)
         0.95
     """
     angle = math.atan(t / math.sqrt(dof))
@@ -207,7 +206,7 @@ def t_within(t: float, dof: int) -> float:
 
 
 def _per_subject(gain: NDArray[np.int64], subjects: NDArray[np.str_]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sums over each subject's clips of values ``(R, N)`` -> ``(R, S)``, and the numbers of clips ``(S,)``."""
+    """Sums of values ``(R, N)`` over the clips of each subject ``(R, S)``, and numbers of clips ``(S,)``."""
     names, which = np.unique(subjects, return_inverse=True)
     member = (which[:, None] == np.arange(len(names))[None]).astype(np.float64)
     return gain @ member, member.sum(0)

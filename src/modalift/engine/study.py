@@ -1,4 +1,4 @@
-"""Studies: recipes x seeds x folds, each cell a run, finished cells reused, compared in pairs."""
+"""Studies: recipes x seeds x folds; each cell is a run, finished cells are reused, recipes are compared in pairs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ from modalift.recipe import load_recipe
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of a study: a recipe with its seed and fold."""
+    """One training of a study: a recipe with its seed and fold.
+
+    Attributes:
+        name: name of the recipe.
+        recipe: its path.
+        seed, fold: of this training.
+        folds: number of folds; 0 without cross-validation.
+        overrides: changes to the recipe.
+        match: a recipe whose training compute this one matches, or None.
+    """
 
     name: str
     recipe: Path
@@ -32,32 +41,51 @@ class Cell:
     folds: int
     overrides: tuple[str, ...]
     match: Path | None = None
+    plugins: tuple[Path, ...] = ()
 
     def run(self, folder: Path) -> Run:
+        """Its run, in the folder of the study."""
         tail = f"-fold{self.fold}" if self.folds else ""
         return Run(folder / self.name / f"seed{self.seed}{tail}")
 
     def commands(self, folder: Path) -> list[list[str]]:
-        """The `modalift` commands of this cell, training and evaluation: what anyone can type to make it again."""
+        """The arguments of the `modalift` commands that train and evaluate this cell."""
         run = str(self.run(folder).folder)
         fold = [f"protocol.folds={self.folds}", f"protocol.fold={self.fold}"] if self.folds else []
         match = ["--match-compute", str(self.match)] if self.match else []
-        return [["train", *match, str(self.recipe), *self.overrides, f"run.seed={self.seed}", *fold, f"run.dir={run}"],
-                ["eval", "--no-report", run]]
+        plugins = [word for path in self.plugins for word in ("--plugin", str(path))]
+        return [[*plugins, "train", *match, str(self.recipe), *self.overrides, f"run.seed={self.seed}", *fold,
+                 f"run.dir={run}"],
+                [*plugins, "eval", "--no-report", run]]
 
 
 def study(recipes: Sequence[Path], folder: Path, *, seeds: int = 3, folds: int = 0, jobs: int = 1,
-          overrides: Sequence[str] = (), monitor: Monitor | None = None) -> dict[str, Any]:
+          overrides: Sequence[str] = (), plugins: Sequence[Path] = (), monitor: Monitor | None = None) -> dict[str, Any]:
     """Trains and evaluates every recipe with every seed (and fold); compares each with the first one, in pairs.
 
-    A recipe whose teacher is trained for each seed names it with ``{seed}`` (and ``{fold}``) in ``networks.*.init``.
+    A recipe with one teacher per seed names it with ``{seed}`` (and ``{fold}``) in ``networks.*.init``.
+
+    Args:
+        recipes: the recipes; the first is the baseline.
+        folder: where the runs are.
+        seeds: number of seeds.
+        folds: number of folds; 0 without cross-validation.
+        jobs: number of processes at a time.
+        overrides: changes to all recipes.
+        monitor: receives a line per finished cell.
+
+    Returns:
+        See :func:`summary`.
+
+    Raises:
+        ModaliftError: an invalid recipe, two recipes of one name, or a cell that failed.
     """
-    twice = [p for p in recipes if [q.stem for q in recipes].count(p.stem) > 1]
-    if twice:
-        raise ModaliftError(f"study: two recipes are called '{twice[0].stem}' - their runs would share a folder; rename one")
-    for path in recipes:  # what is wrong with the last one must not wait for the first to be trained
+    duplicates = [p for p in recipes if [q.stem for q in recipes].count(p.stem) > 1]
+    if duplicates:
+        raise ModaliftError(f"study: two recipes are named '{duplicates[0].stem}' - they would share a folder; rename one")
+    for path in recipes:  # an error in the last one is found before the first is trained
         load_recipe(path, overrides)
-    cells = [Cell(path.stem, path, seed, fold, folds, tuple(overrides))
+    cells = [Cell(path.stem, path, seed, fold, folds, tuple(overrides), plugins=tuple(plugins))
              for fold in range(max(1, folds)) for seed in range(seeds) for path in recipes]
     run_cells(cells, folder, jobs=jobs, monitor=monitor)
     return summary(cells, folder)
@@ -68,27 +96,27 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, monitor: Mo
     """Trains and evaluates cells in order, ``jobs`` at a time, each in a process of its own; skips finished ones.
 
     Args:
-        cells: what to train; each one's run is a folder below ``folder``.
+        cells: the trainings; each one's run is a folder below ``folder``.
         folder: where the runs are.
-        jobs: processes at a time.
-        monitor: gets a line for each cell that ends.
-        while_waiting: called several times a second, to show how far the logs of the cells are.
+        jobs: number of processes at a time.
+        monitor: receives a line per finished cell.
+        while_waiting: called several times per second, e.g. to show progress.
 
     Raises:
-        ModaliftError: a cell that failed, with its message; what was finished stays.
+        ModaliftError: a cell that failed, with its message; finished cells are kept.
     """
     monitor = monitor or Monitor()
-    waiting = [c for c in cells if not (c.run(folder).results.is_file() and c.run(folder).finished)]
-    monitor.message(f"{len(cells) - len(waiting)} of {len(cells)} cells are there; {len(waiting)} to train")
-    running: list[_Running] = []
+    waiting = [c for c in cells if not (c.run(folder).results_path.is_file() and c.run(folder).finished)]
+    monitor.message(f"{len(cells) - len(waiting)} of {len(cells)} cells are finished; {len(waiting)} to train")
+    running: list[_RunningCell] = []
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                running.append(_Running(waiting.pop(0), folder))
+                running.append(_RunningCell(waiting.pop(0), folder))
             for job in [job for job in running if job.done()]:
                 running.remove(job)
                 monitor.message(f"{job.cell.run(folder).folder}: {time.perf_counter() - job.started:.0f} s,"
-                                f" {len(waiting)} cells are left")
+                                f" {len(waiting)} cells left")
             if while_waiting is not None:
                 while_waiting()
             time.sleep(0.1)
@@ -97,13 +125,13 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, monitor: Mo
             job.process.terminate()
 
 
-class _Running:
-    """A cell at work: one of its commands after the other."""
+class _RunningCell:
+    """A cell in training: the processes of its commands, one after the other."""
 
     def __init__(self, cell: Cell, folder: Path) -> None:
         self.cell, self.folder, self.started = cell, folder, time.perf_counter()
         self.commands = cell.commands(folder)
-        self.messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe that nobody reads would fill and block)
+        self.messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 (an unread pipe would fill and block)
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
@@ -111,7 +139,7 @@ class _Running:
                                 stdout=subprocess.DEVNULL, stderr=self.messages, text=True)
 
     def done(self) -> bool:
-        """Whether the last command has ended; the next one is begun when one has.
+        """Whether the last command has ended; starts the next one when one has.
 
         Raises:
             ModaliftError: a command failed.
@@ -120,8 +148,8 @@ class _Running:
             return False
         if self.process.returncode:
             self.messages.seek(0)
-            said = self.messages.read().strip().splitlines()
-            last = said[-1].removeprefix("error ") if said else "no message"
+            lines = self.messages.read().strip().splitlines()
+            last = lines[-1].removeprefix("error ") if lines else "no message"
             raise ModaliftError(f"study: {self.cell.run(self.folder).folder} failed: {last}")
         if self.commands:
             self.process = self._start()
@@ -130,28 +158,28 @@ class _Running:
 
 
 def summary(cells: Sequence[Cell], folder: Path, role: str = "", split: str = "test") -> dict[str, Any]:
-    """Mean, deviation and every value of each recipe's accuracy, and the paired difference to the first recipe."""
+    """Accuracy of each recipe (all values, mean, standard deviation), and its paired difference to the first recipe."""
     names = list(dict.fromkeys(c.name for c in cells))
     found: dict[str, list[Predictions]] = {n: [] for n in names}
     for name in names:
         for seed in sorted({c.seed for c in cells if c.name == name}):
-            parts = [Predictions.load(_file(c.run(folder), role, split))
+            parts = [Predictions.load(_predictions_path(c.run(folder), role, split))
                      for c in cells if c.name == name and c.seed == seed]
             found[name].append(Predictions.join(parts) if len(parts) > 1 else parts[0])
     rows = []
     for name in names:
-        top1 = [float(p.right[p.labels >= 0].mean()) for p in found[name]]
-        spent = [c.run(folder).compute() for c in cells if c.name == name]
+        top1 = [float(p.correct[p.labels >= 0].mean()) for p in found[name]]
+        compute = [c.run(folder).compute() for c in cells if c.name == name]
         rows.append({
             "name": name, "top1": top1, "mean": float(np.mean(top1)),
-            "sd": float(np.std(top1, ddof=1)) if len(top1) > 1 else None, "epochs": spent[0].get("epochs"),
-            "training_macs": float(np.mean([s.get("training_macs", np.nan) for s in spent])),
-            "seconds": float(np.mean([s.get("seconds", np.nan) for s in spent])),
+            "sd": float(np.std(top1, ddof=1)) if len(top1) > 1 else None, "epochs": compute[0].get("epochs"),
+            "training_macs": float(np.mean([s.get("training_macs", np.nan) for s in compute])),
+            "seconds": float(np.mean([s.get("seconds", np.nan) for s in compute])),
         })
         if name != names[0] and len(found[name]) == len(found[names[0]]) > 1:
             rows[-1]["against_first"] = paired_seeds(found[names[0]], found[name])
     return {"split": split, "rows": rows}
 
 
-def _file(run: Run, role: str, split: str) -> Path:
-    return run.predictions(run.role(role), split)
+def _predictions_path(run: Run, role: str, split: str) -> Path:
+    return run.predictions_path(run.resolve_role(role), split)

@@ -1,4 +1,4 @@
-"""Which clips an experiment trains and is tested on: its table, with folds, held-out subjects, limits and hidden labels."""
+"""The table of an experiment: folds, test_subjects-out subjects, limits and hidden labels."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from modalift.recipe import Recipe
 
 
 def open_table(recipe: Recipe) -> Table:
-    """The recipe's table, with its validation subjects and folds.
+    """Opens the recipe's table, and applies its folds, validation subjects and limit.
 
     Raises:
-        ModaliftError: a dataset that cannot be opened, a fold that is not one, or a validation subject without training clips.
+        ModaliftError: a dataset that cannot be opened, an invalid fold, or a validation subject without training clips.
     """
     data, protocol = recipe.data, recipe.protocol
     table = datasets.open(data.dataset, data.root, **data.options)
     if protocol.fold is not None and not protocol.folds:
-        raise ModaliftError(f"protocol.fold={protocol.fold} needs protocol.folds - say how many folds there are")
+        raise ModaliftError(f"protocol.fold={protocol.fold} needs protocol.folds - set it to the number of folds")
     if protocol.folds:
         table = take_fold(table, protocol.folds, protocol.fold or 0)
     table = hold_out(table, protocol.val_subjects)
@@ -28,16 +28,24 @@ def open_table(recipe: Recipe) -> Table:
 
 
 def take_fold(table: Table, folds: int, fold: int) -> Table:
-    """Subjects dealt round into ``folds`` groups; group ``fold`` is the test split, the others train."""
+    """One fold of a cross-validation: every ``folds``-th subject from ``fold`` on is tested, the others train.
+
+    Raises:
+        ModaliftError: an invalid fold, or more folds than subjects.
+    """
     if not 0 <= fold < folds <= len(table.subjects):
         raise ModaliftError(f"protocol.fold={fold} of folds={folds}: {table.name} has {len(table.subjects)} subjects"
                             " - use 0 <= fold < folds <= subjects")
-    held = set(table.subjects[fold::folds])
-    return table.map(lambda r: dataclasses.replace(r, split="test" if r.subject in held else "train"))
+    test_subjects = set(table.subjects[fold::folds])
+    return table.map(lambda r: dataclasses.replace(r, split="test" if r.subject in test_subjects else "train"))
 
 
 def hold_out(table: Table, subjects: list[str]) -> Table:
-    """The table with the training clips of some subjects as its validation split."""
+    """Moves the training clips of some subjects to the validation split.
+
+    Raises:
+        ModaliftError: a subject without training clips.
+    """
     known = table.split("train").subjects
     for subject in subjects:
         if subject not in known:
@@ -48,7 +56,7 @@ def hold_out(table: Table, subjects: list[str]) -> Table:
 
 
 def limit_clips(table: Table, limit: int) -> Table:
-    """At most ``limit`` clips of each split, spread over it."""
+    """Keeps at most ``limit`` clips of each split, evenly spaced."""
     keep: set[str] = set()
     for split in ("train", "val", "test"):
         rows = table.split(split).rows
@@ -58,7 +66,13 @@ def limit_clips(table: Table, limit: int) -> Table:
 
 
 def hide_labels(table: Table, share: float, seed: int) -> Table:
-    """Keeps the labels of a share of the clips, the same share of each class (at least one of each)."""
+    """Keeps the labels of a share of the clips of each class (at least one per class), and removes the others.
+
+    Args:
+        table: the table.
+        share: 0..1 of each class's clips.
+        seed: selects which.
+    """
     if share >= 1:
         return table
     kept: set[str] = set()
@@ -70,5 +84,5 @@ def hide_labels(table: Table, share: float, seed: int) -> Table:
 
 
 def split_free_fingerprint(table: Table) -> str:
-    """A table's fingerprint whatever its splits: the same recordings, however they are dealt."""
+    """A table's fingerprint without its splits: the same for the same recordings."""
     return table.map(lambda r: dataclasses.replace(r, split="train")).fingerprint()

@@ -1,4 +1,4 @@
-"""`modalift train`: a recipe becomes a run folder; the same command goes on where it was stopped."""
+"""`modalift train`: trains a recipe into a run folder; the same command resumes a stopped run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import torch
 
 from modalift.engine.build import assemble
-from modalift.engine.checkpoint import TrainingState, read_checkpoint
-from modalift.engine.compute import own_macs, teachers, training_macs
+from modalift.engine.checkpoint import TrainingState
+from modalift.engine.compute import own_macs, teacher_runs, training_macs
 from modalift.engine.distributed import init_distributed
 from modalift.engine.experiment import Experiment
 from modalift.engine.monitor import Monitor
@@ -17,91 +17,135 @@ from modalift.engine.tables import split_free_fingerprint
 from modalift.engine.trainer import Trainer
 from modalift.errors import ModaliftError
 from modalift.files import write_text
+from modalift.models import is_whole
 from modalift.recipe import Recipe
 
 
 def train(recipe: Recipe, monitor: Monitor | None = None) -> Run:
-    """Trains a recipe to its end, from wherever its run folder stands; a finished run is left as it is.
+    """Trains a recipe, or resumes its run; a finished run is left unchanged.
 
     With ``protocol.folds`` and no ``protocol.fold`` every fold is a run of its own, in ``fold0/``, ``fold1/``, ...
 
+    Args:
+        recipe: the recipe; ``run.dir`` names the run folder.
+        monitor: receives messages and progress.
+
+    Returns:
+        The finished run.
+
     Raises:
-        ModaliftError: anything missing (before training), a folder of another experiment, a loss that is not finite.
+        ModaliftError: something missing (found before training), a folder of another experiment, or a loss that is not finite.
     """
     monitor, run = monitor or Monitor(), Run(recipe.run.dir)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    if recipe.protocol.folds and recipe.protocol.fold is None:
-        write_text(run.recipe, recipe.to_yaml())
+    check_folder(recipe, run)
+    if is_cross_validation(recipe):
+        keep_recipe(recipe, run)
         for fold in range(recipe.protocol.folds):
             train(recipe_of_fold(recipe, fold), monitor)
+        write_text(run.recipe_path, recipe.to_yaml())
         return run
     experiment = assemble(recipe)
     if run.finished:
         check_same(experiment, run)
-        monitor.message(f"{run.folder} is finished already")
-        return run
-    if run.occupied:
-        raise ModaliftError(f"run.dir={run.folder}: holds something that is no run - give run.dir another folder")
-    for role, told in experiment.initialized_from.items():
-        monitor.message(f"networks.{role} begins with {recipe.networks[role].init}: {told}")
+        if all(is_whole(run.model_path(role)) for role in experiment.scheme.models()):
+            monitor.message(f"{run.folder} is already finished")
+            return run
+        monitor.message(f"{run.folder} is finished, but a model is missing or damaged: the models are written again",
+                        warning=True)
+    for role, loaded in experiment.initialized_from.items():
+        monitor.message(f"networks.{role} starts from {recipe.networks[role].init}: {loaded}")
     leave_out_corrupt(experiment, monitor)
     is_main = init_distributed(recipe.run.device).is_main
     if is_main:
-        write_text(run.recipe, recipe.to_yaml())
-    state = Trainer(experiment, run, monitor).train()
+        keep_recipe(recipe, run)
+    trainer = Trainer(experiment, run, monitor)
+    if is_main:
+        write_text(run.recipe_path, recipe.to_yaml())  # the checkpoint was accepted; keys that may change are written
+    state = trainer.train()
     if is_main:
         finish(experiment, run, state)
     return run
 
 
+def is_cross_validation(recipe: Recipe) -> bool:
+    """Whether a recipe trains all folds, each in a run of its own."""
+    return bool(recipe.protocol.folds) and recipe.protocol.fold is None
+
+
+def keep_recipe(recipe: Recipe, run: Run) -> None:
+    """Writes the recipe into a new run folder; a resumed run keeps its own until its checkpoint has been accepted."""
+    if not run.recipe_path.is_file():
+        write_text(run.recipe_path, recipe.to_yaml())
+
+
+def check_folder(recipe: Recipe, run: Run) -> None:
+    """Refuses a folder that holds anything but this run, before anything is written.
+
+    Raises:
+        ModaliftError: other files, or a run that is (or is not) a cross-validation.
+    """
+    if run.occupied:
+        raise ModaliftError(f"run.dir={run.folder}: holds files but no run - set run.dir to another folder")
+    if run.folds() and not is_cross_validation(recipe):
+        raise ModaliftError(f"run.dir={run.folder}: holds the folds of a cross-validation - set run.dir to another folder")
+    if run.begun and is_cross_validation(recipe):
+        raise ModaliftError(f"run.dir={run.folder}: holds a run that is not a cross-validation - set run.dir to another folder")
+
+
 def recipe_of_fold(recipe: Recipe, fold: int) -> Recipe:
-    """The recipe of one fold of a cross-validation, in a folder of its own below the run's."""
+    """The recipe of one fold of a cross-validation, with a folder of its own in that of the run."""
     return recipe.changed({"protocol.fold": fold, "run.dir": recipe.run.dir / f"fold{fold}"})
 
 
 def check_same(experiment: Experiment, run: Run) -> None:
-    """Refuses a finished run of another recipe."""
-    held, asked = run.compute(), experiment.recipe.run.precision
-    if held["fingerprint"] != experiment.fingerprint(held["precision"] if asked == "auto" else asked):
-        raise ModaliftError(f"{run.folder}: holds the finished run of another recipe - give run.dir another folder")
+    """Refuses a finished run of another recipe.
+
+    Raises:
+        ModaliftError: the recipe or the clips differ.
+    """
+    finished, precision = run.compute(), experiment.recipe.run.precision
+    if finished["fingerprint"] != experiment.fingerprint(finished["precision"] if precision == "auto" else precision):
+        raise ModaliftError(f"{run.folder}: holds the finished run of another recipe - set run.dir to another folder")
 
 
 def leave_out_corrupt(experiment: Experiment, monitor: Monitor) -> None:
-    """Names corrupt clips and leaves them out; stops where they are too many."""
-    views = experiment.scheme.needs()
+    """Finds corrupt clips, leaves them out and reports them.
+
+    Raises:
+        ModaliftError: their share is larger than ``data.max_corrupt``.
+    """
+    views = experiment.scheme.required_views()
     table = experiment.table.where(lambda r: bool(views & set(r.tracks)))
     experiment.corrupt = dict(experiment.clips(table, views, augment=False).find_corrupt())
     for clip, reason in list(experiment.corrupt.items())[:10]:
         monitor.message(f"left out {clip}: {reason}", warning=True)
-    share, most = len(experiment.corrupt) / max(1, len(table)), experiment.recipe.data.max_corrupt
-    if share > most:
+    share, limit = len(experiment.corrupt) / max(1, len(table)), experiment.recipe.data.max_corrupt
+    if share > limit:
         first, reason = next(iter(experiment.corrupt.items()))
         raise ModaliftError(f"{len(experiment.corrupt)} of {len(table)} clips cannot be read ({share:.0%}, more than"
-                            f" data.max_corrupt = {most:.0%}); the first: {first}: {reason}")
+                            f" data.max_corrupt = {limit:.0%}); the first: {first}: {reason}")
 
 
 def finish(experiment: Experiment, run: Run, state: TrainingState) -> None:
-    """Writes the models of a training, and what it cost."""
-    recipe, scheme = experiment.recipe, experiment.scheme
+    """Writes the models of a training, and its compute."""
+    recipe, scheme, seconds = experiment.recipe, experiment.scheme, state.seconds
     if recipe.protocol.select == "best":
-        held = read_checkpoint(run.best)
-        scheme.load_state_dict(held["scheme"])
-        if state.average:
-            state.average.load(held["average"])
+        state.load(run.best_checkpoint_path)
     for role, model in experiment.models().items():
-        model.save(run.model_file(role), state.average.of(role) if state.average and role in scheme.students else None)
+        model.save(run.model_path(role), state.average.of(role) if state.average and role in scheme.students else None)
     content = {"training_macs": training_macs(experiment), "own_macs": own_macs(experiment),
-               "seconds": round(state.seconds, 2), "clips": len(experiment.train), "epochs": recipe.optim.epochs,
+               "seconds": round(seconds, 2), "clips": len(experiment.train), "epochs": recipe.optim.epochs,
                "left_out": experiment.corrupt, "fingerprint": state.fingerprint, "precision": state.precision,
                "trained_on": trained_on(experiment)}
-    write_text(run.cost, json.dumps(content))  # last: a run that has it is finished
+    write_text(run.compute_path, json.dumps(content))  # written last: its existence marks a finished run
 
 
 def trained_on(experiment: Experiment) -> dict[str, list[str]]:
-    """Which clips of which recordings have shaped the networks, their teachers' clips included."""
-    known = {split_free_fingerprint(experiment.table): {r.id for r in experiment.train}}
-    for run in teachers(experiment.recipe):
-        for where, ids in run.compute().get("trained_on", {}).items():
-            known.setdefault(where, set()).update(ids)
-    return {where: sorted(ids) for where, ids in known.items()}
+    """The clips that the networks and their teachers were trained on: fingerprint of a table -> ids."""
+    clips = {split_free_fingerprint(experiment.table): {r.id for r in experiment.train}}
+    for run in teacher_runs(experiment.recipe):
+        for table, ids in run.compute().get("trained_on", {}).items():
+            clips.setdefault(table, set()).update(ids)
+    return {table: sorted(ids) for table, ids in clips.items()}

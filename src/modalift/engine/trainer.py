@@ -1,4 +1,4 @@
-"""The training loop, to be read in one sitting: ``train``, ``train_epoch``, ``train_step``, ``validate``, ``save``."""
+"""The training loop: ``train``, ``train_epoch``, ``train_step``, ``validate``, ``save``."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from modalift.engine.optim import (
     Plateau,
     build_optimizer,
     check_updates,
-    clip_each,
+    clip_gradients,
     freeze_others,
     lr_multiplier,
     section_of,
     set_lr,
 )
-from modalift.engine.precision import HALF, autocast, settle
+from modalift.engine.precision import HALF, autocast, resolve_precision
 from modalift.engine.run import Run
-from modalift.engine.selftest import safeguard
+from modalift.engine.selftest import avoid_incorrect_convolutions
 from modalift.errors import ModaliftError
 from modalift.loading.collation import loader
 from modalift.modalities import Batch
 from modalift.models import kind_of
-from modalift.networks.joint_norm import synchronize
+from modalift.networks.sync_batchnorm import convert_sync_batchnorm
 from modalift.schemes import Progress, Terms, total
 
 
 class Trainer:
-    """Trains a scheme; goes on from the run's last checkpoint where there is one.
+    """Trains a scheme; resumes from the run's last checkpoint where there is one.
 
     On the CPU a run that was killed at any moment ends with the same weights, bit for bit, as one that was not:
     augmentation depends on (seed, epoch, clip) alone, the order of clips on (seed, epoch), the learning rate on the
-    place in training, and everything else is in the checkpoint. It goes on in the precision that it began with. With
-    another number of threads the last bits differ, with another number of processes the order of samples alone is kept.
+    step, and everything else is in the checkpoint. It resumes in the precision in which it started. With another number
+    of threads the last bits differ; with another number of processes only the order of clips is the same.
 
     Args:
-        experiment: what is trained.
+        experiment: the scheme, its table and the recipe.
         run: the folder of its log and its checkpoints.
-        monitor: who is told how far it is.
+        monitor: receives messages and progress.
 
     Raises:
-        ModaliftError: settings that the scheme cannot be trained with, or a checkpoint of another experiment.
+        ModaliftError: settings with which the scheme cannot be trained, or a checkpoint of another experiment.
     """
 
     def __init__(self, experiment: Experiment, run: Run, monitor: Monitor | None = None) -> None:
@@ -61,40 +61,40 @@ class Trainer:
         self.ranks = init_distributed(self.settings.device)
         self.prepare_scheme()
         table = experiment.train
-        self.clips = experiment.clips(table, self.scheme.needs(), augment=True)
+        self.clips = experiment.clips(table, self.scheme.required_views(), augment=True)
         self.steps, self.clips_per_step = experiment.steps(self.ranks.size)
         self.drop_last = len(table) >= self.clips_per_step
         torch.manual_seed(self.settings.seed + 7919 * self.ranks.rank)  # dropout
         self.scheme.setup(table)
-        self.precision = settle(experiment, run, self.clips, self.ranks, self.monitor)
+        self.precision = resolve_precision(experiment, run, self.clips, self.ranks, self.monitor)
         self.check_convolutions(self.precision.precision)
         self.updates = {update.name: update for update in self.scheme.updates()}
         check_updates(self.optim, self.updates)
         self.sections = {name: section_of(self.optim, name) for name in self.updates}
         self.state = self.initial_state()
-        if run.last.is_file():
-            self.state.load(run.last)
-        self.logs = Logs(run, self.state.marks, tensorboard=self.settings.tensorboard, writes=self.ranks.is_main)
-        self.model = wrap_ddp(self.scheme.train(), self.ranks, self.scheme.rests or len(self.updates) > 1)
-        self.checkpoints = CheckpointTimer(self.settings.save_s)
+        if run.last_checkpoint_path.is_file():
+            self.state.load(run.last_checkpoint_path)
+        self.logs = Logs(run, self.state.log_sizes, tensorboard=self.settings.tensorboard, enabled=self.ranks.is_main)
+        self.model = wrap_ddp(self.scheme.train(), self.ranks, self.scheme.has_phases or len(self.updates) > 1)
+        self.checkpoints = CheckpointTimer(self.settings.checkpoint_every_s)
 
     def prepare_scheme(self) -> None:
-        """Moves the scheme to its device, with batch statistics over all processes where there are several."""
+        """Moves the scheme to its device; synchronizes batch normalization over several processes."""
         scheme = self.scheme
         to_device(scheme, self.ranks.device)
         self.check_convolutions("fp32")
-        if self.ranks.size > 1 and self.settings.joint_norm:
-            synchronize(scheme)
+        if self.ranks.size > 1 and self.settings.sync_batchnorm:
+            convert_sync_batchnorm(scheme)
         if scheme.relates_batch and self.optim.accumulate > 1:
             raise ModaliftError(f"optim.accumulate={self.optim.accumulate}: scheme '{self.experiment.recipe.scheme.name}'"
                                 f" {scheme.batch_relation} - use accumulate=1 and a larger batch")
 
     def check_convolutions(self, precision: str) -> None:
-        """Tests the kinds of convolution of the scheme on this processor; what is wrong there takes a safe path."""
-        guarded = safeguard(self.scheme, self.ranks.device, HALF.get(precision, torch.float32))
-        if guarded and self.ranks.is_main:
-            self.monitor.message(f"{len(guarded)} convolutions run in contiguous memory, since PyTorch computes them"
-                                 f" incorrectly on this processor in channels-last memory: {', '.join(guarded)}", warning=True)
+        """Tests the scheme's convolutions on this processor; incorrect ones then run in contiguous memory."""
+        affected = avoid_incorrect_convolutions(self.scheme, self.ranks.device, HALF.get(precision, torch.float32))
+        if affected and self.ranks.is_main:
+            self.monitor.message(f"{len(affected)} convolutions run in contiguous memory, since PyTorch computes them"
+                                 f" incorrectly on this processor in channels-last memory: {', '.join(affected)}", warning=True)
 
     def initial_state(self) -> TrainingState:
         """The state before the first step."""
@@ -108,28 +108,28 @@ class Trainer:
     # ---- the loop ---------------------------------------------------------------------------------------------------
 
     def train(self) -> TrainingState:
-        """All epochs that are left."""
+        """Trains all remaining epochs; returns the final state."""
         state = self.state
         if not state.step:
-            self.logs.write(self.precision.entry(self.ranks.device))
-        with self.monitor.progress("training", self.steps * self.optim.epochs, state.step) as self.show:
+            self.logs.write(self.precision.log_entry(self.ranks.device))
+        with self.monitor.progress("training", self.steps * self.optim.epochs, state.step) as self.show_progress:
             while state.epoch < self.optim.epochs:
                 entry = self.train_epoch()
                 self.logs.write(entry | self.validate())
-            self.save(self.run.last)
+            self.save(self.run.last_checkpoint_path)
         self.logs.close()
-        self.model = self.scheme  # lets the wrapper go before the process group, whose threads could else wait for ever
+        self.model = self.scheme  # frees DDP before the process group, whose threads could wait forever otherwise
         shutdown_distributed()
         return state
 
     def train_epoch(self) -> dict[str, Any]:
-        """The steps that are left of one epoch; returns its entry in the log."""
+        """Trains the remaining steps of one epoch; returns its log entry."""
         state, started, terms = self.state, time.perf_counter(), {}
         for count, batch in enumerate(self.batches(), 1):
-            closes = count % self.optim.accumulate == 0
-            terms = self.train_step(batch, closes)
+            accumulated = count % self.optim.accumulate == 0
+            terms = self.train_step(batch, accumulated)
             add_terms(state.sums, terms)
-            if not closes:
+            if not accumulated:
                 continue
             state.step += 1
             state.sample += self.clips_per_step
@@ -137,18 +137,29 @@ class Trainer:
             if state.average:
                 state.average.update(self.scheme.students, state.step)
             if state.step % max(1, self.steps // 20) == 0:
-                self.logs.write({"kind": "step", **self.place(), "loss": float(total(terms).detach()), **step_terms(terms)})
-            self.show(state.step)
+                self.logs.write({"kind": "step", **self.position(), "loss": float(total(terms).detach()), **step_terms(terms)})
+            self.show_progress(state.step)
             if self.checkpoints.due():
                 with self.checkpoints.writing():
-                    self.save(self.run.last)
+                    self.save(self.run.last_checkpoint_path)
         state.seconds += time.perf_counter() - started
-        entry = {"kind": "epoch", **self.place(), "seconds": round(state.seconds, 3), **epoch_terms(state.sums)}
+        entry = {"kind": "epoch", **self.position(), "seconds": round(state.seconds, 3), **epoch_terms(state.sums)}
         state.epoch, state.sample, state.sums = state.epoch + 1, 0, {}
         return entry
 
-    def train_step(self, batch: Batch, closes: bool) -> Terms:
-        """Forward and backward of every update of one batch; ``closes`` ends the accumulation and moves the weights."""
+    def train_step(self, batch: Batch, accumulated: bool) -> Terms:
+        """Forward and backward pass of every update on one batch, and the optimizers' steps where gradients are accumulated.
+
+        Args:
+            batch: the batch, on the device.
+            accumulated: whether this batch is the last of an accumulation, after which the optimizers step.
+
+        Returns:
+            The terms of all updates.
+
+        Raises:
+            ModaliftError: the loss is not finite.
+        """
         state, terms = self.state, Terms()
         for name, update in self.updates.items():
             set_lr(state.optimizers[name], self.lr(name, state.step))
@@ -159,47 +170,47 @@ class Trainer:
                 loss = total(own)
                 self.check_finite(loss, own)
                 state.scaler.scale(loss / self.optim.accumulate).backward()
-            if closes:
-                self.move_weights(name)
+            if accumulated:
+                self.optimizer_step(name)
             terms |= own
         return terms
 
-    def move_weights(self, name: str) -> None:
-        """One optimizer's step, with the gradient of each network clipped by itself."""
+    def optimizer_step(self, name: str) -> None:
+        """Steps the optimizer of one update, with the gradient norm of each network clipped separately."""
         state, optimizer = self.state, self.state.optimizers[name]
         state.scaler.unscale_(optimizer)
-        if self.sections[name].clip:
-            clip_each(optimizer, self.sections[name].clip)
+        if self.sections[name].clip_grad_norm:
+            clip_gradients(optimizer, self.sections[name].clip_grad_norm)
         state.scaler.step(optimizer)
         state.scaler.update()
         optimizer.zero_grad(set_to_none=True)
 
     def validate(self) -> dict[str, Any]:
-        """Figures of every student on validation clips, where they are due; the best checkpoint is chosen by them."""
+        """Validates the students every ``protocol.eval_every`` epochs, saves the best checkpoint; returns its log entry."""
         state, protocol = self.state, self.experiment.recipe.protocol
         if not len(self.experiment.table.split("val")) or state.epoch % protocol.eval_every:
             return {}
         found = broadcast(validate(self.experiment, "val", self.ranks.device, state.average), self.ranks)
-        if found:  # several students: the mean over them decides
+        if found:  # of several students: their mean
             scores = [kind_of(self.scheme.students[role]).selection_score(figures) for role, figures in found.items()]
             score = sum(scores) / len(found)
             state.plateau.step(sum(figures["loss"] for figures in found.values()) / len(found))
             if score > state.best:
                 state.best = score
-                self.save(self.run.best)
-            self.show(state.step, f"val {score:.3f}")
+                self.save(self.run.best_checkpoint_path)
+            self.show_progress(state.step, f"val {score:.3f}")
         return {"val": found}
 
     def save(self, path: Path) -> None:
-        """Writes a checkpoint, with the place in the log files that belongs to it; only the main process does."""
+        """Writes a checkpoint with the sizes of the log files at this step; only in the main process."""
         if self.ranks.is_main:
-            self.state.marks = self.logs.marks()
+            self.state.log_sizes = self.logs.sizes()
             self.state.save(path)
 
-    # ---- what a step needs ------------------------------------------------------------------------------------------
+    # ---- parts of a step --------------------------------------------------------------------------------------------
 
     def batches(self) -> Iterator[Batch]:
-        """The batches that are left of this epoch; what does not fill a step waits for another epoch's order."""
+        """The remaining batches of this epoch, on the device; clips that do not fill a step are left out of it."""
         state, optim, ranks = self.state, self.optim, self.ranks
         batches = loader(self.clips, batch=optim.batch, shuffle=True, seed=self.settings.seed, epoch=state.epoch,
                          start=state.sample, workers=self.settings.workers, drop_last=self.drop_last, rank=ranks.rank,
@@ -210,21 +221,21 @@ class Trainer:
             yield batch.to(ranks.device)
 
     def lr(self, name: str, step: int) -> float:
-        """The learning rate of an update at a step."""
+        """The learning rate of one update at a step."""
         section = self.sections[name]
         return section.lr * lr_multiplier(section, step / self.steps, self.state.plateau.scale)
 
-    def place(self) -> dict[str, Any]:
-        """Where training stands, as the log has it: with the learning rate of the step that is done."""
+    def position(self) -> dict[str, Any]:
+        """Epoch, step and learning rate of the last step, for log entries."""
         state, last = self.state, [*self.updates][-1]
         return {"epoch": state.epoch, "step": state.step, "lr": self.lr(last, state.step - 1)}
 
     def check_finite(self, loss: Tensor, terms: Terms) -> None:
-        """Stops a training whose loss is not finite (NaN or Inf), and names the term."""
+        """Raises where the loss is not finite (NaN or Inf), and names the term."""
         if torch.isfinite(loss):
             return
-        bad = next((k for k, (_, raw) in terms.items() if not torch.isfinite(raw)), "the sum")
-        last = self.run.last
-        kept = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint had been written yet"
+        culprit = next((k for k, (_, raw) in terms.items() if not torch.isfinite(raw)), "the sum")
+        last = self.run.last_checkpoint_path
+        kept = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was written yet"
         raise ModaliftError(f"the loss is not finite (NaN or Inf) in epoch {self.state.epoch + 1}, step {self.state.step + 1}:"
-                            f" term '{bad}' - {kept}; lower optim.lr, or set optim.clip=1")
+                            f" term '{culprit}' - {kept}; lower optim.lr, or set optim.clip_grad_norm=1")

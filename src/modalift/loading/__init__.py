@@ -1,1 +1,1 @@
-"""From a Table to a Batch: reading, cache, framing, order, collation, check."""
+"""From a Table to a Batch: reading, cache, framing, sampling, collation, and `modalift check`."""

@@ -1,8 +1,8 @@
-"""A folder of decoded frames, so that an epoch is not bound by decoding.
+"""The frame cache: a folder of decoded frames, so that decoding does not limit the speed of training.
 
-One append-only shard of frames and one index per view. 8-bit frames are JPEG of quality 95, 16-bit ones are
-compressed without loss (lz4 after a bit shuffle), floats are stored as they are; frames may be scaled once to a short
-side. Shards are memory-mapped, so forked or spawned workers read them without sharing a file position.
+There are one append-only shard of frames and one index per view. 8-bit frames are JPEG of quality 95, 16-bit frames are
+compressed losslessly (lz4 after a bit shuffle), floats are stored as they are; frames may be downscaled once to a given
+shorter side. Shards are memory-mapped, so forked or spawned workers read them without sharing a file position.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from modalift.errors import ModaliftError, nearest
 from modalift.loading import reading
 from modalift.modalities import Modality, Row, Table, Track
 
-FORMAT = "modalift-cache/1"
+FORMAT = "modalift-cache/2"
 CODECS = ("auto", "raw", "jpeg", "lz4")
 JPEG_QUALITY = 95
-_CHUNK = 64  # frames decoded at a time: bounds memory on long recordings
+_CHUNK = 64  # frames decoded at a time: limits memory on long recordings
 
 
 @dataclass
@@ -39,19 +39,19 @@ class _View:
     codec: str
     dtype: np.dtype[Any]
     shard: Path
-    place: dict[str, int]      # clip id -> number in the arrays below
-    marks: np.ndarray          # (N,) str: what the frames were made from
-    first: np.ndarray          # (N + 1,) number of each clip's first frame
+    positions: dict[str, int]  # clip id -> its position in the arrays below
+    sources: np.ndarray        # (N,) str: what the frames were decoded from, see _source_of
+    first: np.ndarray          # (N + 1,) index of each clip's first frame
     shapes: np.ndarray         # (N, 3) height, width, channels
-    begins: np.ndarray         # (F + 1,) byte at which each frame begins
+    offsets: np.ndarray        # (F + 1,) byte at which each frame starts
 
 
 class Cache:
     """Decoded frames of some views of a table; :func:`build_cache` makes one, :func:`open_cache` opens it.
 
     Attributes:
-        folder: where it is.
-        views: the views it holds.
+        folder: the cache's folder.
+        views: the cached views.
         skipped: clip id -> why the clip could not be read and was left out.
         codecs: view -> ``raw``, ``jpeg`` or ``lz4``.
     """
@@ -63,7 +63,7 @@ class Cache:
             raise ModaliftError(f"{folder} is not a frame cache of this version - remove it and build it again")
         self.short_side: int | None = about["short_side"]
         self.skipped: dict[str, str] = _json(folder / "skipped.json")
-        self._views = {view: _load_view(folder, told) for view, told in about["views"].items()}
+        self._views = {view: _load_view(folder, header) for view, header in about["views"].items()}
         self._maps: dict[str, mmap.mmap | bytes] = {}
 
     @property
@@ -76,13 +76,13 @@ class Cache:
 
     @property
     def nbytes(self) -> int:
-        return sum(int(held.begins[-1]) for held in self._views.values())
+        return sum(int(held.offsets[-1]) for held in self._views.values())
 
     def covers(self, table: Table, views: Iterable[str]) -> bool:
-        """Whether every clip of the table is here, or named in ``skipped``, as its files stand now.
+        """Whether every clip of the table is cached (or named in ``skipped``) and its files have not changed since.
 
-        A clip counts as changed when its window, its file's name, size or time of change differ; files that no
-        longer exist do not count as changed. Labels and splits play no part.
+        A clip counts as changed if its window or its file's name, size or modification time differs; files that no
+        longer exist do not count as changed. Labels and splits do not matter.
         """
         views = tuple(views)
         if not set(views) <= set(self._views):
@@ -92,13 +92,13 @@ class Cache:
                 if view not in row.tracks or row.id in self.skipped:
                     continue
                 held = self._views[view]
-                number = held.place.get(row.id)
-                if number is None or not _same(str(held.marks[number]), _mark(row.tracks[view])):
+                number = held.positions.get(row.id)
+                if number is None or not _same_source(str(held.sources[number]), _source_of(row.tracks[view])):
                     return False
         return True
 
     def length(self, row: Row, view: str) -> int:
-        """Frames of the view's window."""
+        """Number of frames in the view's window."""
         held, number = self._find(row, view)
         return int(held.first[number + 1] - held.first[number])
 
@@ -110,15 +110,15 @@ class Cache:
         """
         held, number = self._find(row, view)
         start, end = int(held.first[number]), int(held.first[number + 1])
-        wanted = range(end - start) if frames is None else frames
+        chosen = range(end - start) if frames is None else frames
         shape = tuple(int(n) for n in held.shapes[number])
-        out = np.empty((len(wanted), *shape), held.dtype)
+        out = np.empty((len(chosen), *shape), held.dtype)
         data = memoryview(self._map(view))
-        for to, i in zip(out, wanted, strict=True):
+        for to, i in zip(out, chosen, strict=True):
             if not 0 <= i < end - start:
                 raise ModaliftError(f"{self.folder}: clip '{row.id}' has no frame {i} of '{view}' - it holds"
                                     f" {end - start}")
-            at, stop = int(held.begins[start + i]), int(held.begins[start + i + 1])
+            at, stop = int(held.offsets[start + i]), int(held.offsets[start + i + 1])
             try:
                 to[...] = _unpack(held.codec, data[at:stop], shape, held.dtype)
             except (ValueError, RuntimeError, cv2.error):
@@ -131,18 +131,18 @@ class Cache:
             raise ModaliftError(f"{self.folder} holds no view '{view}' - {nearest(view, self._views)};"
                                 " build a cache that does")
         held = self._views[view]
-        if row.id not in held.place:
+        if row.id not in held.positions:
             why = f" ({self.skipped[row.id]})" if row.id in self.skipped else ""
             raise ModaliftError(f"{self.folder} holds no clip '{row.id}' of view '{view}'{why}"
                                 " - remove the folder and build it again")
-        return held, held.place[row.id]
+        return held, held.positions[row.id]
 
     def _map(self, view: str) -> mmap.mmap | bytes:
         if view not in self._maps:
             shard = self._views[view].shard
             with shard.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                if size < int(self._views[view].begins[-1]):
+                if size < int(self._views[view].offsets[-1]):
                     raise ModaliftError(f"{shard} is truncated - remove {self.folder} and build it again")
                 self._maps[view] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         return self._maps[view]
@@ -152,10 +152,10 @@ class Cache:
 
 
 def open_cache(folder: str | Path) -> Cache:
-    """The cache in a folder.
+    """Opens the cache in a folder.
 
     Raises:
-        ModaliftError: if there is none, or one that is damaged.
+        ModaliftError: the folder holds no cache, or a damaged one.
     """
     folder = Path(folder)
     if not (folder / "cache.json").is_file():
@@ -170,40 +170,41 @@ def build_cache(table: Table, folder: str | Path, views: Iterable[str], *, short
                 codec: str = "auto", progress: Callable[[int, int], None] | None = None) -> Cache:
     """Decode every clip of some views once and keep the frames in a folder.
 
-    The folder appears when it is complete: everything is written into one beside it, which is then renamed. Clips of
-    which any view cannot be read are named in ``skipped.json`` and left out.
+    Everything is written into a temporary folder, which is renamed when it is complete. A clip of which any view cannot
+    be read is left out and named in ``skipped.json``.
 
     Args:
         table: the clips.
         folder: the new folder.
         views: which views.
-        short_side: pixels to which larger frames are scaled down (area averages; holes of depth are not averaged in).
-        codec: ``auto`` (JPEG for 8-bit views of one or three channels, lz4 for 16-bit ones if numcodecs is there,
-            else raw), ``raw``, ``jpeg`` or ``lz4`` for all views of video that it can hold.
-        progress: called with (clips done, clips).
+        short_side: larger frames are downscaled so that their shorter side has this many pixels (area averages; invalid
+            depth readings are excluded from the averages).
+        codec: ``auto`` (JPEG for 8-bit views of one or three channels, lz4 for 16-bit ones if numcodecs is installed,
+            else raw), or ``raw``, ``jpeg`` or ``lz4`` for every video view that the codec supports.
+        progress: called with (number of clips done, number of clips).
 
     Raises:
-        ModaliftError: if the folder exists, the disk is full, or no clip at all can be read.
+        ModaliftError: the folder exists already, the disk is full, or not a single clip can be read.
     """
     folder = Path(folder)
     kinds = {view: table.modality(view) for view in views}
     if codec not in CODECS:
         raise ModaliftError(f"unknown cache codec '{codec}' - {nearest(codec, CODECS)}")
     if short_side is not None and short_side < 1:
-        raise ModaliftError(f"cache short_side is {short_side} - give a number of pixels, or nothing")
+        raise ModaliftError(f"cache short_side is {short_side} - it must be 1 or more")
     if folder.exists():
         raise ModaliftError(f"{folder} exists already - remove it or name another folder")
     codecs = {view: _codec_for(kind, codec) for view, kind in kinds.items()}
-    beside = folder.parent / f".{folder.name}.{os.getpid()}"
+    partial = folder.parent / f".{folder.name}.{os.getpid()}"
     try:
-        beside.mkdir(parents=True)
-        _write(table, beside, kinds, codecs, short_side, progress)
-        beside.rename(folder)
+        partial.mkdir(parents=True)
+        _write(table, partial, kinds, codecs, short_side, progress)
+        partial.rename(folder)
     except OSError as error:
         raise ModaliftError(f"{folder} cannot be written: {error.strerror} - make room or name another folder") \
             from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     return open_cache(folder)
 
 
@@ -211,8 +212,8 @@ def _write(table: Table, folder: Path, kinds: Mapping[str, Modality], codecs: Ma
            short_side: int | None, progress: Callable[[int, int], None] | None) -> None:
     names = {view: f"{n:02d}-{re.sub(r'[^A-Za-z0-9_-]', '_', view)}" for n, view in enumerate(kinds)}
     shards = {view: (folder / f"{name}.bin").open("wb") for view, name in names.items()}
-    books: dict[str, dict[str, list[Any]]] = {
-        view: {"ids": [], "marks": [], "first": [0], "shapes": [], "begins": [0]} for view in kinds}
+    indexes: dict[str, dict[str, list[Any]]] = {
+        view: {"ids": [], "sources": [], "first": [0], "shapes": [], "offsets": [0]} for view in kinds}
     skipped: dict[str, str] = {}
     try:
         for done, (row, packed) in enumerate(_packed(table, kinds, codecs, short_side), 1):
@@ -221,13 +222,13 @@ def _write(table: Table, folder: Path, kinds: Mapping[str, Modality], codecs: Ma
             else:
                 for view, (mark, shape, frames) in packed.items():
                     shards[view].write(b"".join(frames))
-                    book = books[view]
-                    book["ids"].append(row.id)
-                    book["marks"].append(mark)
-                    book["shapes"].append(shape)
-                    book["first"].append(book["first"][-1] + len(frames))
+                    index = indexes[view]
+                    index["ids"].append(row.id)
+                    index["sources"].append(mark)
+                    index["shapes"].append(shape)
+                    index["first"].append(index["first"][-1] + len(frames))
                     for frame in frames:
-                        book["begins"].append(book["begins"][-1] + len(frame))
+                        index["offsets"].append(index["offsets"][-1] + len(frame))
             if progress is not None:
                 progress(done, len(table))
     finally:
@@ -235,10 +236,10 @@ def _write(table: Table, folder: Path, kinds: Mapping[str, Modality], codecs: Ma
             shard.close()
     if len(skipped) == len(table):
         raise ModaliftError(f"{table.name}: no clip can be read; the first: {next(iter(skipped.values()))}")
-    for view, book in books.items():
-        np.savez(folder / f"{names[view]}.npz", ids=np.array(book["ids"], dtype=np.str_),
-                 marks=np.array(book["marks"], dtype=np.str_), first=np.array(book["first"], np.int64),
-                 shapes=np.array(book["shapes"], np.int64).reshape(-1, 3), begins=np.array(book["begins"], np.int64))
+    for view, index in indexes.items():
+        np.savez(folder / f"{names[view]}.npz", ids=np.array(index["ids"], dtype=np.str_),
+                 sources=np.array(index["sources"], dtype=np.str_), first=np.array(index["first"], np.int64),
+                 shapes=np.array(index["shapes"], np.int64).reshape(-1, 3), offsets=np.array(index["offsets"], np.int64))
     about = {"format": FORMAT, "table": table.name, "fingerprint": table.fingerprint(), "short_side": short_side,
              "views": {v: {"file": names[v], "codec": codecs[v], "dtype": kinds[v].dtype} for v in kinds}}
     (folder / "skipped.json").write_text(json.dumps(skipped, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -250,7 +251,7 @@ _Packed = dict[str, tuple[str, tuple[int, int, int], list[bytes]]]
 
 def _packed(table: Table, kinds: Mapping[str, Modality], codecs: Mapping[str, str],
             short_side: int | None) -> Iterator[tuple[Row, _Packed | str]]:
-    """Clips with their frames' bytes, or with the reason why there are none, in the table's order."""
+    """Clips with their compressed frames, or with the reason why they cannot be read, in the table's order."""
     def pack(row: Row) -> _Packed | str:
         try:
             return {view: _pack_clip(row.tracks[view], kind, codecs[view], short_side)
@@ -259,16 +260,16 @@ def _packed(table: Table, kinds: Mapping[str, Modality], codecs: Mapping[str, st
             return str(error)
 
     workers = min(4, os.cpu_count() or 1)
-    waiting: deque[tuple[Row, Future[_Packed | str]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:  # decoding and compressing run outside of Python's lock
+    pending: deque[tuple[Row, Future[_Packed | str]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:  # decoding and compression release the GIL
         for row in table:
-            waiting.append((row, pool.submit(pack, row)))
-            if len(waiting) > 2 * workers:
-                first, answer = waiting.popleft()
-                yield first, answer.result()
-        while waiting:
-            first, answer = waiting.popleft()
-            yield first, answer.result()
+            pending.append((row, pool.submit(pack, row)))
+            if len(pending) > 2 * workers:
+                first, future = pending.popleft()
+                yield first, future.result()
+        while pending:
+            first, future = pending.popleft()
+            yield first, future.result()
 
 
 def _pack_clip(track: Track, kind: Modality, codec: str, short_side: int | None
@@ -282,13 +283,13 @@ def _pack_clip(track: Track, kind: Modality, codec: str, short_side: int | None
                 frame = shrink(frame, short_side, kind.invalid)
             shape = frame.shape
             packed.append(_pack(codec, frame))
-    return _mark(track), shape, packed
+    return _source_of(track), shape, packed
 
 
 def shrink(frame: np.ndarray, short_side: int, invalid: float | None) -> np.ndarray:
-    """``(H, W, C)`` scaled down so that its shorter side is ``short_side``; smaller frames stay as they are.
+    """``(H, W, C)`` downscaled so that its shorter side is ``short_side``; smaller frames stay as they are.
 
-    Pixels are area averages over *valid* readings; a pixel of which less than half is valid becomes a hole.
+    Pixels are area averages over *valid* readings; a pixel of which less than half is valid becomes invalid.
     """
     height, width, channels = frame.shape
     scale = short_side / min(height, width)
@@ -322,7 +323,7 @@ def _codec_for(kind: Modality, codec: str) -> str:
 
 
 def _blosc() -> Any:
-    """The compressor's module, or None where it is not installed; its own threads stay off (workers are enough)."""
+    """The compressor's module, or None where it is not installed; its own threads stay off (the loader has workers)."""
     try:
         from numcodecs import blosc
     except ImportError:
@@ -333,8 +334,8 @@ def _blosc() -> Any:
 
 def _pack(codec: str, frame: np.ndarray) -> bytes:
     if codec == "jpeg":
-        picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) if frame.shape[2] == 3 else frame
-        return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+        image = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) if frame.shape[2] == 3 else frame
+        return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
     frame = np.ascontiguousarray(frame)
     if codec == "lz4":
         blosc = _blosc()
@@ -345,10 +346,10 @@ def _pack(codec: str, frame: np.ndarray) -> bytes:
 def _unpack(codec: str, data: memoryview, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     if codec == "jpeg":
         flags = cv2.IMREAD_COLOR if shape[2] == 3 else cv2.IMREAD_GRAYSCALE
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        if picture is None:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if image is None:
             raise ValueError("not a JPEG")
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if shape[2] == 3 else picture[..., None]
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if shape[2] == 3 else image[..., None]
     if codec == "lz4":
         blosc = _blosc()
         if blosc is None:
@@ -357,8 +358,8 @@ def _unpack(codec: str, data: memoryview, shape: tuple[int, ...], dtype: np.dtyp
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _mark(track: Track) -> str:
-    """What frames are made from, as text: window | name | key | size and time of change (empty if it is gone)."""
+def _source_of(track: Track) -> str:
+    """What frames are decoded from: window | file name | array key | size and modification time (empty if the file is gone)."""
     try:
         stat = track.path.stat()
         state = f"{stat.st_size},{stat.st_mtime_ns}"
@@ -367,18 +368,18 @@ def _mark(track: Track) -> str:
     return f"{track.start}:{track.end}|{track.path.name}|{track.key}|{state}"
 
 
-def _same(then: str, now: str) -> bool:
+def _same_source(then: str, now: str) -> bool:
     what_then, _, state_then = then.rpartition("|")
     what_now, _, state_now = now.rpartition("|")
     return what_then == what_now and (not state_now or state_now == state_then)
 
 
-def _load_view(folder: Path, told: Mapping[str, Any]) -> _View:
-    with np.load(folder / f"{told['file']}.npz", allow_pickle=False) as book:
-        ids = book["ids"].tolist()
-        return _View(told["codec"], np.dtype(told["dtype"]), folder / f"{told['file']}.bin",
-                     {clip: n for n, clip in enumerate(ids)}, book["marks"], book["first"], book["shapes"],
-                     book["begins"])
+def _load_view(folder: Path, header: Mapping[str, Any]) -> _View:
+    with np.load(folder / f"{header['file']}.npz", allow_pickle=False) as index:
+        ids = index["ids"].tolist()
+        return _View(header["codec"], np.dtype(header["dtype"]), folder / f"{header['file']}.bin",
+                     {clip: n for n, clip in enumerate(ids)}, index["sources"], index["first"], index["shapes"],
+                     index["offsets"])
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`modalift check`: what a table holds, and what is wrong with it, before a training."""
+"""`modalift check`: summarizes a table and finds the problems in it before training."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from modalift.loading.inspection import TrackReport, duplicates, inspect_table, 
 from modalift.loading.reading import natural
 from modalift.modalities import SPLITS, Row, Table
 
-_MOST_OUTSIDE = 0.02  # largest share of readings outside of the sensor's range that is not reported
-Severity = Literal["trouble", "note"]
+_MOST_OUTSIDE = 0.02  # largest fraction of readings outside the sensor's range that is not reported
+Severity = Literal["error", "note"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, in one line.
+    """One problem, in one line.
 
-    ``trouble`` makes results wrong or impossible: files that cannot be read, the same recording in training and test,
-    a class that is tested but has no training clip. A ``note`` is something to know: subjects in both splits (some protocols
-    hold out clips or scenes on purpose), absent sensors, classes without clips.
+    An ``error`` makes results wrong or impossible: files that cannot be read, the same recording in training and test,
+    a class with test clips but no training clip. A ``note`` needs no correction but matters when results are read: subjects
+    in both splits (some protocols hold out clips or scenes instead), absent sensors, classes without clips.
     """
 
     severity: Severity
@@ -34,7 +34,7 @@ class Problem:
 
 @dataclass
 class ViewSummary:
-    """One view: clips that have it, lengths in frames, picture sizes, brightness in the modality's unit."""
+    """One view: number of clips that have it, lengths in frames, frame sizes, and mean readings in the modality's unit."""
 
     modality: str
     unit: str
@@ -43,25 +43,25 @@ class ViewSummary:
     unreadable: int = 0
     lengths: tuple[int, float, int] | None = None
     sizes: dict[str, int] = field(default_factory=dict)
-    #: 5th, 50th and 95th percentile over clips of the clip's mean of valid readings; of decoded clips.
+    #: 5th, 50th and 95th percentile, over the decoded clips, of a clip's mean valid reading.
     brightness: tuple[float, float, float] | None = None
     holes: float = 0.0
 
 
 @dataclass
 class Findings:
-    """What :func:`examine` found.
+    """The result of :func:`examine`.
 
     Attributes:
-        name: of the table.
-        clips: clips of each split.
-        labeled: labeled clips of each split.
-        classes: class -> clips of each split.
-        subjects: subject -> clips of each split.
+        name: the table's name.
+        clips: split -> number of clips.
+        labeled: split -> number of labeled clips.
+        classes: class -> split -> number of clips.
+        subjects: subject -> split -> number of clips.
         views: view -> its summary.
         unreadable: clip id -> why it cannot be read (each is also a problem).
-        decoded: clips of which every frame was decoded.
-        problems: what is wrong, trouble first.
+        decoded: number of clips of which every frame was decoded.
+        problems: errors first, then notes.
     """
 
     name: str
@@ -75,9 +75,9 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
 
     @property
-    def trouble(self) -> bool:
-        """Whether anything is wrong that must be put right before training."""
-        return any(p.severity == "trouble" for p in self.problems)
+    def has_errors(self) -> bool:
+        """Whether there is any problem that must be corrected before training."""
+        return any(p.severity == "error" for p in self.problems)
 
 
 def examine(table: Table, *, limit: int | None = None, decode: bool = True) -> Findings:
@@ -85,11 +85,11 @@ def examine(table: Table, *, limit: int | None = None, decode: bool = True) -> F
 
     Args:
         table: the clips.
-        limit: decode at most so many clips, evenly spread over the table; all are opened and counted.
-        decode: read every frame; without it only what opening and counting show (no brightness, no broken pictures).
+        limit: largest number of clips to decode, evenly spread over the table; all clips are opened and their frames counted.
+        decode: read every frame; False only opens the files and counts frames (no brightness, no damaged frames).
 
     Returns:
-        Findings; ``findings.trouble`` says whether training on it makes sense.
+        The findings; ``findings.has_errors`` tells whether the table must be corrected before training.
     """
     chosen = set(range(len(table))) if limit is None else \
         set(np.linspace(0, len(table) - 1, min(limit, len(table))).round().astype(int).tolist())
@@ -104,7 +104,7 @@ def examine(table: Table, *, limit: int | None = None, decode: bool = True) -> F
         {v: _summary(table, v, seen) for v in table.views}, decoded=len(chosen))
     problems = [*_files(table, seen, found), *_leaks(table, seen), *_labels(table, found), *_views(table, found),
                 *_readings(table, seen), *_lengths(table, seen)]
-    found.problems = sorted(problems, key=lambda p: p.severity != "trouble")
+    found.problems = sorted(problems, key=lambda p: p.severity != "error")
     return found
 
 
@@ -137,7 +137,7 @@ def _summary(table: Table, view: str, seen: dict[str, dict[str, TrackReport]]) -
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:
-    """A few names and the number of the others."""
+    """The first few names, and the number of the others."""
     names = list(names)
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
@@ -151,9 +151,9 @@ def _files(table: Table, seen: dict[str, dict[str, TrackReport]], found: Finding
         for view, track in seen[row.id].items():
             if track.problem:
                 found.unreadable.setdefault(row.id, f"{view}: {track.problem}")
-                problems.append(Problem("trouble", "unreadable", f"clip '{row.id}', {view}: {track.problem}"))
+                problems.append(Problem("error", "unreadable", f"clip '{row.id}', {view}: {track.problem}"))
         if not row.tracks:
-            problems.append(Problem("trouble", "empty", f"clip '{row.id}' has no recording at all - remove it from the"
+            problems.append(Problem("error", "empty", f"clip '{row.id}' has no recording - remove it from the"
                                                         " table"))
     return problems
 
@@ -162,8 +162,8 @@ def _leaks(table: Table, seen: dict[str, dict[str, TrackReport]]) -> list[Proble
     problems = []
     split = {r.id: r.split for r in table}
     for view, first, second in overlaps(table):
-        problems.append(Problem("trouble", "leak", f"clips '{first}' ({split[first]}) and '{second}' ({split[second]})"
-                                                   f" share frames of one {view} file - put them in one split"))
+        problems.append(Problem("error", "leak", f"clips '{first}' ({split[first]}) and '{second}' ({split[second]})"
+                                                   f" share frames of one {view} file - put both in the same split"))
     shared = {p.reason for p in problems}
     readable = {v: {clip for clip, tracks in seen.items() if v in tracks and not tracks[v].problem}
                 for v in table.views}
@@ -175,21 +175,21 @@ def _leaks(table: Table, seen: dict[str, dict[str, TrackReport]]) -> list[Proble
                 b = next(i for i in ids if split[i] != split[a])
                 reason = f"clips '{a}' ({split[a]}) and '{b}' ({split[b]})"
                 if not any(p.startswith(reason) for p in shared):
-                    problems.append(Problem("trouble", "leak", f"{reason} are the same {view} recording"
+                    problems.append(Problem("error", "leak", f"{reason} are the same {view} recording"
                                                                " - remove one of them"))
             else:
                 within.append(" = ".join(ids[:3]))
         if within:
-            problems.append(Problem("note", "duplicates", f"{view}: {len(within)} recordings are in one split more than"
-                                                     f" once ({_some(within, 3)})"))
+            problems.append(Problem("note", "duplicates", f"{view}: {len(within)} recordings occur more than once in one"
+                                                     f" split ({_some(within, 3)})"))
     taught = {r.subject for r in table if r.split == "train"}
     tested = {r.subject for r in table if r.split == "test"}
     if {r.subject for r in table} == {""}:
-        problems.append(Problem("note", "subjects", "no subjects are known - leakage of people from training into test"
-                                                    " cannot be checked"))
+        problems.append(Problem("note", "subjects", "the subjects are unknown - it cannot be checked whether people occur"
+                                                    " in training and in test"))
     elif both := sorted((taught & tested) - {""}, key=natural):
         problems.append(Problem("note", "subjects", f"{len(both)} subjects are in train and in test ({_some(both)})"
-                                                    " - results say nothing about new people"))
+                                                    " - results do not generalize to new people"))
     return problems
 
 
@@ -197,18 +197,18 @@ def _labels(table: Table, found: Findings) -> list[Problem]:
     problems = []
     for split in ("train", "test"):
         if not found.clips[split]:
-            problems.append(Problem("trouble" if split == "train" else "note", "splits",
-                                    f"the {split} split is empty - mark some clips '{split}'"))
+            problems.append(Problem("error" if split == "train" else "note", "splits",
+                                    f"the {split} split is empty - assign some clips to '{split}'"))
     if found.clips["train"] and not found.labeled["train"]:
-        problems.append(Problem("trouble", "labels", "no training clip is labeled - label some"))
+        problems.append(Problem("error", "labels", "no training clip is labeled - label some"))
     for name, counts in found.classes.items():
         if counts["train"] == 0 and (counts["test"] or counts["val"]) and found.labeled["train"]:
-            problems.append(Problem("trouble", "labels", f"class '{name}' has {counts['test'] + counts['val']} clips in"
+            problems.append(Problem("error", "labels", f"class '{name}' has {counts['test'] + counts['val']} clips in"
                                     " val and test, but none in train - it cannot be learned"))
     empty = [name for name, counts in found.classes.items() if not sum(counts.values())]
     if empty:
-        problems.append(Problem("note", "labels", f"labels have gaps: no clip is of {_some(empty)}"
-                                                  f" ({len(empty)} of {len(found.classes)} classes)"))
+        problems.append(Problem("note", "labels", f"{len(empty)} of {len(found.classes)} classes have no clip"
+                                                  f" ({_some(empty)})"))
     untested = [n for n, c in found.classes.items() if c["train"] and not c["test"]]
     if untested and found.labeled["test"]:
         problems.append(Problem("note", "labels", f"{len(untested)} classes have training clips but no test clips"
@@ -223,14 +223,14 @@ def _views(table: Table, found: Findings) -> list[Problem]:
     problems = []
     for view, summary in found.views.items():
         if not summary.clips:
-            problems.append(Problem("trouble", "views", f"view '{view}' is in no clip - correct its column or leave it"
-                                                        " out"))
+            problems.append(Problem("error", "views", f"no clip has view '{view}' - correct its column or remove"
+                                                        " it"))
         elif summary.clips < len(table):
             problems.append(Problem("note", "views", f"{len(table) - summary.clips} of {len(table)} clips lack"
                                                      f" '{view}'"))
         if len(summary.sizes) > 1:
             sizes = [f"{size} ({n} clips)" for size, n in summary.sizes.items()]
-            problems.append(Problem("note", "sizes", f"view '{view}' has several picture sizes: {_some(sizes, 3)}"))
+            problems.append(Problem("note", "sizes", f"view '{view}' has several frame sizes: {_some(sizes, 3)}"))
     return problems
 
 
@@ -241,16 +241,16 @@ def _readings(table: Table, seen: dict[str, dict[str, TrackReport]]) -> list[Pro
         constant = [c for c, tracks in seen.items() if view in tracks and tracks[view].constant]
         short = [c for c, tracks in seen.items() if view in tracks and tracks[view].frames == 1]
         if broken:
-            problems.append(Problem("trouble", "readings", f"{view}: {len(broken)} clips hold numbers that are not"
-                                    f" finite ({_some(broken)}) - interpolate or cut them"))
+            problems.append(Problem("error", "readings", f"{view}: {len(broken)} clips hold values that are not"
+                                    f" finite (NaN or Inf: {_some(broken)}) - interpolate or remove them"))
         if constant:
-            problems.append(Problem("note", "readings", f"{view}: {len(constant)} clips are one constant number"
-                                    f" ({_some(constant)}) - was the sensor on?"))
+            problems.append(Problem("note", "readings", f"{view}: {len(constant)} clips are constant"
+                                    f" ({_some(constant)}) - was the sensor switched on?"))
         kind = table.views[view]
         outside = [c for c, tracks in seen.items() if view in tracks and tracks[view].outside > _MOST_OUTSIDE]
         if outside:
             problems.append(Problem("note", "readings", f"{view}: in {len(outside)} clips more than {_MOST_OUTSIDE:.0%} of the"
-                                    f" readings are outside of {kind.low:g} to {kind.high:g} {kind.unit}"
+                                    f" readings are outside {kind.low:g} to {kind.high:g} {kind.unit}"
                                     f" ({_some(outside)}) - is the unit right?"))
         if short and len(short) < len(table):
             problems.append(Problem("note", "lengths", f"{view}: {len(short)} clips have a single frame"
@@ -259,7 +259,7 @@ def _readings(table: Table, seen: dict[str, dict[str, TrackReport]]) -> list[Pro
 
 
 def _lengths(table: Table, seen: dict[str, dict[str, TrackReport]]) -> list[Problem]:
-    """Views that run frame by frame together (in most clips, or because they share a space) and clips where not."""
+    """Clips in which two views that should have equally many frames (as in most clips, or as they share a space) differ."""
     problems = []
     for a, b in combinations(table.views, 2):
         both = [(r, seen[r.id][a], seen[r.id][b]) for r in table if a in r.tracks and b in r.tracks
@@ -268,5 +268,5 @@ def _lengths(table: Table, seen: dict[str, dict[str, TrackReport]]) -> list[Prob
         one_space = any(r.tracks[a].space and r.tracks[a].space == r.tracks[b].space for r, _, _ in both)
         if unlike and (one_space or len(unlike) < len(both) / 2):
             problems.append(Problem("note", "lengths", f"{a} and {b} differ in length in {len(unlike)} of {len(both)}"
-                                    f" clips ({_some(unlike, 3)}) - they are matched by their share of the clip"))
+                                    f" clips ({_some(unlike, 3)}) - frames are matched by their relative time in the clip"))
     return problems

@@ -1,4 +1,4 @@
-"""A data set of clips: which recordings, where their frames are kept, and what is random in each epoch."""
+"""A dataset of clips: which recordings it holds, where their frames are stored, and what is random in each epoch."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from modalift.loading.framer import Framer
 from modalift.loading.framing import Augment, Framing, Protocol
 from modalift.loading.sampling import TemporalDraw, centered, clock_of, sample
 from modalift.loading.spaces import Spaces, space_of
-from modalift.loading.stores import Files, Memory, Store, Stored
+from modalift.loading.stores import FileStore, MemoryStore, Store, StoredFrames
 from modalift.loading.transforms import Geometry, crop_geometry, sample_geometry
 from modalift.modalities import Modality, Row, Table
 
 Array = NDArray[Any]
 Sample = dict[str, Any]
-#: (epoch, place in the data set) or (epoch, place, temporal crop, spatial crop).
+#: (epoch, position in the dataset) or (epoch, position, temporal crop, spatial crop).
 Key = tuple[int, ...]
 
 
 class ClipSet(Dataset[Sample]):
     """Clips of some views of a table, framed for the networks that read them.
 
-    An item's key is ``(epoch, place)`` or ``(epoch, place, temporal_crop, spatial_crop)``, with ``place`` in
-    ``[0, len(clips))``. What is random depends on ``(seed, epoch, index)`` and nothing else, where ``index`` is the clip's
-    row in the table, and each view and space has its own stream of random numbers: the same clip comes out bit-identical
-    with any number of workers, after a resume, and whichever other views are read.
+    An item's key is ``(epoch, position)`` or ``(epoch, position, temporal_crop, spatial_crop)``, with ``position`` in
+    ``[0, len(clips))``. All randomness depends on ``(seed, epoch, index)`` only, where ``index`` is the clip's
+    row in the table, and each view and space has its own stream of random numbers: a clip is bit-identical
+    for any number of workers, after a resume, and for any selection of other views.
 
     Args:
-        table: the clips (all of them; use :meth:`Table.where` before).
+        table: the clips; all rows are used (select them with :meth:`Table.where`).
         framings: view -> what its network receives.
-        augment: random changes; None for test: centers of segments, crops of the protocol, no change.
-        seed: of augmentation.
+        augment: random augmentation; None for evaluation: centers of segments, crops of the protocol, no augmentation.
+        seed: seed of the augmentation.
         store: a :class:`~modalift.loading.cache.Cache`, ``"memory"`` to decode everything once, or None to decode
             at every read.
         skip: ids of clips to leave out.
-        protocol: temporal and spatial crops of a clip in test.
+        protocol: temporal and spatial crops in evaluation.
 
     Attributes:
-        indices: place -> row of the table; corrupt clips are left out, never replaced.
-        corrupt: id -> what is wrong with it.
+        indices: position -> row of the table; corrupt clips are left out, never replaced.
+        corrupt: clip id -> why the clip cannot be used.
 
     Items: a dict of ``clips``, view -> ``(C, T, H, W)`` uint8 for 8-bit views, else float32; ``valid``, view ->
-    ``(1, T, H, W)`` bool, for views with an invalid mark; ``present``, view -> bool; ``label``, -1 for none; ``index``,
+    ``(1, T, H, W)`` bool, for views that mark invalid readings; ``present``, view -> bool; ``label``, -1 for none; ``index``,
     the row of the table; ``pads``, view -> how a batch pads it.
 
     Raises:
-        ModaliftError: a view the table lacks, a region that no view of the space can give, a negative seed.
+        ModaliftError: a view that the table lacks, ``region="valid"`` where no view marks invalid readings, a negative seed.
     """
 
     def __init__(self, table: Table, framings: Mapping[str, Framing], *, augment: Augment | None = None, seed: int = 0,
@@ -62,16 +62,16 @@ class ClipSet(Dataset[Sample]):
         if seed < 0:
             raise ModaliftError(f"seed is {seed} - it must be 0 or more")
         if not framings:
-            raise ModaliftError("no view was asked for - name at least one")
+            raise ModaliftError("no view was given - name at least one")
         self.table, self.framings, self.augment, self.seed = table, dict(framings), augment, seed
         self.protocol = protocol or Protocol()
         self.modalities: dict[str, Modality] = {view: table.modality(view) for view in framings}
         self.framers = {view: Framer(self.modalities[view], framing) for view, framing in framings.items()}
         self.store: Store
         if store == "memory":
-            self.store = Memory.of(table, framings)
+            self.store = MemoryStore.of(table, framings)
         else:
-            self.store = store if store is not None else Files(table.views)
+            self.store = store if store is not None else FileStore(table.views)
         self.spaces = Spaces(table, self.framings, self.store)
         self.corrupt: dict[str, str] = dict(getattr(self.store, "skipped", {}))
         self.indices: list[int] = []
@@ -84,7 +84,7 @@ class ClipSet(Dataset[Sample]):
         return len(self.indices)
 
     def leave_out(self, ids: Sequence[str] | set[str]) -> None:
-        """Leaves clips out from now on, besides those that are ``corrupt``."""
+        """Removes clips from the dataset, in addition to the ``corrupt`` ones."""
         out = {*ids, *self.corrupt}
         self.indices = [i for i in (self.indices or range(len(self.table))) if self.table.rows[i].id not in out]
         if not self.indices:
@@ -92,26 +92,26 @@ class ClipSet(Dataset[Sample]):
 
     @property
     def mirrors(self) -> bool:
-        """Whether any clip can be mirrored: the views allow it, and some label survives it."""
+        """Whether any clip can be mirrored: all views allow it, and at least one label has a mirrored counterpart."""
         return self._mirrors_views and bool(self.table.mirrored)
 
     def find_corrupt(self, workers: int = 4) -> dict[str, str]:
-        """Opens every clip where it is kept, and reads its first and last frame; what fails is named and left out.
+        """Opens every clip, reads its first and last frame, and leaves out the clips for which this fails.
 
         Returns:
-            ``corrupt``: id -> what is wrong with the clip.
+            ``corrupt``: clip id -> why the clip cannot be used.
         """
         def check(index: int) -> tuple[str, str]:
             row = self.table.rows[index]
             try:
                 for view in self.framings:
                     if view in row.tracks:
-                        frames = Stored(self.store, row, view)
-                        signal = self.modalities[view].kind == "signal"  # short enough to be read whole
+                        frames = StoredFrames(self.store, row, view)
+                        signal = self.modalities[view].kind == "signal"  # short enough to be read completely
                         last = len(frames) - 1
                         if not np.isfinite(self.store.read(row, view, None if signal else sorted({0, last}))).all():
-                            raise ModaliftError(f"{row.tracks[view].path}: view '{view}' holds numbers that are not finite"
-                                                " - correct it or leave the clip out")
+                            raise ModaliftError(f"{row.tracks[view].path}: view '{view}' holds values that are not finite"
+                                                " (NaN or Inf) - correct it or leave the clip out")
             except ModaliftError as error:
                 return row.id, str(error)
             return row.id, ""
@@ -123,8 +123,8 @@ class ClipSet(Dataset[Sample]):
         return self.corrupt
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, place, *crops = key
-        index = self.indices[place]
+        epoch, position, *crops = key
+        index = self.indices[position]
         row = self.table.rows[index]
         try:
             return self._sample(row, epoch, index, *(crops or (0, 0)))
@@ -143,16 +143,16 @@ class ClipSet(Dataset[Sample]):
             if view not in row.tracks:
                 clip, valid = self._absent(view)
             else:
-                frames = Stored(self.store, row, view)
+                frames = StoredFrames(self.store, row, view)
                 length = len(frames)
                 reference = reference or length
                 space = space_of(row, view)
                 if space not in geometries:
                     geometries[space] = self._geometry(space, epoch, index, flip, spatial_crop)
-                place = self.spaces.place(row, index, view) if framer.modality.kind == "video" else None
+                placement = self.spaces.placement(row, index, view) if framer.modality.kind == "video" else None
                 rng = None if self.augment is None else self._rng(epoch, index, f"view {view}")
                 clip, valid = framer(frames, when, geometries[space], clock=clock_of(row.tracks[view], length, reference),
-                                     place=place, augment=self.augment, rng=rng)
+                                     placement=placement, augment=self.augment, rng=rng)
             made["clips"][view] = clip
             if valid is not None:
                 made["valid"][view] = valid
@@ -162,14 +162,14 @@ class ClipSet(Dataset[Sample]):
         return np.random.default_rng(np.random.SeedSequence([self.seed, epoch, index, zlib.crc32(stream.encode())]))
 
     def _when(self, row: Row, epoch: int, index: int, temporal_crop: int) -> tuple[TemporalDraw, bool]:
-        """What all views of a clip share: which part of the event, and whether it is mirrored."""
+        """What all views of a clip share: the temporal window, and whether the clip is mirrored."""
         if self.augment is None:
             return centered(temporal_crop, self.protocol.temporal_crops), False
         rng = self._rng(epoch, index, "clip")
         wanted = rng.random() < self.augment.flip
-        survives = self._mirrors_all if row.label is None else row.label in self.table.mirrored
+        has_mirror = self._mirrors_all if row.label is None else row.label in self.table.mirrored
         when = sample(self._longest, rng, self.augment.speed, self.augment.warp)
-        return when, bool(wanted and survives and self._mirrors_views)
+        return when, bool(wanted and has_mirror and self._mirrors_views)
 
     def _geometry(self, space: str, epoch: int, index: int, flip: bool, spatial_crop: int) -> Geometry:
         if self.augment is None:
@@ -177,7 +177,7 @@ class ClipSet(Dataset[Sample]):
         return sample_geometry(self.augment, self._rng(epoch, index, f"space {space}"), flip)
 
     def _absent(self, view: str) -> tuple[Array, Array | None]:
-        """What stands for an absent sensor: zeros, none of them valid."""
+        """The placeholder for an absent sensor: zeros, all marked invalid."""
         modality, framing = self.modalities[view], self.framings[view]
         channels = modality.channels
         if not channels:

@@ -1,4 +1,4 @@
-"""From samples to batches: collation, padding, and the loader of an epoch."""
+"""From samples to batches: collation, padding, and the data loader of one epoch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader
 
 from modalift.errors import ModaliftError
 from modalift.loading.clips import ClipSet, Sample
-from modalift.loading.order import Order
+from modalift.loading.epoch_sampler import EpochSampler
 from modalift.modalities import Batch
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples of a :class:`~modalift.loading.clips.ClipSet` as a Batch.
+    """Collates samples of a :class:`~modalift.loading.clips.ClipSet` into a Batch.
 
-    Clips of different lengths are padded to the longest, at their end.
+    Clips of different lengths are padded at their end to the longest.
     """
     views = list(samples[0]["clips"])
     clips, valid = {}, {}
@@ -50,31 +50,33 @@ def _stack(clips: Sequence[NDArray[Any]], pads: Sequence[str]) -> Tensor:
 
 
 class Loader(DataLoader[Sample]):
-    """A DataLoader of Batches that raises a worker's :class:`ModaliftError` as its one line."""
+    """A DataLoader of Batches that re-raises a worker's :class:`ModaliftError` without the worker's traceback."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         try:
             yield from super().__iter__()
         except ModaliftError as error:
-            # A worker's error comes wrapped in its traceback; the message is the last line.
+            # The text of a worker's error is its traceback; the message is the last line.
             line = str(error).strip().splitlines()[-1]
             raise ModaliftError(line.removeprefix("modalift.errors.ModaliftError: ")) from None
 
 
 def loader(clips: ClipSet, *, batch: int, shuffle: bool, seed: int, epoch: int, start: int = 0, workers: int = 0,
            drop_last: bool = False, rank: int = 0, world: int = 1, per_class: int = 1) -> Loader:
-    """Batches of one epoch (see :class:`~modalift.loading.order.Order`); the global random generators are not used.
+    """A loader of one epoch's batches (see :class:`~modalift.loading.epoch_sampler.EpochSampler`).
+
+    The global random generators are not used.
 
     Args:
-        clips: the data set.
+        clips: the dataset.
         batch: clips per batch, in this process.
-        shuffle, seed, epoch, start, rank, world, per_class: see :class:`~modalift.loading.order.Order`.
-        workers: forked loader processes; 0 loads in this one, with the same result.
-        drop_last: leave out a last batch that is not full.
+        shuffle, seed, epoch, start, rank, world, per_class: see :class:`~modalift.loading.epoch_sampler.EpochSampler`.
+        workers: loader processes; 0 loads in this process, with the same result.
+        drop_last: leave out a last batch that is smaller than ``batch``.
     """
     if batch < 1:
         raise ModaliftError(f"batch is {batch} - it must be 1 or more")
-    order = Order(clips, shuffle=shuffle, seed=seed, epoch=epoch, start=start, rank=rank, world=world,
+    order = EpochSampler(clips, shuffle=shuffle, seed=seed, epoch=epoch, start=start, rank=rank, world=world,
                   per_class=per_class)
     # The DataLoader draws its workers' base seed from this generator, not from the global one (exact resume).
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
@@ -84,6 +86,6 @@ def loader(clips: ClipSet, *, batch: int, shuffle: bool, seed: int, epoch: int, 
 
 
 def _one_thread(_: int) -> None:
-    """Loader processes are many already: each works in one thread."""
+    """Limits a loader process to one thread; the processes are the parallelism."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

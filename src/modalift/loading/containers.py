@@ -1,4 +1,4 @@
-"""Whether a video file is all there: the sizes that containers state, against the size on disk."""
+"""Whether a video file is complete: the sizes stated by the container against the size on disk."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def missing_bytes(path: Path) -> int:
-    """Bytes that the container says it has and the file lacks; 0 for a whole file and for formats without a size.
+    """Number of bytes that a file lacks according to its container; 0 for a complete file and for formats without a size.
 
-    Knows RIFF (``.avi``), ISO media (``.mp4``, ``.mov``) and EBML (``.mkv``, ``.webm``). Decoders read a truncated
-    file to its end without an error, so it would otherwise pass for a shorter recording. Only the sizes of the
+    Supports RIFF (``.avi``), ISO media (``.mp4``, ``.mov``) and EBML (``.mkv``, ``.webm``). Decoders read a truncated
+    file to its end without an error, so it would otherwise look like a shorter recording. Only the sizes of the
     outermost boxes are read (a few bytes per file).
     """
     size = path.stat().st_size
@@ -38,7 +38,9 @@ def missing_bytes(path: Path) -> int:
 
 
 def _missing_of_matroska(head: bytes, size: int) -> int:
-    """The EBML header is followed by one Segment; a live recording leaves its size unknown (all ones)."""
+    """Missing bytes of a Matroska file: its EBML header is followed by one Segment, whose size a live recording leaves unknown
+    (all ones).
+    """
     length, used = _ebml_size(head, 4)
     at = 4 + used + (length or 0)
     if length is None or head[at:at + 4] != b"\x18\x53\x80\x67":
@@ -48,7 +50,7 @@ def _missing_of_matroska(head: bytes, size: int) -> int:
 
 
 def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
-    """A variable-length integer: (value, bytes used); None where all its bits are ones or it is cut."""
+    """Reads a variable-length integer: (value, bytes used). The value is None if all its bits are ones or it is cut off."""
     if at >= len(data) or data[at] == 0:
         return None, 1
     used = 9 - data[at].bit_length()

@@ -1,4 +1,4 @@
-"""The Framer: from a recording's frames to a network's clip, alike in training, evaluation, prediction and streaming."""
+"""The Framer: from a recording's frames to a network's clip, identical in training, evaluation, prediction and streaming."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ Array = NDArray[Any]
 #: x0, y0, x1, y1 in normalized coordinates (-1..1).
 Box = tuple[float, float, float, float]
 Affine = tuple[float, float, float, float, float, float]
-#: Frames, evenly spread, in which the box of ``region="valid"`` is looked for.
+#: Number of evenly spaced frames from which the bounding box of ``region="valid"`` is computed.
 BOX_FRAMES = 24
 
 
 class Frames(Protocol):
-    """Frames that are read when they are asked for; an array ``(T, H, W, C)`` serves as well."""
+    """Frames that are read on demand; an array ``(T, H, W, C)`` can be used instead."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of frames."""
         ...  # a protocol has no body
 
     def read(self, indices: Sequence[int]) -> Array:
-        """The frames of these numbers, ``(len(indices), H, W, C)``."""
+        """The frames at these indices, ``(len(indices), H, W, C)``."""
         ...  # a protocol has no body
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a recording's picture lies in its space (the frame of reference that several views share).
+class Placement:
+    """Where a recording's image lies in its space (the coordinate system that several views share).
 
     Attributes:
-        aspect: width over height of the space's picture; None: of this picture.
-        affine: 2 x 3 matrix from this picture's normalized coordinates to the space's; None: they are the same.
-        box: around the valid readings, in the space's normalized coordinates; for ``region="valid"``.
+        aspect: width over height of the space's image; None: that of this image.
+        affine: 2 x 3 matrix from this image's normalized coordinates to the space's; None: identity.
+        box: bounding box of the valid readings, in the space's normalized coordinates; for ``region="valid"``.
     """
 
     aspect: float | None = None
@@ -52,14 +52,14 @@ class Place:
 
 
 class Framer:
-    """Makes a network's clip of one sensor's frames: which frames, which part of the picture, and at what size.
+    """Turns one sensor's frames into a network's clip: selects frames, crops and resizes them.
 
     Args:
-        modality: what the sensor's readings mean.
-        framing: what the network receives.
+        modality: the sensor's modality.
+        framing: the clip's length and size, and how they are obtained.
 
     Raises:
-        ModaliftError: low-light enhancement of a modality that is not an 8-bit picture.
+        ModaliftError: low-light enhancement of a modality that does not have 8-bit images.
 
     Example:
         >>> from modalift.loading.sampling import centered
@@ -72,75 +72,75 @@ class Framer:
 
     def __init__(self, modality: Modality, framing: Framing) -> None:
         if framing.low_light != "none" and modality.kind == "video" and modality.dtype != "uint8":
-            raise ModaliftError(f"low_light={framing.low_light}: '{modality.name}' is not an 8-bit picture - set"
+            raise ModaliftError(f"low_light={framing.low_light}: '{modality.name}' does not have 8-bit images - set"
                                 " data.per_view.VIEW.low_light=none for it")
         self.modality, self.framing = modality, framing
 
     def __call__(self, frames: Frames | Array, when: TemporalDraw, geometry: Geometry, *, clock: Clock | None = None,
-                 place: Place | None = None, augment: Augment | None = None,
+                 placement: Placement | None = None, augment: Augment | None = None,
                  rng: np.random.Generator | None = None) -> tuple[Array, Array | None]:
-        """One clip.
+        """Makes one clip.
 
         Args:
             frames: the recording.
-            when: which part of its time.
-            geometry: which part of its picture; signals have none.
-            clock: how its frames lie in the event's time; by default they span it evenly.
-            place: where its picture lies in its space; by default :meth:`locate` of these frames.
-            augment, rng: random photometric changes, or those of a signal; None: no change.
+            when: the temporal window.
+            geometry: the crop, rotation and flip of its images; ignored for signals.
+            clock: at which times of the event its frames were recorded; by default evenly spaced.
+            placement: where its images lie in their space; by default :meth:`locate` of these frames.
+            augment, rng: random photometric changes, or random changes of a signal; None: no change.
 
         Returns:
             The clip ``(C, T, H, W)``, uint8 for 8-bit modalities, else float32 (signals: ``(C, T, 1, 1)``), and
-            ``(1, T, H, W)`` bool, where its readings are valid, for modalities that mark invalid ones, else None.
+            a mask of valid readings ``(1, T, H, W)`` bool for modalities that mark invalid ones, else None.
 
         Raises:
             ModaliftError: frames that cannot be read.
         """
         where = positions(len(frames), self.framing, when, clock)
-        numbers, back = np.unique(where[where != BLANK], return_inverse=True)
+        numbers, inverse = np.unique(where[where != BLANK], return_inverse=True)
         source = _read(frames, numbers)
         valid = None
         if self.modality.kind == "signal":
-            clip = _spread(source.transpose(3, 0, 1, 2).astype(np.float32, copy=False), back)
+            clip = _gather(source.transpose(3, 0, 1, 2).astype(np.float32, copy=False), inverse)
             if augment is not None and rng is not None:
                 clip = transform_signal(clip, self.modality, augment, rng)
         else:
-            clip, valid = self._pictures(source, geometry, self.locate(frames) if place is None else place)
-            clip, valid = _spread(clip, back), None if valid is None else _spread(valid, back)
+            clip, valid = self._transform_images(source, geometry, self.locate(frames) if placement is None else placement)
+            clip, valid = _gather(clip, inverse), None if valid is None else _gather(valid, inverse)
             if augment is not None and rng is not None:
                 clip = photometric(clip, valid, self.modality, augment, rng)
         return _with_blanks(clip, valid, where, self.modality)
 
-    def locate(self, frames: Frames | Array, affine: Affine | None = None) -> Place:
-        """The place of a recording that shares its space with no other: its own picture, and the box in it.
+    def locate(self, frames: Frames | Array, affine: Affine | None = None) -> Placement:
+        """The placement of a recording that shares its space with no other: the space is its own image.
 
         Raises:
             ModaliftError: ``region="valid"`` of a modality that does not mark invalid readings.
         """
         if self.modality.kind == "signal" or self.framing.region == "whole":
-            return Place(affine=affine)
-        return Place(affine=affine, box=moved(find_box(frames, self.modality), affine))
+            return Placement(affine=affine)
+        return Placement(affine=affine, box=map_box(find_box(frames, self.modality), affine))
 
-    def _pictures(self, source: Array, geometry: Geometry, place: Place) -> tuple[Array, Array | None]:
-        """Frames ``(T, H, W, C)`` seen through the region, the crop and the geometry, and enhanced."""
-        framing, aspect = self.framing, place.aspect
+    def _transform_images(self, source: Array, geometry: Geometry, placement: Placement) -> tuple[Array, Array | None]:
+        """Crops, transforms and resizes frames ``(T, H, W, C)``, and applies low-light enhancement."""
+        framing, aspect = self.framing, placement.aspect
         if aspect is None:
             aspect = source.shape[2] / source.shape[1]
         region = Region(0.0, 0.0, 2.0 * aspect, 2.0)
         if framing.region == "valid":
-            if place.box is None:
-                raise ModaliftError(f"region 'valid' of '{self.modality.name}' needs the box of its valid readings")
-            x0, y0, x1, y1 = place.box
+            if placement.box is None:
+                raise ModaliftError(f"region 'valid' of '{self.modality.name}' needs the bounding box of its valid readings")
+            x0, y0, x1, y1 = placement.box
             side = max((x1 - x0) * aspect, y1 - y0) * (1.0 + framing.margin)
             region = Region((x0 + x1) / 2 * aspect, (y0 + y1) / 2, side, side)
-        matrix = pixel_map(geometry.matrix(region, framing), aspect, place.affine, source.shape[2], source.shape[1],
+        matrix = pixel_map(geometry.matrix(region, framing), aspect, placement.affine, source.shape[2], source.shape[1],
                            framing.size)
         clip, valid = warp(source, matrix, framing.size, self.modality)
         return enhance(clip, framing.low_light, framing.low_light_strength), valid
 
 
 def find_box(frames: Frames | Array, modality: Modality) -> Box:
-    """The box around the valid readings of a recording, in its own normalized coordinates.
+    """The bounding box of a recording's valid readings, in its own normalized coordinates.
 
     Raises:
         ModaliftError: a modality that does not mark invalid readings.
@@ -153,8 +153,8 @@ def find_box(frames: Frames | Array, modality: Modality) -> Box:
     return valid_box(_read(frames, some), modality)
 
 
-def moved(box: Box, affine: Affine | None) -> Box:
-    """A box of a picture in its space: the upright box around the moved corners."""
+def map_box(box: Box, affine: Affine | None) -> Box:
+    """Maps an image's box into its space: the axis-aligned bounding box of the mapped corners."""
     if affine is None:
         return box
     corners = np.array([[box[0], box[2], box[0], box[2]], [box[1], box[1], box[3], box[3]], [1.0] * 4])
@@ -166,14 +166,14 @@ def _read(frames: Frames | Array, numbers: NDArray[np.int64]) -> Array:
     return frames[numbers] if isinstance(frames, np.ndarray) else frames.read(numbers.tolist())
 
 
-def _spread(clip: Array, back: Array) -> Array:
-    """Frames in the order in which they are shown, repeated where they are shown more than once."""
-    same = len(back) == clip.shape[1] and bool((back == np.arange(len(back))).all())
-    return clip if same else np.ascontiguousarray(clip[:, back])
+def _gather(clip: Array, inverse: Array) -> Array:
+    """Puts unique frames into the clip's order, repeating those that occur more than once."""
+    same = len(inverse) == clip.shape[1] and bool((inverse == np.arange(len(inverse))).all())
+    return clip if same else np.ascontiguousarray(clip[:, inverse])
 
 
 def _with_blanks(clip: Array, valid: Array | None, where: Positions, modality: Modality) -> tuple[Array, Array | None]:
-    """The clip with its blank frames put in."""
+    """Inserts the clip's blank frames."""
     kept = where != BLANK
     if kept.all():
         return clip, valid

@@ -1,4 +1,4 @@
-"""What `modalift check` finds in each recording: whether it can be read, its length, its brightness, its content."""
+"""Inspection of single recordings for `modalift check`: readability, length, brightness, duplicates."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from modalift.errors import ModaliftError
 from modalift.loading import reading
 from modalift.modalities import Modality, Row, Table, Track
 
-_MEASURED = 8  # frames of a clip whose brightness is taken
+_MEASURED = 8   # number of frames per clip whose readings are averaged
 _CHUNK = 64     # frames decoded at a time
 
 
 @dataclass(frozen=True)
 class TrackReport:
-    """What is known of one track.
+    """The result of inspecting one track.
 
     Attributes:
         problem: why it cannot be read, or an empty string.
-        frames: frames of its window.
-        size: (height, width), or None where nothing was decoded or there is no picture.
-        mean: mean of valid readings over some frames, in the modality's unit; None where there are none.
-        constant: whether all measured readings are one number.
-        holes: share of readings that are marked invalid.
-        finite: whether all readings are finite numbers.
-        outside: share of valid readings outside of the modality's range.
+        frames: number of frames in its window.
+        size: (height, width), or None for signals and where nothing was decoded.
+        mean: mean valid reading of a sample of frames, in the modality's unit; None where there is none.
+        constant: whether all sampled readings are equal.
+        holes: fraction of readings that are marked invalid.
+        finite: whether all readings are finite.
+        outside: fraction of valid readings outside the modality's range.
     """
 
     problem: str = ""
@@ -45,7 +45,7 @@ class TrackReport:
 
 
 def inspect_track(track: Track, kind: Modality, decode: bool) -> TrackReport:
-    """Count a track's frames and, with ``decode``, read every one of them."""
+    """Counts a track's frames and, with ``decode``, reads all of them."""
     try:
         start, end = reading.window(track)
         if not decode:
@@ -69,7 +69,7 @@ def inspect_track(track: Track, kind: Modality, decode: bool) -> TrackReport:
 
 
 def inspect_table(table: Table, decode: Callable[[int], bool]) -> Iterator[tuple[Row, dict[str, TrackReport]]]:
-    """Every clip's tracks, inspected by a few threads (decoding runs outside of Python's lock)."""
+    """Inspects every clip's tracks in a few threads (decoding releases the GIL)."""
     def inspect(numbered: tuple[int, Row]) -> tuple[Row, dict[str, TrackReport]]:
         index, row = numbered
         return row, {v: inspect_track(t, table.views[v], decode(index)) for v, t in row.tracks.items()}
@@ -79,9 +79,9 @@ def inspect_table(table: Table, decode: Callable[[int], bool]) -> Iterator[tuple
 
 
 def duplicates(table: Table, readable: Mapping[str, set[str]]) -> dict[str, list[list[str]]]:
-    """Clips of one content, by view: groups of clip ids whose frames are the same bytes.
+    """Groups of clips that hold the same recording, by view: their frames are the same bytes.
 
-    Files are compared by size first and by SHA-256 where sizes agree, arrays of archives by shape and content; clips
+    Files are compared by size and then by SHA-256, arrays in archives by length and content; clips
     of different windows of one file are not duplicates.
 
     Args:
@@ -113,7 +113,7 @@ def duplicates(table: Table, readable: Mapping[str, set[str]]) -> dict[str, list
 
 
 def overlaps(table: Table) -> list[tuple[str, str, str]]:
-    """Pairs of clips of different splits that share frames of one file: (view, id, id), one pair for each clip."""
+    """Pairs of clips of different splits that share frames of one file: (view, id, id), at most one pair per clip."""
     found = []
     for view in table.views:
         by_file: dict[tuple[str, str], list[Row]] = defaultdict(list)

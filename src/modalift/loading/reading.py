@@ -1,8 +1,8 @@
-"""Reading: frames of one track, in decode order, whatever they are stored as.
+"""Reads the frames of one track, in decoder output order, from any supported file format.
 
-Frame numbers count in *decode order*: the order in which a decoder puts frames out. Time stamps of genuine recordings
-may be scrambled or missing, so nothing is ever sorted by them; and frame counts in headers lie, so frames are counted
-by demuxing the file.
+Frames are numbered in the order in which the decoder outputs them. Time stamps of genuine recordings may be wrong or
+missing, so frames are never sorted by them; frame counts in headers are unreliable, so frames are counted by demuxing the
+file.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-class _Memo(Generic[_K, _V]):
-    """The last ``most`` answers, by key; threads may share it."""
+class _LRUCache(Generic[_K, _V]):
+    """A thread-safe cache of the ``capacity`` most recently used values."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self._kept: OrderedDict[_K, _V] = OrderedDict()
         self._lock = threading.Lock()
         if hasattr(os, "register_at_fork"):  # a child must not inherit a lock that another thread holds
@@ -50,23 +50,23 @@ class _Memo(Generic[_K, _V]):
         value = make()
         with self._lock:
             self._kept[key] = value
-            if len(self._kept) > self.most:
+            if len(self._kept) > self.capacity:
                 self._kept.popitem(last=False)
         return value
 
 
-# Keys hold the time of change and the size, so that a file that was written anew is read anew.
-_VIDEOS: _Memo[tuple[str, int, int], video.Index] = _Memo(8192)
-_FOLDERS: _Memo[tuple[str, int], list[Path]] = _Memo(256)
-_ARCHIVES: _Memo[tuple[str, int, int, int], Any] = _Memo(8)
-_LENGTHS: _Memo[tuple[str, int, int, str], int] = _Memo(65536)
+# Keys hold the modification time and the size, so that a file that was overwritten is read again.
+_VIDEOS: _LRUCache[tuple[str, int, int], video.Index] = _LRUCache(8192)
+_FOLDERS: _LRUCache[tuple[str, int], list[Path]] = _LRUCache(256)
+_ARCHIVES: _LRUCache[tuple[str, int, int, int], Any] = _LRUCache(8)
+_LENGTHS: _LRUCache[tuple[str, int, int, str], int] = _LRUCache(65536)
 
 
 def count_frames(track: Track) -> int:
-    """Frames in the file of a track (not in its window), counted by demuxing and remembered until the file changes.
+    """Counts the frames in a track's file (not in its window) by demuxing; cached until the file changes.
 
     Raises:
-        ModaliftError: naming the file that is missing, empty, or not a recording.
+        ModaliftError: the file is missing, empty, or not a recording.
     """
     path = track.path
     stat = _stat(path)
@@ -80,54 +80,54 @@ def count_frames(track: Track) -> int:
     if suffix in ARRAYS:
         key = (str(path), stat.st_mtime_ns, stat.st_size, track.key)
         return _LENGTHS.get_or(key, lambda: len(_array(path, track.key)))
-    return _index(path).frames
+    return _index_of(path).frames
 
 
 def window(track: Track) -> tuple[int, int]:
-    """First frame and end (exclusive) of a track's window in its file, with an open end resolved.
+    """First frame and end (exclusive) of a track's window in its file; an open end is resolved to the frame count.
 
     Raises:
-        ModaliftError: if the file cannot be read, is cut before the window ends, or the window is empty.
+        ModaliftError: the file cannot be read, is truncated before the window ends, or the window is empty.
     """
     count = count_frames(track)
     end = count if track.end is None else track.end
-    cut = _missing(track.path)
+    cut = _missing_bytes(track.path)
     if cut and (track.end is None or end > count):
-        raise ModaliftError(f"{track.path} is truncated: {cut} bytes are missing at its end, {count} frames are left"
-                            " - copy it again or take the clip out of the table")
+        raise ModaliftError(f"{track.path} is truncated: {cut} bytes are missing at its end, {count} frames can be read"
+                            " - copy it again or remove the clip from the table")
     if end > count:
         raise ModaliftError(f"{track.path} has {count} frames, but its window ends at frame {end}"
                             " - correct the window in the table")
     if not 0 <= track.start < end:
-        raise ModaliftError(f"{track.path} has {count} frames, so its window {track.start}..{end} holds none"
+        raise ModaliftError(f"{track.path} has {count} frames, so its window {track.start}..{end} is empty"
                             " - correct the window in the table")
     return track.start, end
 
 
 def read(track: Track, modality: Modality, frames: Sequence[int] | None = None) -> np.ndarray:
-    """Frames of a track.
+    """Reads frames of a track.
 
     Args:
-        track: where they are.
-        modality: how to read them: ``uint8`` with 3 channels gives RGB, with 1 the luma (a gray video that is stored
-            as three equal channels gives its gray values), ``uint16`` gives the stored numbers (millimeters).
-        frames: indices relative to ``track.start``, in any order, repeated if need be; None: the whole window.
+        track: the file and the window in it.
+        modality: how to read it: ``uint8`` with 3 channels gives RGB, with 1 channel the luma (a gray video that is stored
+            as three equal channels gives its gray values), ``uint16`` gives the stored values (millimeters).
+        frames: indices relative to ``track.start``, in any order, repeats allowed; None: the whole window.
 
     Returns:
         ``(T, H, W, C)`` of the modality's dtype; signals are ``(T, 1, 1, C)`` float32, joints ``(T, J, 3)`` flattened
         to C = 3 J.
 
     Raises:
-        ModaliftError: naming the file that is missing, empty, truncated or not decodable, the key that an archive
-            lacks, or the frame that does not exist.
+        ModaliftError: the file is missing, empty, truncated or not decodable, an archive lacks the array, or a frame does
+            not exist; the message names it.
     """
     start, end = window(track)
     wanted = np.arange(start, end) if frames is None else np.asarray(list(frames), dtype=np.int64) + start
     if wanted.size == 0:
-        raise ModaliftError(f"{track.path}: no frame was asked for - ask for at least one")
+        raise ModaliftError(f"{track.path}: no frame index was given - give at least one")
     if wanted.min() < start or wanted.max() >= end:
         bad = int(wanted.min() if wanted.min() < start else wanted.max()) - start
-        raise ModaliftError(f"{track.path} has no frame {bad} - its window holds frames 0 to {end - start - 1}")
+        raise ModaliftError(f"{track.path} has no frame {bad} - its window has the frames 0 to {end - start - 1}")
     suffix = track.path.suffix.lower()
     if track.path.is_dir() or suffix in IMAGES:
         files = _images(track.path) if track.path.is_dir() else [track.path]
@@ -137,19 +137,19 @@ def read(track: Track, modality: Modality, frames: Sequence[int] | None = None) 
     if modality.kind == "signal":
         raise ModaliftError(f"{track.path} is a video, but {modality.name} is a signal"
                             " - give an .npz or .npy file, or another modality")
-    return video.decode(track.path, _index(track.path), wanted, modality)
+    return video.decode(track.path, _index_of(track.path), wanted, modality)
 
 
 def timeline(track: Track) -> np.ndarray | None:
-    """Seconds of each frame of the window on the table's clock, ``(T,)`` float64; None where no rate is known.
+    """Time of each frame of the window on the table's clock, in seconds, ``(T,)`` float64; None if the rate is unknown.
 
-    Recorded time stamps outrank the rate; ``offset_ms`` (this sensor's clock minus the table's) is taken off.
+    Recorded time stamps take precedence over the rate; ``offset_ms`` (this sensor's clock minus the table's) is subtracted.
     """
     start, end = window(track)
     if track.timestamps:
         if len(track.timestamps) != end - start:
             raise ModaliftError(f"{track.path} has {end - start} frames in its window but {len(track.timestamps)}"
-                                " time stamps - give one for each frame")
+                                " time stamps - give one per frame")
         seconds = np.asarray(track.timestamps, dtype=np.float64)
     elif track.rate:
         seconds = np.arange(end - start) / track.rate
@@ -159,24 +159,24 @@ def timeline(track: Track) -> np.ndarray | None:
 
 
 def channels(track: Track, modality: Modality) -> int:
-    """Numbers a pixel (videos) or a sample (signals: everything behind T counts), told by the file itself."""
+    """Number of channels per pixel (videos) or per sample (signals: all dimensions after T), read from the file."""
     if track.path.suffix.lower() in ARRAYS:
         return _shaped(_array(track.path, track.key)[:1], modality.with_channels(0), track).shape[-1]
-    return 3 if _colored(track) else 1
+    return 3 if _is_color(track) else 1
 
 
-def _colored(track: Track) -> bool:
+def _is_color(track: Track) -> bool:
     if track.path.is_dir() or track.path.suffix.lower() in IMAGES:
         import cv2
 
         file = _images(track.path)[0] if track.path.is_dir() else track.path
-        picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        return picture is not None and picture.ndim == 3
+        image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        return image is not None and image.ndim == 3
     return not video.is_gray(track.path)
 
 
 def array(track: Track) -> np.ndarray:
-    """The array of an ``.npz`` / ``.npy`` track as it is stored."""
+    """The array of an ``.npz`` or ``.npy`` track, as stored."""
     return _array(track.path, track.key)
 
 
@@ -189,18 +189,18 @@ def _stat(path: Path) -> os.stat_result:
     try:
         return path.stat()
     except FileNotFoundError:
-        raise ModaliftError(f"{path} does not exist - check the table's paths and its root folder") from None
+        raise ModaliftError(f"{path} does not exist - correct the path in the table, or the root folder") from None
     except OSError as error:
         raise ModaliftError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _missing(path: Path) -> int:
+def _missing_bytes(path: Path) -> int:
     if path.is_dir() or path.suffix.lower() in (*IMAGES, *ARRAYS):
         return 0
-    return _index(path).missing
+    return _index_of(path).missing
 
 
-def _index(path: Path) -> video.Index:
+def _index_of(path: Path) -> video.Index:
     stat = _stat(path)
     return _VIDEOS.get_or((str(path), stat.st_mtime_ns, stat.st_size), lambda: video.index(path))
 
@@ -208,7 +208,7 @@ def _index(path: Path) -> video.Index:
 # ------------------------------------------------------------------------------------------------ image sequences
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key by which ``img2`` comes before ``img10``.
+    """A sort key for natural order, in which ``img2`` comes before ``img10``.
 
     Example:
         >>> sorted(["img10.png", "img2.png"], key=natural)
@@ -223,8 +223,8 @@ def _images(folder: Path) -> list[Path]:
     def scan() -> list[Path]:
         found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
         if not found:
-            raise ModaliftError(f"{folder} holds no image ({', '.join(IMAGES[:4])}, ...) - put the frames there or"
-                                " name a video file")
+            raise ModaliftError(f"{folder} contains no image ({', '.join(IMAGES[:4])}, ...) - put the frames there, or"
+                                " give a video file")
         return sorted(found, key=lambda p: natural(p.name))
 
     return _FOLDERS.get_or(key, scan)
@@ -233,37 +233,37 @@ def _images(folder: Path) -> list[Path]:
 def _read_images(files: Sequence[Path], modality: Modality) -> np.ndarray:
     if modality.kind == "signal":
         raise ModaliftError(f"{files[0]} is an image, but {modality.name} is a signal - give an .npz or .npy file")
-    pictures: dict[Path, np.ndarray] = {}
+    images: dict[Path, np.ndarray] = {}
     for file in files:
-        if file not in pictures:
-            pictures[file] = read_image(file, modality)
-            first = pictures[files[0]]
-            if pictures[file].shape != first.shape:
-                height, width = pictures[file].shape[:2]
+        if file not in images:
+            images[file] = read_image(file, modality)
+            first = images[files[0]]
+            if images[file].shape != first.shape:
+                height, width = images[file].shape[:2]
                 raise ModaliftError(f"{file} is {width}x{height}, but {files[0].name} is"
                                     f" {first.shape[1]}x{first.shape[0]} - all frames of a clip must have one size")
-    return np.stack([pictures[f] for f in files])
+    return np.stack([images[f] for f in files])
 
 
 def read_image(file: Path, modality: Modality) -> np.ndarray:
-    """One picture as ``(H, W, C)`` of the modality's dtype."""
+    """Reads one image as ``(H, W, C)`` of the modality's dtype."""
     import cv2
 
     if modality.dtype == "uint16":
         flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_GRAYSCALE
     else:
         flags = cv2.IMREAD_COLOR if modality.channels == 3 else cv2.IMREAD_GRAYSCALE
-    try:  # decoding from bytes also serves paths that OpenCV cannot spell
+    try:  # decoding from bytes also works for paths that OpenCV cannot open
         data = np.frombuffer(file.read_bytes(), dtype=np.uint8)
     except OSError as error:
         raise ModaliftError(f"{file} cannot be read: {error.strerror}") from None
-    picture = cv2.imdecode(data, flags) if data.size else None
-    if picture is None:
+    image = cv2.imdecode(data, flags) if data.size else None
+    if image is None:
         reason = "has zero bytes" if data.size == 0 else "is not a readable image"
-        raise ModaliftError(f"{file} {reason} - write it again or take the clip out of the table")
-    if picture.ndim == 3:
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    return picture[..., None].astype(modality.dtype, copy=False)
+        raise ModaliftError(f"{file} {reason} - write it again, or remove the clip from the table")
+    if image.ndim == 3:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image[..., None].astype(modality.dtype, copy=False)
 
 
 # -------------------------------------------------------------------------------------------------------- arrays
@@ -277,10 +277,10 @@ def _archive(path: Path) -> Any:
         try:
             return np.load(path, allow_pickle=False)
         except Exception as error:
-            raise ModaliftError(f"{path} is not a NumPy file that holds plain arrays ({_one_line(error)})"
+            raise ModaliftError(f"{path} is not a NumPy file of plain arrays ({_first_line(error)})"
                                 " - write it with numpy.savez") from None
 
-    # An open archive has a file position, which forked workers must not share: hence the process in the key.
+    # Forked workers must not share the file position of an open archive: hence the process id in the key.
     return _ARCHIVES.get_or((str(path), stat.st_mtime_ns, stat.st_size, os.getpid()), load)
 
 
@@ -299,17 +299,17 @@ def _array(path: Path, key: str) -> np.ndarray:
         try:
             array = stored[key]
         except Exception as error:
-            raise ModaliftError(f"{path}: array '{key}' cannot be read ({_one_line(error)}) - write the file again") \
+            raise ModaliftError(f"{path}: array '{key}' cannot be read ({_first_line(error)}) - write the file again") \
                 from None
     if array.ndim == 0:
-        raise ModaliftError(f"{path}: array '{key}' is one number - a recording needs a time axis first")
+        raise ModaliftError(f"{path}: array '{key}' is a single number - a recording needs time as its first dimension")
     return array
 
 
 def _shaped(array: np.ndarray, modality: Modality, track: Track) -> np.ndarray:
     if array.dtype.kind not in "biuf" or not array.size:
-        raise ModaliftError(f"{track.path}: an array of {array.dtype} {array.shape} is no recording - give real numbers,"
-                            " time first")
+        raise ModaliftError(f"{track.path}: an array of {array.dtype} {array.shape} is not a recording - give real numbers"
+                            " with time as the first dimension")
     if modality.kind == "signal":
         array = array.reshape(len(array), 1, 1, -1)
     elif array.ndim == 3:
@@ -319,12 +319,12 @@ def _shaped(array: np.ndarray, modality: Modality, track: Track) -> np.ndarray:
         raise ModaliftError(f"{where} has shape {array.shape} - a video is (T, H, W) or (T, H, W, C)")
     if modality.channels and array.shape[-1] != modality.channels:
         raise ModaliftError(f"{where} has {array.shape[-1]} channels, but {modality.name} has {modality.channels}"
-                            " - every clip of a view needs the same number")
+                            " - all clips of a view need the same number")
     if modality.dtype != "float32" and array.dtype.kind == "f":
         raise ModaliftError(f"{where} holds {array.dtype}, but {modality.name} is stored as {modality.dtype}"
-                            f" ({modality.unit}) - convert it when you write it")
+                            f" ({modality.unit}) - convert it and write it again")
     return array.astype(modality.dtype)
 
 
-def _one_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:120] or type(error).__name__

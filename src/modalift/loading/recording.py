@@ -1,4 +1,4 @@
-"""One recording - a file, a track, frames in memory - and the clips that a network receives of it."""
+"""Clips of a single recording (a file, a track, or frames in memory), for prediction."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from modalift.modalities import Modality, Track
 
 def clips_of(recording: str | Path | Track | NDArray[Any], modality: Modality, framing: Framing,
              protocol: Protocol) -> Tensor:
-    """The clips ``(V, C, T, H, W)`` of one recording, exactly as evaluation frames them; V = temporal x spatial crops.
+    """Makes the clips ``(V, C, T, H, W)`` of one recording exactly as evaluation does; V = temporal x spatial crops.
 
     Args:
-        recording: a file or folder (the whole of it is read), a Track (its window is read), or frames ``(T, H, W, C)``
-            in the sensor's unit; a signal's are ``(T, C)``.
-        modality: the sensor.
-        framing: what the network receives.
+        recording: a file or folder (all of it is read), a Track (its window is read), or frames ``(T, H, W, C)`` in the
+            sensor's unit; signals are ``(T, C)``.
+        modality: the sensor's modality.
+        framing: the clips' length and size, and how they are obtained.
         protocol: temporal and spatial crops.
 
     Raises:
-        ModaliftError: a recording that is missing, damaged, or not of this sensor.
+        ModaliftError: the recording is missing, damaged, or of another modality.
     """
     framer = Framer(modality, framing)
     if isinstance(recording, np.ndarray):
@@ -42,18 +42,18 @@ def clips_of(recording: str | Path | Track | NDArray[Any], modality: Modality, f
         track = recording if isinstance(recording, Track) else to_track(recording)
         frames = TrackFrames(track, modality)
         clock, affine = clock_of(track, len(frames)), track.affine
-    place = framer.locate(frames, affine)
+    placement = framer.locate(frames, affine)
     crops = [(t, c) for t in range(protocol.temporal_crops) for c in range(protocol.spatial_crops)]
     clips = [framer(frames, centered(t, protocol.temporal_crops), crop_geometry(c, protocol.spatial_crops), clock=clock,
-                    place=place)[0] for t, c in crops]
+                    placement=placement)[0] for t, c in crops]
     return torch.from_numpy(np.stack(clips)).to(torch.float32)
 
 
 def to_track(recording: str | Path) -> Track:
-    """The whole of a file or folder; ``joints.npz:walk`` is the array ``walk`` of an archive of several.
+    """A Track of a whole file or folder; ``joints.npz:wave`` selects the array ``wave`` of an archive.
 
     Raises:
-        ModaliftError: nothing is there, or an archive of several arrays without saying which.
+        ModaliftError: there is no such file, or an archive of several arrays is given without the name of one.
     """
     path, key = Path(recording), ""
     if not path.exists() and ".npz:" in path.name:
@@ -62,18 +62,18 @@ def to_track(recording: str | Path) -> Track:
     if not path.exists():
         raise ModaliftError(f"{path}: no such recording - check the path")
     if path.suffix == ".npz" and not key and len(inside := reading.keys(path)) > 1:
-        raise ModaliftError(f"{path}: holds {len(inside)} arrays - name one, as in {path.name}:{inside[0]}")
+        raise ModaliftError(f"{path}: holds {len(inside)} arrays - select one, such as {path.name}:{inside[0]}")
     return Track(path, key=key)
 
 
 def as_frames(array: NDArray[Any], modality: Modality) -> NDArray[Any]:
-    """Frames ``(T, H, W, C)`` of the modality's own type, from an array in the sensor's unit.
+    """Converts an array in the sensor's unit to frames ``(T, H, W, C)`` of the modality's dtype.
 
-    Videos may be given as ``(T, H, W)`` where there is one channel, signals as ``(T, C)`` or ``(T, J, 3)``.
+    Videos of one channel may be given as ``(T, H, W)``, signals as ``(T, C)`` or ``(T, J, 3)``.
 
     Raises:
-        ModaliftError: another shape, values that are not finite, or values that the sensor cannot have given (a video
-            scaled to 0..1 where its readings are whole numbers).
+        ModaliftError: a wrong shape, values that are not finite, or values that the sensor cannot produce (such as a video
+            scaled to 0..1, where readings are integers).
     """
     kind, unit = modality.name, modality.unit
     if array.dtype.kind not in "uif" or array.ndim < 2 or 0 in array.shape:
@@ -87,15 +87,15 @@ def as_frames(array: NDArray[Any], modality: Modality) -> NDArray[Any]:
         wanted = f"(T, {modality.channels})" if modality.kind == "signal" else f"(T, H, W, {modality.channels})"
         raise ModaliftError(f"array {array.shape}: the network reads {kind} {wanted} - reshape it, channels last")
     if frames.dtype.kind == "f" and not np.isfinite(frames).all():
-        raise ModaliftError(f"array {array.shape}: holds values that are not finite - replace them by what means 'no"
-                            " reading'")
+        raise ModaliftError(f"array {array.shape}: holds values that are not finite (NaN or Inf) - replace them by the"
+                            " value that marks invalid readings")
     if modality.dtype == "float32":
         return frames.astype(np.float32)
     limits = np.iinfo(modality.dtype)
     if frames.min() < limits.min or frames.max() > limits.max:
-        raise ModaliftError(f"array {array.shape}: its values reach from {frames.min():g} to {frames.max():g}, {kind}"
-                            f" is in {unit} from {limits.min} to {limits.max} - convert it")
+        raise ModaliftError(f"array {array.shape}: its values range from {frames.min():g} to {frames.max():g}, but"
+                            f" {kind} is in {unit} from {limits.min} to {limits.max} - convert it")
     if frames.dtype.kind == "f" and not (frames == np.rint(frames)).all():
-        raise ModaliftError(f"array {array.shape}: {kind} is in whole numbers ({unit}), not fractions up to"
-                            f" {frames.max():g} - do not normalize it, the network does")
+        raise ModaliftError(f"array {array.shape}: {kind} must be integers ({unit}), not fractions up to"
+                            f" {frames.max():g} - do not normalize it, the network does that")
     return frames.astype(modality.dtype)

@@ -1,4 +1,4 @@
-"""Where frames come from: recordings on disk, or arrays in memory; a cache folder has the same two methods."""
+"""Where frames are read from: recordings on disk, or arrays in memory; the frame cache has the same two methods."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Array = NDArray[Any]
 
 
 class Store(Protocol):
-    """What a :class:`~modalift.loading.clips.ClipSet` reads from."""
+    """The interface through which a :class:`~modalift.loading.clips.ClipSet` reads frames."""
 
     def length(self, row: Row, view: str) -> int:
-        """Frames of the view's window."""
+        """Number of frames in the view's window."""
         ...  # a protocol has no body
 
     def read(self, row: Row, view: str, frames: Sequence[int] | None = None) -> Array:
-        """Frames ``(T, H, W, C)``, numbered from the start of the window; None: all."""
+        """Frames ``(T, H, W, C)``, by their index in the window; None: all."""
         ...  # a protocol has no body
 
 
-class Files:
-    """Recordings on disk: every read decodes."""
+class FileStore:
+    """Reads recordings from disk: every read decodes."""
 
     def __init__(self, views: Mapping[str, Modality]) -> None:
         self.views = dict(views)
@@ -44,8 +44,8 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """The frames of one view of one clip, in a store."""
+class StoredFrames:
+    """The frames of one view of one clip, read from a store on demand."""
 
     store: Store
     row: Row
@@ -68,7 +68,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class TrackFrames:
-    """The frames of a track on disk; every read decodes."""
+    """The frames of a track, read from disk on demand."""
 
     track: Track
     modality: Modality
@@ -86,11 +86,11 @@ class TrackFrames:
 
 
 class _Cropped:
-    """A clip without its margin of zeros: a cut-out person fills a fifth of the picture."""
+    """A clip stored without its zero margin: a segmented person fills about a fifth of the image."""
 
     def __init__(self, frames: Array) -> None:
-        seen: Array = np.any(frames, axis=(0, 3))
-        rows, columns = np.flatnonzero(np.any(seen, axis=1)), np.flatnonzero(np.any(seen, axis=0))
+        nonzero: Array = np.any(frames, axis=(0, 3))
+        rows, columns = np.flatnonzero(np.any(nonzero, axis=1)), np.flatnonzero(np.any(nonzero, axis=0))
         self.window = (slice(0, 0), slice(0, 0))
         if len(rows):
             self.window = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
@@ -104,11 +104,11 @@ class _Cropped:
         return out
 
 
-class Memory:
-    """Decoded clips in main memory, for datasets that fit; depth without its empty margin.
+class MemoryStore:
+    """Keeps decoded clips in main memory, for datasets that fit; depth is stored without its zero margin.
 
     Example:
-        >>> store = Memory({("a", "nir"): np.zeros((3, 2, 2, 1), np.uint8)})
+        >>> store = MemoryStore({("a", "nir"): np.zeros((3, 2, 2, 1), np.uint8)})
         >>> store.bytes
         12
     """
@@ -120,13 +120,13 @@ class Memory:
 
     @classmethod
     def of(cls, table: Table, views: Iterable[str], *, limit_gb: float = 8.0,
-           progress: Callable[[int, int], None] | None = None) -> Memory:
-        """Reads every clip of the views once; corrupt clips are named in ``skipped``.
+           progress: Callable[[int, int], None] | None = None) -> MemoryStore:
+        """Reads every clip of the views into memory; corrupt clips are left out and named in ``skipped``.
 
         Raises:
             ModaliftError: the clips need more than ``limit_gb`` (10^9 bytes).
         """
-        files, views = Files(table.views), tuple(views)
+        files, views = FileStore(table.views), tuple(views)
         arrays: dict[tuple[str, str], Array | _Cropped] = {}
         skipped: dict[str, str] = {}
         size = 0
@@ -143,8 +143,8 @@ class Memory:
                 arrays[row.id, view] = kept
                 size += _bytes(kept)
             if size > limit_gb * 1e9:
-                raise ModaliftError(f"{table.name}: {done} of {len(table)} clips fill {limit_gb:g} GB of memory - use a"
-                                    " cache folder instead of cache: memory")
+                raise ModaliftError(f"{table.name}: {done} of {len(table)} clips fill {limit_gb:g} GB of memory - set"
+                                    " data.cache to a folder that `modalift cache` writes, instead of memory")
             if progress is not None:
                 progress(done, len(table))
         return cls(arrays, skipped)
@@ -167,7 +167,7 @@ class Memory:
         try:
             return self.arrays[row.id, view]
         except KeyError:
-            raise ModaliftError(f"view '{view}' of clip '{row.id}' is not in memory - read its table first") from None
+            raise ModaliftError(f"view '{view}' of clip '{row.id}' is not in memory - read it into the store first") from None
 
 
 def _bytes(clip: Array | _Cropped) -> int:

@@ -1,4 +1,4 @@
-"""Channel correlation: what each channel says on average, and how much a right teacher counts."""
+"""Channel correlation (CCSKD): distance between channel means, and the weight of a clip that the teacher recognizes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from modalift.errors import ModaliftError
-from modalift.losses.precision import full_precision
+from modalift.losses.full_precision import full_precision
 
 
 @full_precision
@@ -15,7 +15,7 @@ def channel_correlation(student_map: Tensor, teacher_map: Tensor, *, per_sample:
 
     .. math:: L = \frac{1}{BC} \sum_b \|\bar f^s_b - \bar f^t_b\|_2^2
 
-    where :math:`\bar f` is the mean of the map over time and picture, ``(B, C)``. The part between samples compares the
+    where :math:`\bar f` is the mean of the map over T, H, W, ``(B, C)``. The part between samples compares the
     same vectors by :func:`~modalift.losses.relational_distance` plus twice :func:`~modalift.losses.relational_angle`.
 
     Shapes: ``(B, C, ...)`` each with equal C; returns a scalar, or ``(B,)`` with ``per_sample``.
@@ -23,8 +23,8 @@ def channel_correlation(student_map: Tensor, teacher_map: Tensor, *, per_sample:
     Raises:
         ModaliftError: maps of different numbers of channels (project the student's first).
 
-    Source: Gou et al., *Channel correlation-based selective knowledge distillation*, IEEE TCDS 2023; the reading is that
-    of the authors' code.
+    Source: Gou et al., *Channel correlation-based selective knowledge distillation*, IEEE TCDS 2023; as in the
+    authors' code.
 
     Example:
         >>> x = torch.rand(2, 3, 1, 4, 4)
@@ -40,12 +40,12 @@ def channel_correlation(student_map: Tensor, teacher_map: Tensor, *, per_sample:
 
 
 def selective_weight(teacher_logits: Tensor, labels: Tensor, decay: float = 1.0) -> Tensor:
-    r"""How much a teacher's answer counts for each clip: twice where it is right.
+    r"""Weight of the teacher's prediction for each clip: 2 if it is correct, else 1.
 
     .. math:: m_b = (1 + [\arg\max z^t_b = y_b])\, \delta
 
-    with the decay :math:`\delta` over training (.9 every 30 epochs in the paper). It weighs the divergence of each clip;
-    the authors' code multiplies both log-probabilities by it instead, which is no divergence and can be negative.
+    with the decay :math:`\delta` over training (.9 every 30 epochs in the paper). It multiplies the divergence of each clip;
+    the authors' code multiplies both log-probabilities by it instead, which is not a divergence and can be negative.
 
     Shapes: ``(B, K)`` and ``(B,)`` -> ``(B,)``.
 

@@ -1,4 +1,4 @@
-"""Correlation congruence: the student correlates clips as the teacher does."""
+"""Correlation congruence: distance between the kernel matrices of student and teacher over a batch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import math
 from torch import Tensor
 
 from modalift.errors import ModaliftError
-from modalift.losses.maps import unit
-from modalift.losses.precision import full_precision
+from modalift.losses.full_precision import full_precision
+from modalift.losses.maps import l2_normalized
 
 
 def congruence_kernel(rows: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:
-    r"""Correlations ``(B, B)`` of unit vectors by a Gaussian kernel, as a Taylor sum.
+    r"""Kernel matrix ``(B, B)`` of normalized rows: a Gaussian kernel, by its Taylor expansion of order P.
 
     .. math:: K_{ij} = e^{-2\gamma} \sum_{p=0}^{P} \frac{(2\gamma)^p}{p!} (\hat x_i^\top \hat x_j)^p
     """
-    x = unit(rows)
+    x = l2_normalized(rows)
     cosine = x @ x.T
     total = sum(((2 * gamma) ** p / math.factorial(p)) * cosine**p for p in range(order + 1))
     assert isinstance(total, Tensor)
@@ -26,7 +26,7 @@ def congruence_kernel(rows: Tensor, gamma: float = 0.4, order: int = 2) -> Tenso
 @full_precision
 def correlation_congruence(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, order: int = 2,
                            adjacent: bool = False, per_sample: bool = False) -> Tensor:
-    r"""Distance between two networks' correlations of the clips of a batch (CC).
+    r"""Distance between two networks' kernel matrices of the clips of a batch (CC).
 
     .. math:: L = \frac{1}{B^2} \|K^s - K^t\|_F^2
 
@@ -40,7 +40,7 @@ def correlation_congruence(student: Tensor, teacher: Tensor, *, gamma: float = 0
     That one depends on the order of the clips, and is 0 for a batch of one.
 
     Shapes: ``(B, ...)`` each, flattened; returns a scalar, or ``(B,)`` with ``per_sample`` (not for ``adjacent``). The
-    teacher's features are a target.
+    teacher's features get no gradient.
 
     Raises:
         ModaliftError: ``adjacent`` with features of two widths, or with ``per_sample``.

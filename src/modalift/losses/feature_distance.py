@@ -1,12 +1,12 @@
-"""MTCD's distance between two networks' features."""
+"""MTCD's distance between the features of two networks."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from modalift.errors import ModaliftError
+from modalift.losses.full_precision import full_precision
 from modalift.losses.maps import same_grid
-from modalift.losses.precision import full_precision
 
 
 @full_precision
@@ -15,18 +15,18 @@ def feature_distance(own_map: Tensor, other_map: Tensor, *, per_sample: bool = F
 
     .. math:: L_{kd} = \tfrac12\, \overline{\big(T_o(F_o) - T_s(F_s)\big)^2}
 
-    where the transforms T are the identity for maps of one shape; of grids that differ the larger is averaged to the
-    smaller, and channels that differ are brought together by the caller, on the side that learns (a transform that
-    learns on the other side could make both zero).
+    where the transforms T are the identity for maps of one shape. Where grids differ, the larger is average-pooled to the
+    smaller; where channels differ, the caller projects the learner's map (a trained projection of the target could make both
+    zero).
 
     Shapes: ``(B, C, T, H, W)`` or ``(B, C, H, W)``, equal C; returns a scalar, or ``(B,)`` with ``per_sample``. The other
-    map is a target.
+    map gets no gradient.
 
     Raises:
         ModaliftError: maps of different numbers of channels.
 
-    Source: MTCD, equations 5 to 7. Printed there is the norm of a pair, read as that of their difference; the mean and
-    not the sum, because the weights of .9 and .3 stand beside a cross-entropy.
+    Source: MTCD, equations 5 to 7. They print the norm of a pair, read as that of its difference. The mean is taken
+    instead of the sum, because the weights of .9 and .3 are relative to a cross-entropy.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Relational distillation: distances and angles between clips, not the clips' features themselves."""
+"""Relational distillation: distances and angles between the clips of a batch."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modalift.losses.maps import lengths, unit
-from modalift.losses.precision import full_precision
+from modalift.losses.full_precision import full_precision
+from modalift.losses.maps import l2_norm, l2_normalized
 
 
 def _differences(features: Tensor) -> tuple[Tensor, Tensor]:
-    """``d[i, j] = x_j - x_i``, ``(B, B, C)``, and the length below which a difference is rounding.
+    """``d[i, j] = x_j - x_i``, ``(B, B, C)``, and the length below which a difference is a rounding error.
 
-    Differences and not the Gram matrix: features with a large common offset would lose their distances in it.
+    Distances from the Gram matrix would be inaccurate for features with a large common offset.
     """
     rows = features.flatten(1)
     noise = 8 * torch.finfo(rows.dtype).eps * rows.detach().square().sum(1).amax().sqrt()
@@ -21,9 +21,9 @@ def _differences(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _distances(features: Tensor) -> Tensor:
-    """Distances ``(B, B)`` over the mean of those that are not zero."""
+    """Distances ``(B, B)``, divided by the mean of those that are not zero."""
     rows, noise = _differences(features)
-    found = lengths(rows).squeeze(-1)
+    found = l2_norm(rows).squeeze(-1)
     apart = found > noise
     found = torch.where(apart, found, torch.zeros_like(found))
     return found / (found.sum() / apart.sum().clamp_min(1)).clamp_min(torch.finfo(found.dtype).tiny)
@@ -40,10 +40,10 @@ def relational_distance(student: Tensor, teacher: Tensor, *, per_sample: bool = 
     1 for embeddings, 25 for the pooled feature of a classifier. A batch of one gives 0.
 
     Shapes: ``(B, ...)`` each, flattened, widths may differ; returns a scalar, or ``(B,)`` with ``per_sample``. Memory is
-    of the order of B^2 times the width, so hand in pooled features. The teacher's are a target.
+    of the order of B^2 times the width, so use pooled features. The teacher's get no gradient.
 
-    Source: Park et al., *Relational knowledge distillation*, CVPR 2019, equations 5 to 8; the mean counts the zeros of
-    the diagonal, as the authors' code does.
+    Source: Park et al., *Relational knowledge distillation*, CVPR 2019, equations 5 to 8; the mean includes the zeros of
+    the diagonal, as in the authors' code.
 
     Example:
         >>> x = torch.rand(4, 6)
@@ -61,14 +61,14 @@ def relational_angle(student: Tensor, teacher: Tensor, *, per_sample: bool = Fal
     .. math:: L = \frac{1}{B^3} \sum_{i,j,k} \mathrm{huber}\big(\cos\angle^s_{jik} - \cos\angle^t_{jik}\big), \qquad
               \cos\angle_{jik} = \Big\langle \frac{x_j - x_i}{\|x_j - x_i\|}, \frac{x_k - x_i}{\|x_k - x_i\|} \Big\rangle
 
-    Two clips at the same place have no direction between them: its cosines are 0 and give no gradient (divided by a tiny
-    number they would give one of 1e10). Usual weights: 2 for embeddings, 50 for the pooled feature of a classifier.
+    Two clips of equal features have no direction between them: its cosines are 0, without gradient (division by a tiny
+    number would give a gradient of 1e10). Usual weights: 2 for embeddings, 50 for the pooled feature of a classifier.
 
     Shapes: ``(B, ...)`` each, flattened, widths may differ; returns a scalar, or ``(B,)`` with ``per_sample``. The
-    teacher's are a target.
+    teacher's get no gradient.
 
-    Source: Park et al., *Relational knowledge distillation*, CVPR 2019, equations 9 to 11; the mean counts the angles of
-    a clip with itself, as the authors' code does.
+    Source: Park et al., *Relational knowledge distillation*, CVPR 2019, equations 9 to 11; the mean includes the angles of
+    a clip with itself, as in the authors' code.
 
     Example:
         >>> x = torch.rand(4, 6)
@@ -77,7 +77,7 @@ def relational_angle(student: Tensor, teacher: Tensor, *, per_sample: bool = Fal
     """
     def cosines(features: Tensor) -> Tensor:
         rows, noise = _differences(features)
-        direction = unit(rows, noise)
+        direction = l2_normalized(rows, noise)
         return direction @ direction.transpose(1, 2)
 
     each = F.smooth_l1_loss(cosines(student), cosines(teacher.detach()), reduction="none").mean((1, 2))

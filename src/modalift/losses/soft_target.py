@@ -1,22 +1,22 @@
-"""Hinton's soft target: the student answers as the teacher does, doubts included."""
+"""Hinton's soft target: the divergence of softened predictions."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from modalift.losses.precision import full_precision
+from modalift.losses.full_precision import full_precision
 
 
 @full_precision
 def soft_target(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0, *,
                 per_sample: bool = False) -> Tensor:
-    r"""Divergence of the student's softened answer from the teacher's.
+    r"""Kullback-Leibler divergence of the student's softened prediction from the teacher's.
 
     .. math:: L = T^2 \, \frac{1}{B} \sum_b \mathrm{KL}\big(\mathrm{softmax}(z^t_b / T) \,\|\, \mathrm{softmax}(z^s_b / T)\big)
 
     where :math:`z^s, z^t` are the logits and :math:`T` the temperature; :math:`T^2` keeps the size of the gradient.
-    The teacher's logits are a target: no gradient flows into them.
+    The teacher's logits get no gradient.
 
     Shapes: logits ``(B, K)`` each; returns a scalar, or ``(B,)`` with ``per_sample``.
 
@@ -29,6 +29,6 @@ def soft_target(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
         0.0
     """
     target = F.log_softmax(teacher_logits.detach() / temperature, 1)
-    answer = F.log_softmax(student_logits / temperature, 1)
-    each = temperature**2 * F.kl_div(answer, target, reduction="none", log_target=True).sum(1)
+    predicted = F.log_softmax(student_logits / temperature, 1)
+    each = temperature**2 * F.kl_div(predicted, target, reduction="none", log_target=True).sum(1)
     return each if per_sample else each.mean()

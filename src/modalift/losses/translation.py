@@ -1,17 +1,17 @@
-"""What a picture translator is trained by: adversarial, cycle and identity terms."""
+"""Losses of image translation: adversarial, cycle and identity terms."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from modalift.losses.precision import full_precision
+from modalift.losses.full_precision import full_precision
 
 
 @full_precision
 def adversarial(prediction: Tensor, real: bool, *, per_sample: bool = False) -> Tensor:
-    r"""Least-squares adversarial term: :math:`\overline{(D(x) - t)^2}` with t = 1 for real, 0 for made pictures.
+    r"""Least-squares adversarial term: :math:`\overline{(D(x) - t)^2}` with t = 1 for real, 0 for generated images.
 
-    A discriminator adds the two, each by half; a generator asks for ``real=True`` of what it made.
+    A discriminator's loss is half the sum of both; a generator's has ``real=True`` for its images.
 
     Shapes: ``(B, ...)``; returns a scalar, or ``(B,)`` with ``per_sample``. Source: Mao et al., *Least squares generative
     adversarial networks*, ICCV 2017.
@@ -25,21 +25,21 @@ def adversarial(prediction: Tensor, real: bool, *, per_sample: bool = False) -> 
 
 
 @full_precision
-def cycle_consistency(picture: Tensor, returned: Tensor, *, per_sample: bool = False) -> Tensor:
-    r"""There and back again: :math:`\overline{|G_{BA}(G_{AB}(x)) - x|}` (usual weight 10).
+def cycle_consistency(image: Tensor, returned: Tensor, *, per_sample: bool = False) -> Tensor:
+    r"""Cycle consistency: :math:`\overline{|G_{BA}(G_{AB}(x)) - x|}` (usual weight 10).
 
     Source: Zhu et al., *Unpaired image-to-image translation*, ICCV 2017, equation 2.
     """
-    return _mean((returned - picture).abs(), per_sample)
+    return _mean((returned - image).abs(), per_sample)
 
 
 @full_precision
-def identity_mapping(picture: Tensor, translated: Tensor, *, per_sample: bool = False) -> Tensor:
-    r"""A picture that is of the target sensor already stays: :math:`\overline{|G_{AB}(y) - y|}` (usual weight 5).
+def identity_mapping(image: Tensor, translated: Tensor, *, per_sample: bool = False) -> Tensor:
+    r"""Identity mapping of an image of the target sensor: :math:`\overline{|G_{AB}(y) - y|}` (usual weight 5).
 
     Source: Zhu et al., *Unpaired image-to-image translation*, ICCV 2017, section 5.2.
     """
-    return _mean((translated - picture).abs(), per_sample)
+    return _mean((translated - image).abs(), per_sample)
 
 
 def _mean(values: Tensor, per_sample: bool) -> Tensor:

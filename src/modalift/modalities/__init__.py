@@ -1,4 +1,4 @@
-"""What a sensor says: modalities, tables of clips, batches."""
+"""Modalities (the meaning of sensor readings), tables of clips, and batches."""
 
 from modalift.modalities.batch import Batch
 from modalift.modalities.modality import MODALITIES, Modality, modality

@@ -1,4 +1,4 @@
-"""The Batch: what a scheme sees of several clips at once."""
+"""The Batch: the clips and labels that a scheme gets per step."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Clips of several views with what is known about them.
+    """Clips of several views, with their labels and masks.
 
     Attributes:
-        clips: view -> ``(B, C, T, H, W)`` in the sensor's unit (gray levels, millimeters, meters); zeros in the rows
-            where the sensor was absent.
-        valid: view -> bool ``(B, 1, T, H, W)``, False where the sensor had no reading (depth holes); views without
-            such a mark are missing here.
-        present: view -> bool ``(B,)``, False where the clip lacks the sensor.
-        labels: ``(B,)`` class indices; -1 where nobody labeled the clip.
-        labeled: bool ``(B,)``.
-        index: ``(B,)`` row of each clip in the training table (memory banks are indexed by it).
+        clips: view -> ``(B, C, T, H, W)`` in the sensor's unit (gray levels, millimeters, meters); zeros where a
+            clip lacks the view.
+        valid: view -> bool ``(B, 1, T, H, W)``, False where the sensor has no reading (depth holes); only for views
+            with an invalid value.
+        present: view -> bool ``(B,)``, False where the clip lacks the view.
+        labels: ``(B,)`` class indices; -1 for unlabeled clips.
+        labeled: bool ``(B,)``, whether the clip has a label.
+        index: ``(B,)`` row of each clip in the training table; memory banks are indexed by it.
     """
 
     clips: dict[str, Tensor]
@@ -41,7 +41,7 @@ class Batch:
         return self._each(lambda t: t.pin_memory())
 
     def take(self, rows: Tensor) -> Batch:
-        """The batch of some rows, by index or by mask."""
+        """The batch of the given rows, by index or by mask."""
         return self._each(lambda t: t[rows])
 
     def _each(self, change: Any) -> Batch:

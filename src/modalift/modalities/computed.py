@@ -1,4 +1,4 @@
-"""What is computed from another sensor's recordings (see :mod:`modalift.derive`), and then a view like any other."""
+"""Modalities that are computed from another sensor's recordings (see :mod:`modalift.derive`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is recorded without a picture: joints, and inertial sensors."""
+"""Signals, which are no images: joints, and inertial sensors."""
 
 from __future__ import annotations
 

@@ -16,16 +16,17 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Track:
-    """One sensor's recording of one clip: where its frames are, and when and whence they were seen.
+    """One sensor's recording of one clip: its files, its timing and its frame of reference.
 
     Attributes:
-        path: a video that PyAV opens, a folder of images, or an ``.npz`` / ``.npy`` file of signals.
-        key: the array inside an ``.npz`` (joints of many clips in one file).
+        path: a video file, a folder of images, or an ``.npz`` / ``.npy`` file of signals.
+        key: name of the array in an ``.npz`` file (joints of many clips in one file).
         start, end: frame window in *decode order*, 0-based, end exclusive; None means up to the last frame.
-        rate: frames per second, where known.
-        timestamps: seconds of each frame of the window, where they were recorded; they outrank ``rate``.
+        rate: frames per second, if known.
+        timestamps: time of each frame of the window in seconds, if recorded; used instead of ``rate``.
         offset_ms: this sensor's clock minus the table's, in milliseconds.
-        space: name of the frame of reference; views of one space share geometric augmentation. Empty: its own.
+        space: name of the frame of reference; views of one space are pixel-aligned and share geometric augmentation. Empty:
+            a space of its own.
         affine: 2 x 3 matrix from this track's normalized coordinates (-1..1) to those of ``space``, or None.
     """
 
@@ -42,10 +43,15 @@ class Track:
 
 @dataclass(frozen=True)
 class Row:
-    """One event, as every sensor that was there recorded it.
+    """One clip: one event, recorded by one or more sensors.
 
-    ``label`` is None for a clip that nobody labeled; a view that is missing from ``tracks`` is a sensor that was
-    absent. ``facts`` holds further columns (illuminance in lux, condition, trial), for reports and selections.
+    Attributes:
+        id: unique in the table.
+        label: class index; None for an unlabeled clip.
+        subject: who performs it; may be empty.
+        split: ``train``, ``val`` or ``test``.
+        tracks: view -> recording; a view that is missing here is a sensor that was absent.
+        metadata: further columns (illuminance in lux, condition, trial), for reports and selections.
     """
 
     id: str
@@ -53,7 +59,7 @@ class Row:
     subject: str
     split: str
     tracks: Mapping[str, Track]
-    facts: Mapping[str, str | float] = field(default_factory=dict)
+    metadata: Mapping[str, str | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,10 @@ class Table:
 
     Attributes:
         name: the dataset's name.
-        classes: class names; ``Row.label`` counts into them.
+        classes: class names, indexed by ``Row.label``.
         views: each view's Modality, in the dataset's order.
         rows: the clips.
-        mirrored: label -> label of the mirror image, where a mirror image changes or keeps the class; a label that
-            is missing here forbids mirroring.
+        mirrored: label -> label of the mirrored clip; a label that is missing here forbids mirroring.
     """
 
     name: str
@@ -85,21 +90,21 @@ class Table:
         return self.rows[index]
 
     def where(self, keep: Callable[[Row], bool]) -> Table:
-        """The rows for which ``keep`` is true; everything else unchanged."""
+        """The table of the rows for which ``keep`` is true."""
         return replace(self, rows=tuple(r for r in self.rows if keep(r)))
 
     def split(self, name: str) -> Table:
-        """The rows of one split: ``train``, ``val`` or ``test``."""
+        """The table of one split: ``train``, ``val`` or ``test``."""
         if name not in SPLITS:
             raise ModaliftError(f"unknown split '{name}' - {nearest(name, SPLITS)}")
         return self.where(lambda r: r.split == name)
 
     def map(self, change: Callable[[Row], Row]) -> Table:
-        """A table with every row changed (labels hidden, splits redrawn)."""
+        """The table with every row replaced by ``change(row)`` (labels hidden, other splits)."""
         return replace(self, rows=tuple(change(r) for r in self.rows))
 
     def modality(self, view: str) -> Modality:
-        """The modality of a view, or an error that names the views there are."""
+        """The modality of a view, or an error that lists the table's views."""
         if view not in self.views:
             raise ModaliftError(f"{self.name} has no view '{view}' - {nearest(view, self.views)}"
                                 f" (its views: {', '.join(self.views) or 'none'})")
@@ -113,7 +118,7 @@ class Table:
         return Counter(by(r) for r in self.rows)
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that change when a clip, a label, a split or a window does (not with the root folder)."""
+        """Twelve hex digits that depend on the clips, their labels, splits and windows, but not on the root folder."""
         text = "\n".join(
             f"{r.id}|{r.label}|{r.subject}|{r.split}|"
             + ",".join(f"{v}:{t.path.name}:{t.key}:{t.start}:{t.end}" for v, t in sorted(r.tracks.items()))
@@ -124,10 +129,10 @@ class Table:
 
 def build_table(name: str, classes: Sequence[str], views: Mapping[str, Modality], rows: Iterable[Row],
                 mirrored: Mapping[int, int] | None = None) -> Table:
-    """A Table whose promises hold: unique ids, known splits, labels inside the classes, known views.
+    """A checked Table: unique ids, known splits, labels within the classes, known views.
 
     Raises:
-        ModaliftError: naming the first clip that breaks one of them.
+        ModaliftError: names the first clip that violates one of these conditions.
     """
     table = Table(name, tuple(classes), dict(views), tuple(rows), dict(mirrored or {}))
     seen: set[str] = set()

@@ -1,11 +1,12 @@
 """The file of a model: weights and a JSON document in one safetensors file, sealed with SHA-256.
 
 Why one safetensors file and not a zip of several: it is read with one ``read`` and no decompression, its format has
-nothing that could run code or name a path outside itself, and one rename makes it whole. Everything that is not a
+nothing that could run code or name another path, and one rename makes the write atomic. Everything that is not a
 weight is one canonical JSON text in the header, so that the same network gives the same bytes.
 
-The hashes find damage and careless edits. They are no signature: whoever rewrites a file on purpose can rewrite its
-hashes too. Compare :attr:`Contents.sha256` with the one its author states where that matters.
+The seal is the SHA-256 of the document, which holds the SHA-256 of the weights. It finds damage and accidental edits.
+It is not a signature: an attacker can compute it anew. Where that matters, compare :attr:`Contents.sha256` with the
+value that the author published.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from modalift.files import write_beside
 
 FORMAT = "modalift-model/1"
 _KEY = "modalift"
-#: A document is some kilobytes; a header beyond this is no bundle's, and parsing it would only cost memory.
+#: Largest header in bytes: a bundle's has some kilobytes, and parsing a larger one would exhaust the memory.
 _HEADER_LIMIT = 32 * 2**20
-_REMAKE = "make it again with `modalift ship RUN -o x.modalift`"
+_REMAKE = "make it again with `modalift ship RUN -o x.modalift` (a file in a run's models/: with `modalift train RUN`)"
 _CODE = f"which can run code when opened; it was not opened - {_REMAKE}"
-#: First bytes of files that people hand in by mistake, or by malice.
-_OTHERS: tuple[tuple[bytes, str], ...] = (
+#: First bytes of other kinds of files, and what they are.
+_OTHER_FORMATS: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", f"is a zip file (a torch checkpoint?), {_CODE}"),
     *((b"\x80" + bytes([p]), f"is a Python pickle (a torch checkpoint?), {_CODE}") for p in range(1, 6)),
     (b"\x1f\x8b", f"is a gzip archive, not a bundle - unpack it or {_REMAKE}"),
@@ -48,8 +49,8 @@ class Contents:
 
     Attributes:
         tensors: name -> tensor.
-        document: the JSON document, without its seal.
-        sha256: 64 hex digits that depend on every weight and every word of the document.
+        document: the JSON document, without its hashes.
+        sha256: the seal, 64 hex digits that depend on every weight and every value of the document.
     """
 
     tensors: dict[str, Tensor]
@@ -58,7 +59,7 @@ class Contents:
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in the order of names.
+    """SHA-256 over names, dtypes, shapes and bytes of tensors, sorted by name.
 
     Example:
         >>> hash_tensors({"a": torch.zeros(2)}) == hash_tensors({"a": torch.zeros(1, 2)})
@@ -85,7 +86,7 @@ def _parse(text: str | bytes) -> Any:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a file looks like a bundle (of any format version, whole or damaged), from its first bytes."""
+    """Whether the first bytes of a file are those of a bundle, of any format version, intact or damaged."""
     try:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -94,18 +95,27 @@ def is_bundle(path: Path) -> bool:
     return head[8:9] == b"{" and b'"' + _KEY.encode() + b'"' in head
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a file is there and everything in it is as it was written."""
+    try:
+        read(path)
+    except ModaliftError:
+        return False
+    return True
+
+
 def write(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
-    """Seals tensors and a JSON document into one file, and reads it back before it gets its name.
+    """Writes tensors and a JSON document as one sealed file, and verifies it before it replaces an older one.
 
     Returns:
-        The seal, as :attr:`Contents.sha256`.
+        The seal; see :attr:`Contents.sha256`.
 
     Raises:
-        ModaliftError: the document holds something that is not plain JSON, ``path`` holds something else than a
-            bundle, or it cannot be written.
+        ModaliftError: the document is not plain JSON, ``path`` is a file that is not a bundle, or it cannot be
+            written.
     """
     if path.is_file() and path.stat().st_size and not is_bundle(path):
-        raise ModaliftError(f"{path}: exists and is not a bundle - choose another name")
+        raise ModaliftError(f"{path}: exists and is not a bundle - remove it, or choose another name")
     # Copies: networks may share storage between weights, which the format does not allow.
     own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     body = {**document, "format": FORMAT, "weights_sha256": hash_tensors(own)}
@@ -117,24 +127,24 @@ def write(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]
                             " dictionaries") from None
     data = save_tensors(own, {_KEY: _canonical({**body, "sha256": seal})})
 
-    def put(beside: Path) -> None:
-        beside.write_bytes(data)
-        if read(beside).sha256 != seal:
-            raise ModaliftError(f"{path}: does not read back as it was written - check the disk")
+    def write_and_verify(temporary: Path) -> None:
+        temporary.write_bytes(data)
+        if read(temporary).sha256 != seal:
+            raise ModaliftError(f"{path}: reads back differently than it was written - check the disk")
 
-    write_beside(path, put)
+    write_beside(path, write_and_verify)
     return seal
 
 
 def read(path: Path) -> Contents:
-    """The contents of a sealed file; nothing in it is executed, and nothing damaged gets through.
+    """Reads and verifies a sealed file; nothing in it is executed.
 
     Raises:
-        ModaliftError: the file is missing, empty, no bundle, of another format version, truncated, or its contents do
-            not match their hashes.
+        ModaliftError: the file is missing, empty, not a bundle, of another format version, truncated, or its
+            contents do not match their hashes.
     """
-    data = _bytes(path)
-    document, seal = _sealed(path, _header(path, data))
+    data = _read_bytes(path)
+    document, seal = _verified(path, _header(path, data))
     try:
         tensors = load_tensors(data)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -147,45 +157,45 @@ def read(path: Path) -> Contents:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """The JSON document alone, checked against its seal, without reading the weights.
+    """Reads the JSON document alone and verifies its seal, without reading the weights.
 
     Raises:
-        ModaliftError: as :func:`read`, but for damage among the weights, which is not looked for.
+        ModaliftError: as :func:`read`, except that damage of the weights is not detected.
     """
-    document, _ = _sealed(path, _header(path, _bytes(path, header_only=True), path.stat().st_size))
+    document, _ = _verified(path, _header(path, _read_bytes(path, header_only=True), path.stat().st_size))
     document.pop("weights_sha256", None)
     return document
 
 
-def _sealed(path: Path, header: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The document of a header, and its seal, which must be the stated one."""
+def _verified(path: Path, header: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The document of a header and its seal, which must equal the stored one."""
     document = _document(path, header)
-    stated = document.pop("sha256", None)
+    stored = document.pop("sha256", None)
     try:
         seal = hashlib.sha256(_canonical(document).encode()).hexdigest()
-    except (ValueError, RecursionError):  # lone surrogates, absurd nesting: nothing that `write` makes
+    except (ValueError, RecursionError):  # lone surrogates or deep nesting, which `write` never makes
         seal = ""
-    if not seal or stated != seal:
+    if not seal or stored != seal:
         raise ModaliftError(f"{path}: its description does not match its SHA-256: it was damaged or changed -"
                             f" download it again, or {_REMAKE}")
     return document, seal
 
 
-def _bytes(path: Path, header_only: bool = False) -> bytes:
+def _read_bytes(path: Path, header_only: bool = False) -> bytes:
     if path.is_dir():
-        raise ModaliftError(f"{path}: is a folder, not a bundle - `modalift ship {path} -o x.modalift` makes one of a"
-                            " run")
+        raise ModaliftError(f"{path}: is a folder, not a bundle - `modalift ship {path} -o x.modalift` makes one from"
+                            " a run")
     if not path.exists():
         raise ModaliftError(f"{path}: no such file - check the path, or {_REMAKE}")
     if not path.is_file():
-        raise ModaliftError(f"{path}: is not a regular file - name a bundle")
+        raise ModaliftError(f"{path}: is not a regular file - give a bundle")
     try:
         with path.open("rb") as file:
             head = file.read(64)
             if not head:
                 raise ModaliftError(f"{path}: is empty (0 bytes) - {_REMAKE}")
-            # A safetensors file starts with a number, whose bytes may be anyone's magic: the brace tells it apart.
-            for magic, what in _OTHERS if head[8:9] != b"{" else ():
+            # A safetensors file starts with its header's length, which may equal another format's magic bytes.
+            for magic, what in _OTHER_FORMATS if head[8:9] != b"{" else ():
                 if head.startswith(magic):
                     raise ModaliftError(f"{path}: {what}")
             if header_only:
@@ -196,7 +206,7 @@ def _bytes(path: Path, header_only: bool = False) -> bytes:
 
 
 def _header(path: Path, data: bytes, size: int | None = None) -> dict[str, Any]:
-    """The header of a file whose first (or all) bytes are ``data``; ``size`` is that of the whole file."""
+    """The safetensors header in the first bytes of a file; ``size`` is the file's size where ``data`` is only its start."""
     length, size = int.from_bytes(data[:8], "little"), len(data) if size is None else size
     if len(data) < 10 or data[8:9] != b"{" or length > _HEADER_LIMIT:
         raise ModaliftError(f"{path}: is not a Modalift bundle - {_REMAKE}")
@@ -207,7 +217,7 @@ def _header(path: Path, data: bytes, size: int | None = None) -> dict[str, Any]:
         header = _parse(data[8:8 + length])
         ends = [int(v["data_offsets"][1]) for k, v in header.items() if k != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        raise ModaliftError(f"{path}: its header cannot be read: it is damaged or no bundle - {_REMAKE}") from None
+        raise ModaliftError(f"{path}: its header cannot be read: it is damaged or not a bundle - {_REMAKE}") from None
     if 8 + length + max(ends, default=0) > size:
         raise ModaliftError(f"{path}: is truncated ({size} of {8 + length + max(ends)} bytes) - download it again,"
                             f" or {_REMAKE}")
@@ -215,19 +225,19 @@ def _header(path: Path, data: bytes, size: int | None = None) -> dict[str, Any]:
 
 
 def _document(path: Path, header: dict[str, Any]) -> dict[str, Any]:
-    notes = header.get("__metadata__")
-    notes = notes if isinstance(notes, dict) else {}
-    if _KEY not in notes:
+    metadata = header.get("__metadata__")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    if _KEY not in metadata:
         raise ModaliftError(f"{path}: is a safetensors file of plain weights, not a bundle - {_REMAKE}")
     try:
-        document = _parse(notes[_KEY])
+        document = _parse(metadata[_KEY])
         version = document["format"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ModaliftError(f"{path}: its description cannot be read: it is damaged - download it again, or {_REMAKE}"
                             ) from None
     if version != FORMAT:
         raise ModaliftError(f"{path}: has the format {str(version)[:40]!r}; this Modalift reads {FORMAT!r} - install"
-                            " the Modalift that made it, or ship the network again")
+                            " the version that made it, or ship the network again")
     return dict(document)
 
 

@@ -1,4 +1,4 @@
-"""Several sensors in, one joint prediction: an upper bound for what one of them can be taught; evaluated, never shipped."""
+"""The fusion of several sensors as a trained model: an upper bound for one sensor; evaluated, never shipped."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from modalift.networks.fusion import Fusion, FusionHead
 
 @model_kind
 class FusionModel(ClassifierModel):
-    """A :class:`~modalift.networks.fusion.Fusion` with the framing of every view; evaluated on clips that all sensors saw."""
+    """A :class:`~modalift.networks.fusion.Fusion` with the framing of every view; evaluated on clips of all sensors."""
 
     kind = "fusion"
+    advice = "`modalift eval RUN` tells what it is worth, and `modalift ship RUN --student ROLE` makes a bundle of one network"
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ class FusionModel(ClassifierModel):
     def rebuild(cls, description: Mapping[str, Any], classes: int) -> nn.Module:
         members, head = description.get("members"), description.get("head")
         if not isinstance(members, list) or not isinstance(head, Mapping):
-            raise ModaliftError("it names no networks and no head - train it again")
+            raise ModaliftError("its description has no networks or no head - train it again")
         built = {str(role): networks.build(**plain_options(config)) for role, config in members}
         channels = {role: net.stages[net.last_stage].channels for role, net in built.items()}
         return Fusion(built, FusionHead(channels, classes, **head))

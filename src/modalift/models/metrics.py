@@ -1,4 +1,4 @@
-"""How good the answers are: accuracies with their intervals, calibration, and where the mistakes fall."""
+"""Classification metrics: accuracies with confidence intervals, calibration, and confusions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modalift.errors import ModaliftError
 RESAMPLES = 2000
 LEVEL = 0.95
 BINS = 15
-#: A fact with at most so many different values is grouped by value, one with more (if it is a number) by quantiles.
+#: A metadata column with at most this many distinct values is grouped by value, a numeric one with more by quantiles.
 GROUPS = 6
 
 Floats = NDArray[np.float64]
@@ -22,27 +22,27 @@ Ints = NDArray[np.int64]
 
 
 def score(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str], *,
-          subjects: Sequence[str] | NDArray[Any] | None = None, facts: Mapping[str, ArrayLike] | None = None,
+          subjects: Sequence[str] | NDArray[Any] | None = None, metadata: Mapping[str, ArrayLike] | None = None,
           seed: int = 0) -> dict[str, Any]:
-    """Everything that a report says about one network on one split, as plain JSON values.
+    """All metrics of one network on one split, as plain JSON values.
 
     Args:
         probabilities: ``(N, K)``, rows that sum to 1.
-        labels: ``(N,)`` class indices; clips labeled -1 (nobody knows) are counted and otherwise left out.
+        labels: ``(N,)`` class indices; unlabeled clips (-1) are counted and otherwise left out.
         classes: the K class names.
-        subjects: ``(N,)`` who was recorded; without it there is no interval over subjects.
-        facts: name -> ``(N,)`` further columns (``lux``), for accuracy by fact; NaN and empty text mean *unknown*.
-        seed: of the bootstrap.
+        subjects: ``(N,)`` subject of each clip; without it there is no interval over subjects.
+        metadata: name -> ``(N,)`` further columns (``lux``), for accuracy by metadata; NaN and empty text mean *unknown*.
+        seed: seed of the bootstrap.
 
     Returns:
-        A dictionary with ``n``, ``unlabeled``, ``top1``, ``top5`` (of ``top5_of`` = min(5, K) answers),
+        A dictionary with ``n``, ``unlabeled``, ``top1``, ``top5`` (top-k accuracy with k = ``top5_of`` = min(5, K)),
         ``mean_class`` (mean recall over the classes that occur), ``nll``, ``ece``, ``calibration`` (the bins),
         ``intervals`` (metric -> ``clips`` and ``subjects`` -> [low, high]), ``per_class``, ``confusion`` (row: true
-        class, column: answer), ``by_subject``, ``by_fact``. What cannot be known (an accuracy of no clips, an
+        class, column: predicted class), ``by_subject``, ``by_metadata``. What is undefined (an accuracy of no clips, an
         interval over one subject, the recall of a class that does not occur) is None, never NaN.
 
     Raises:
-        ModaliftError: shapes that do not fit, labels outside the classes, rows that are no probabilities.
+        ModaliftError: shapes that do not match, labels outside the classes, or rows that are not probabilities.
 
     Example:
         >>> found = score([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], [0, 1, -1], ["wave", "stop"])
@@ -50,36 +50,36 @@ def score(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str], *
         (2, 1, 0.5, 0.0)
     """
     p, y = _checked(probabilities, labels, classes)
-    known = y >= 0
-    who = None if subjects is None else _column("subjects", subjects, len(y))[known].astype(str)
-    columns = {k: _column(f"fact '{k}'", v, len(y))[known] for k, v in (facts or {}).items()}
-    p, y = p[known], y[known]
-    best = p.argmax(1) if len(p) else np.zeros(0, np.int64)
-    right = best == y
+    labeled = y >= 0
+    who = None if subjects is None else _column("subjects", subjects, len(y))[labeled].astype(str)
+    columns = {k: _column(f"metadata '{k}'", v, len(y))[labeled] for k, v in (metadata or {}).items()}
+    p, y = p[labeled], y[labeled]
+    predicted = p.argmax(1) if len(p) else np.zeros(0, np.int64)
+    correct = predicted == y
     confusion = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(confusion, (y, best), 1)
-    bins, ece = calibration(p.max(1) if len(p) else np.zeros(0), right)
+    np.add.at(confusion, (y, predicted), 1)
+    bins, ece = calibration(p.max(1) if len(p) else np.zeros(0), correct)
     return {
         "n": len(y),
-        "unlabeled": int((~known).sum()),
+        "unlabeled": int((~labeled).sum()),
         "classes": [str(c) for c in classes],
-        "top1": _mean(right),
+        "top1": _mean(correct),
         "top5": _mean(top_k(p, y, 5)),
         "top5_of": min(5, len(classes)),
         "mean_class": _nullable(mean_class(confusion)),
         "nll": negative_log_likelihood(p, y),
         "ece": ece,
         "calibration": bins,
-        "intervals": intervals(right, y, len(classes), who, seed),
+        "intervals": intervals(correct, y, len(classes), who, seed),
         "per_class": per_class(confusion, classes),
         "confusion": confusion.tolist(),
-        "by_subject": [] if who is None else _by_subject(right, who),
-        "by_fact": {k: groups for k, v in columns.items() if (groups := by_fact(right, v, seed))},
+        "by_subject": [] if who is None else _by_subject(correct, who),
+        "by_metadata": {k: groups for k, v in columns.items() if (groups := by_metadata(correct, v, seed))},
     }
 
 
 def top_k(probabilities: Floats, labels: Ints, k: int) -> NDArray[np.bool_]:
-    """Whether the label is among the k most probable classes, ``(N,)``; ties go to the lower class, as in argmax."""
+    """Whether the label is among the k most probable classes, ``(N,)``; ties go to the lower class index, as in argmax."""
     if not len(labels):
         return np.zeros(0, bool)
     own = np.take_along_axis(probabilities, labels[:, None], 1)
@@ -96,9 +96,9 @@ def negative_log_likelihood(probabilities: Floats, labels: Ints) -> float | None
     return float(-np.log(np.maximum(own, 1e-12)).mean())
 
 
-def calibration(confidence: Floats, right: NDArray[np.bool_],
+def calibration(confidence: Floats, correct: NDArray[np.bool_],
                 bins: int = BINS) -> tuple[list[dict[str, Any]], float | None]:
-    r"""Expected calibration error, and the bins that it sums over.
+    r"""Expected calibration error (ECE), with its bins.
 
     .. math:: \mathrm{ECE} = \sum_{b=1}^{B} \frac{n_b}{N} \, |\mathrm{acc}_b - \mathrm{conf}_b|
 
@@ -112,12 +112,12 @@ def calibration(confidence: Floats, right: NDArray[np.bool_],
     """
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(which, minlength=bins)
-    hit = np.bincount(which, weights=right.astype(float), minlength=bins)
-    sure = np.bincount(which, weights=confidence, minlength=bins)
+    hit = np.bincount(which, weights=correct.astype(float), minlength=bins)
+    confident = np.bincount(which, weights=confidence, minlength=bins)
     rows = [{"low": b / bins, "high": (b + 1) / bins, "n": int(n),
-             "confidence": float(sure[b] / n) if n else None, "accuracy": float(hit[b] / n) if n else None}
+             "confidence": float(confident[b] / n) if n else None, "accuracy": float(hit[b] / n) if n else None}
             for b, n in enumerate(count)]
-    return rows, float(np.abs(hit - sure).sum() / len(right)) if len(right) else None
+    return rows, float(np.abs(hit - confident).sum() / len(correct)) if len(correct) else None
 
 
 def mean_class(confusion: NDArray[Any]) -> float:
@@ -128,29 +128,29 @@ def mean_class(confusion: NDArray[Any]) -> float:
 
 
 def per_class(confusion: NDArray[Any], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a class: support, recall, precision, F1, and the answer it is most often mistaken for."""
+    """One row per class: support, recall, precision, F1, and the class that it is most often mistaken for."""
     rows = []
     for k, name in enumerate(classes):
-        hit, support, answered = int(confusion[k, k]), int(confusion[k].sum()), int(confusion[:, k].sum())
+        hit, support, predicted = int(confusion[k, k]), int(confusion[k].sum()), int(confusion[:, k].sum())
         wrong = confusion[k].copy()
         wrong[k] = 0
         rows.append({
-            "class": str(name), "support": support, "answered": answered,
+            "class": str(name), "support": support, "predicted": predicted,
             "recall": hit / support if support else None,
-            "precision": hit / answered if answered else None,
-            "f1": 2 * hit / (support + answered) if support + answered else None,
+            "precision": hit / predicted if predicted else None,
+            "f1": 2 * hit / (support + predicted) if support + predicted else None,
             "mistaken_for": str(classes[int(wrong.argmax())]) if wrong.any() else None,
         })
     return rows
 
 
-def intervals(right: NDArray[np.bool_], labels: Ints, classes: int, subjects: NDArray[np.str_] | None = None,
+def intervals(correct: NDArray[np.bool_], labels: Ints, classes: int, subjects: NDArray[np.str_] | None = None,
               seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL) -> dict[str, Any]:
     """Percentile bootstrap intervals of top-1 and mean class accuracy, over clips and over subjects.
 
-    Resampling N clips with replacement only ever changes how many clips fall into each of the 2K cells (class, right
+    Resampling N clips with replacement only changes how many clips fall into each of the 2K cells (class, correct
     or wrong), so the cells' counts are drawn from their multinomial distribution: the same bootstrap, at a cost that
-    does not grow with N. Over subjects (a cluster bootstrap: clips of one person stand or fall together) whole
+    does not grow with N. Over subjects (a cluster bootstrap: clips of one person are correlated) whole
     subjects are drawn. The second is the interval to quote for *people the network has never seen*.
 
     Returns:
@@ -159,7 +159,7 @@ def intervals(right: NDArray[np.bool_], labels: Ints, classes: int, subjects: ND
     """
     out: dict[str, Any] = {"top1": {"clips": None, "subjects": None}, "mean_class": {"clips": None, "subjects": None},
                            "level": level, "resamples": resamples}
-    cell = labels * 2 + right
+    cell = labels * 2 + correct
     rng = np.random.default_rng(seed)
     draws: dict[str, NDArray[Any]] = {}
     if len(labels) > 1:
@@ -179,22 +179,22 @@ def intervals(right: NDArray[np.bool_], labels: Ints, classes: int, subjects: ND
 
 
 def percentile(values: NDArray[Any], level: float = LEVEL) -> list[float]:
-    """The central interval that holds ``level`` of the values: [low, high]."""
+    """The central interval that contains the share ``level`` of the values: [low, high]."""
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return [float(low), float(high)]
 
 
-def by_fact(right: NDArray[np.bool_], values: NDArray[Any], seed: int = 0) -> list[dict[str, Any]]:
-    """Accuracy by the value of a fact: groups of equal value if there are few, else five quantile bins of a number.
+def by_metadata(correct: NDArray[np.bool_], values: NDArray[Any], seed: int = 0) -> list[dict[str, Any]]:
+    """Accuracy by the value of a metadata column: groups of equal value if there are few, else five quantile bins of a number.
 
     Returns:
-        Rows ``{"value" | ("low", "high"), "n", "top1", "interval"}``, in ascending order; empty where the fact takes
+        Rows ``{"value" | ("low", "high"), "n", "top1", "interval"}``, in ascending order; empty where the column takes
         fewer than two values, or is text of many values (a file name).
     """
     numeric = values.dtype.kind in "iufb"
     known = np.isfinite(values.astype(float)) if numeric else values.astype(str) != ""
-    v, right = (values[known].astype(float) if numeric else values[known].astype(str)), right[known]
+    v, correct = (values[known].astype(float) if numeric else values[known].astype(str)), correct[known]
     found = np.unique(v)
     if len(found) < 2 or (len(found) > GROUPS and not numeric):
         return []
@@ -208,7 +208,7 @@ def by_fact(right: NDArray[np.bool_], values: NDArray[Any], seed: int = 0) -> li
         heads = [{"low": float(a), "high": float(b)} for a, b in pairwise(edges)]
     rows = []
     for k, head in enumerate(heads):
-        inside = right[where == k]
+        inside = correct[where == k]
         if len(inside):
             spread = np.random.default_rng(seed).binomial(len(inside), inside.mean(), RESAMPLES) / len(inside)
             rows.append({**head, "n": len(inside), "top1": float(inside.mean()),
@@ -216,8 +216,8 @@ def by_fact(right: NDArray[np.bool_], values: NDArray[Any], seed: int = 0) -> li
     return rows
 
 
-def _by_subject(right: NDArray[np.bool_], subjects: NDArray[np.str_]) -> list[dict[str, Any]]:
-    return [{"subject": str(s), "n": int((subjects == s).sum()), "top1": float(right[subjects == s].mean())}
+def _by_subject(correct: NDArray[np.bool_], subjects: NDArray[np.str_]) -> list[dict[str, Any]]:
+    return [{"subject": str(s), "n": int((subjects == s).sum()), "top1": float(correct[subjects == s].mean())}
             for s in np.unique(subjects)]
 
 
@@ -236,26 +236,26 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]
         wrong = int(y.max() if y.max() >= len(classes) else y.min())
         raise ModaliftError(f"score: label {wrong} is outside the {len(classes)} classes - labels count from 0,"
                             " -1 is unlabeled")
-    _all(np.asarray(np.isfinite(p).all(1)), "is not finite - look for a NaN in the network's answers")
-    _all(np.asarray((p.min(1, initial=0.0) >= -1e-6) & (np.abs(p.sum(1) - 1) < 1e-2)),
-         "does not sum to 1 - give probabilities, not logits")
+    _require_all(np.asarray(np.isfinite(p).all(1)), "is not finite - look for a NaN in the network's outputs")
+    _require_all(np.asarray((p.min(1, initial=0.0) >= -1e-6) & (np.abs(p.sum(1) - 1) < 1e-2)),
+                 "does not sum to 1 - give probabilities, not logits")
     return np.clip(p, 0, 1), y.astype(np.int64)
 
 
-def _all(good: NDArray[np.bool_], complaint: str) -> None:
+def _require_all(good: NDArray[np.bool_], problem: str) -> None:
     if not good.all():
-        raise ModaliftError(f"score: row {int((~good).argmax())} of the probabilities {complaint}")
+        raise ModaliftError(f"score: row {int((~good).argmax())} of the probabilities {problem}")
 
 
 def _column(name: str, values: ArrayLike, n: int) -> NDArray[Any]:
     column = np.asarray(values)
     if column.shape != (n,):
-        raise ModaliftError(f"score: {name} has shape {column.shape} for {n} clips - give one value a clip")
+        raise ModaliftError(f"score: {name} has shape {column.shape} for {n} clips - give one value per clip")
     return column
 
 
-def _mean(right: NDArray[np.bool_]) -> float | None:
-    return float(right.mean()) if len(right) else None
+def _mean(correct: NDArray[np.bool_]) -> float | None:
+    return float(correct.mean()) if len(correct) else None
 
 
 def _nullable(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""A recognizer's answer about one recording."""
+"""A recognizer's prediction for one recording."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from modalift.errors import ModaliftError
 
 @dataclass(frozen=True)
 class Prediction:
-    """Which class a recording shows, and how probable each is.
+    """The predicted class of a recording, and the probability of every class.
 
     Attributes:
         clip: the recording.
-        label: name of the most probable class; ``index`` its number, ``probability`` its probability.
-        top: the most probable classes with their probabilities, best first.
-        classes: all class names; ``probabilities`` ``(K,)`` float32 belong to them and sum to 1.
+        label, index, probability: name, index and probability of the most probable class.
+        top: the most probable classes with their probabilities, highest first.
+        probabilities: ``(K,)`` float32, in the order of ``classes``, sum 1.
+        classes: all K class names.
     """
 
     clip: str
@@ -33,7 +34,7 @@ class Prediction:
 
     @classmethod
     def of(cls, clip: str, probabilities: NDArray[np.float32], classes: Sequence[str], top: int = 5) -> Prediction:
-        """A Prediction from probabilities ``(K,)``; among equals the first class wins.
+        """Builds a Prediction from probabilities ``(K,)``; of equal ones the first class is predicted.
 
         Raises:
             ModaliftError: probabilities that are not finite.
@@ -43,11 +44,12 @@ class Prediction:
             'go'
         """
         if not np.isfinite(probabilities).all():
-            raise ModaliftError(f"{clip}: the network's output is not finite - are its readings in the sensor's unit?")
+            raise ModaliftError(f"{clip}: the network's output is not finite (NaN or Inf) - are its readings in the"
+                                " sensor's unit?")
         order = np.argsort(-probabilities, kind="stable")
-        best = int(order[0])
+        predicted = int(order[0])
         ranked = tuple((classes[int(i)], float(probabilities[i])) for i in order[: max(1, top)])
-        return cls(clip, classes[best], best, float(probabilities[best]), ranked, probabilities, tuple(classes))
+        return cls(clip, classes[predicted], predicted, float(probabilities[predicted]), ranked, probabilities, tuple(classes))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

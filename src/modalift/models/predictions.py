@@ -1,4 +1,4 @@
-"""Predictions: the class probabilities of one network on one split, as they are stored."""
+"""Predictions: the class probabilities of one network on one split, and their file."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from numpy.typing import NDArray
 from modalift.errors import ModaliftError
 from modalift.files import write_beside
 
-_FACT = "fact_"
+_PREFIX = "metadata_"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one network answered on one split.
+    """The predictions of one network on one split.
 
     Attributes:
         ids: ``(N,)`` clip ids, each once.
-        labels: ``(N,)`` class indices, -1 where nobody labeled the clip.
-        subjects: ``(N,)`` who was recorded.
+        labels: ``(N,)`` class indices, -1 for unlabeled clips.
+        subjects: ``(N,)`` subject of each clip.
         probabilities: ``(N, K)`` float32.
-        facts: name -> ``(N,)`` numbers (lux), NaN where unknown.
-        name: what messages call it (its file).
+        metadata: name -> ``(N,)`` numbers that describe the clips (lux), NaN where unknown.
+        name: what messages call it (its path).
+
+    Raises:
+        ModaliftError: arrays of different lengths, or an id that appears twice.
     """
 
     ids: NDArray[np.str_]
     labels: NDArray[np.int64]
     subjects: NDArray[np.str_]
     probabilities: NDArray[np.float32]
-    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    metadata: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     name: str = "predictions"
 
     def __post_init__(self) -> None:
@@ -42,9 +45,9 @@ class Predictions:
         object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
         object.__setattr__(self, "subjects", np.asarray(self.subjects, dtype=np.str_))
         object.__setattr__(self, "probabilities", np.asarray(self.probabilities, dtype=np.float32))
-        object.__setattr__(self, "facts", {k: np.asarray(v) for k, v in self.facts.items()})
+        object.__setattr__(self, "metadata", {k: np.asarray(v) for k, v in self.metadata.items()})
         n = len(self.ids)
-        columns = {"labels": self.labels, "subjects": self.subjects, **self.facts}
+        columns = {"labels": self.labels, "subjects": self.subjects, **self.metadata}
         for key, column in columns.items():
             if column.shape != (n,):
                 raise ModaliftError(f"{self.name}: '{key}' has shape {column.shape} for {n} clips -"
@@ -54,54 +57,58 @@ class Predictions:
                                 " they must be (clips, classes)")
         names, first = np.unique(self.ids, return_index=True)
         if len(names) < n:
-            twice = self.ids[np.setdiff1d(np.arange(n), first)[0]]
-            raise ModaliftError(f"{self.name}: clip '{twice}' appears twice - ids must be unique")
+            duplicate = self.ids[np.setdiff1d(np.arange(n), first)[0]]
+            raise ModaliftError(f"{self.name}: clip '{duplicate}' appears twice - ids must be unique")
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def right(self) -> NDArray[np.bool_]:
+    def correct(self) -> NDArray[np.bool_]:
         """Whether the most probable class is the label, ``(N,)``; False for unlabeled clips."""
         return self.probabilities.argmax(1) == self.labels if len(self) else np.zeros(0, bool)
 
     def take(self, rows: NDArray[Any]) -> Predictions:
         """The predictions of some clips, by index or mask."""
         return Predictions(self.ids[rows], self.labels[rows], self.subjects[rows], self.probabilities[rows],
-                           {k: v[rows] for k, v in self.facts.items()}, self.name)
+                           {k: v[rows] for k, v in self.metadata.items()}, self.name)
 
     @staticmethod
     def join(parts: Sequence[Predictions], name: str = "joined predictions") -> Predictions:
-        """The predictions of several disjoint splits (the folds of a cross-validation) as one."""
+        """Joins the predictions of disjoint splits (the folds of a cross-validation).
+
+        Raises:
+            ModaliftError: no parts, or a clip in two of them.
+        """
         if not parts:
             raise ModaliftError(f"{name}: there is nothing to join - give at least one")
-        shared = set.intersection(*(set(p.facts) for p in parts))
+        shared = set.intersection(*(set(p.metadata) for p in parts))
         return Predictions(
             np.concatenate([p.ids for p in parts]), np.concatenate([p.labels for p in parts]),
             np.concatenate([p.subjects for p in parts]), np.concatenate([p.probabilities for p in parts]),
-            {k: np.concatenate([p.facts[k] for p in parts]) for k in sorted(shared)}, name)
+            {k: np.concatenate([p.metadata[k] for p in parts]) for k in sorted(shared)}, name)
 
     def save(self, path: str | Path) -> Path:
-        """Write an ``.npz`` (``ids, labels, subjects, probabilities, fact_*``), beside and renamed."""
-        facts: dict[str, Any] = {_FACT + k: v for k, v in self.facts.items()}
+        """Writes an ``.npz`` file (``ids, labels, subjects, probabilities, metadata_*``), complete or not at all."""
+        metadata: dict[str, Any] = {_PREFIX + k: v for k, v in self.metadata.items()}
 
         def write(beside: Path) -> None:
             with beside.open("wb") as out:
                 np.savez_compressed(out, ids=self.ids, labels=self.labels, subjects=self.subjects,
-                                    probabilities=self.probabilities, **facts)
+                                    probabilities=self.probabilities, **metadata)
 
         return write_beside(Path(path), write)
 
     @staticmethod
     def load(path: str | Path) -> Predictions:
-        """Read what :meth:`save` wrote; nothing in the file is ever executed.
+        """Reads what :meth:`save` wrote; nothing in the file is executed.
 
         Raises:
-            ModaliftError: no such file, a file of another kind, a missing array, arrays that do not fit.
+            ModaliftError: a missing file, a file of another kind, a missing array, or arrays of different lengths.
         """
         path = Path(path)
         if not path.is_file():
-            raise ModaliftError(f"{path}: no such predictions - run `modalift eval` on the run first")
+            raise ModaliftError(f"{path}: no such file of predictions - run `modalift eval` on the run first")
         try:
             with np.load(path, allow_pickle=False) as file:
                 if not isinstance(file, np.lib.npyio.NpzFile):
@@ -113,6 +120,6 @@ class Predictions:
         for key in ("ids", "labels", "subjects", "probabilities"):
             if key not in arrays:
                 raise ModaliftError(f"{path}: the array '{key}' is missing - write it again with `modalift eval`")
-        facts = {k[len(_FACT):]: v for k, v in arrays.items() if k.startswith(_FACT)}
-        return Predictions(arrays["ids"], arrays["labels"], arrays["subjects"], arrays["probabilities"], facts,
+        metadata = {k[len(_PREFIX):]: v for k, v in arrays.items() if k.startswith(_PREFIX)}
+        return Predictions(arrays["ids"], arrays["labels"], arrays["subjects"], arrays["probabilities"], metadata,
                            str(path))

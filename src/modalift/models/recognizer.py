@@ -1,4 +1,4 @@
-"""The recognizer as a trained model: one sensor in, probabilities of classes out. This is the product."""
+"""The recognizer as a trained model: one sensor in, class probabilities out. This is what is deployed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from modalift.loading.clips import ClipSet
 from modalift.loading.collation import loader
 from modalift.loading.recording import clips_of
-from modalift.modalities import Batch, Track
+from modalift.modalities import Batch, Table, Track
 from modalift.models.metrics import score
 from modalift.models.model import Model, SensorModel, model_kind
 from modalift.models.prediction import Prediction
@@ -22,11 +22,11 @@ from modalift.models.predictions import Predictions
 from modalift.models.result import Column, Evaluation
 
 #: From a Batch to logits ``(B, K)``.
-Answer = Callable[[Batch], Tensor]
+LogitsOf = Callable[[Batch], Tensor]
 
 
 class ClassifierModel(Model):
-    """What kinds of model have in common that tell classes apart, whatever number of sensors they read."""
+    """Base of the kinds of model that predict classes, from one sensor or several."""
 
     headline = Column("top1", "top-1", "percent")
     columns = (
@@ -39,22 +39,25 @@ class ClassifierModel(Model):
         """Logits ``(B, K)`` of the clips of a batch."""
         raise NotImplementedError  # every kind implements it
 
+    def validation_clips(self, table: Table) -> Table:
+        return self.evaluable(table).where(lambda row: row.label is not None)
+
     def predict_clips(self, clips: ClipSet, *, workers: int = 0, device: torch.device | str = "cpu") -> Predictions:
-        """The probabilities of every clip, with its subject and its numeric facts; corrupt clips are not among them."""
+        """Predicts class probabilities of every clip, with its subject and numeric metadata; corrupt clips are left out."""
         self.network.to(device).eval()
         rows = [clips.table.rows[i] for i in clips.indices]
         found = probabilities(self.logits_of, clips, workers=workers, device=device)
-        names = {k for r in rows for k, v in r.facts.items() if isinstance(v, float)}
-        facts = {n: np.array([r.facts.get(n, np.nan) for r in rows], float) for n in sorted(names)}
+        names = {k for r in rows for k, v in r.metadata.items() if isinstance(v, float)}
+        metadata = {n: np.array([r.metadata.get(n, np.nan) for r in rows], float) for n in sorted(names)}
         return Predictions(np.array([r.id for r in rows]), np.array([-1 if r.label is None else r.label for r in rows]),
-                           np.array([r.subject for r in rows]), found.astype(np.float32), facts)
+                           np.array([r.subject for r in rows]), found.astype(np.float32), metadata)
 
     def validate(self, clips: ClipSet, *, workers: int = 0, device: torch.device | str = "cpu") -> dict[str, float]:
         found = self.predict_clips(clips, workers=workers, device=device)
         known = found.take(found.labels >= 0)
         chosen = known.probabilities[np.arange(len(known)), known.labels]
-        recalls = [known.right[known.labels == c].mean() for c in np.unique(known.labels)]
-        return {"top1": float(known.right.mean()), "mean_class": float(np.mean(recalls)),
+        recalls = [known.correct[known.labels == c].mean() for c in np.unique(known.labels)]
+        return {"top1": float(known.correct.mean()), "mean_class": float(np.mean(recalls)),
                 "loss": float(-np.log(np.clip(chosen, 1e-12, None)).mean())}
 
     def evaluate(self, clips: ClipSet, *, workers: int = 0, device: torch.device | str = "cpu") -> Evaluation:
@@ -63,22 +66,22 @@ class ClassifierModel(Model):
 
     @classmethod
     def metrics_of(cls, found: Predictions, classes: tuple[str, ...]) -> dict[str, Any]:
-        """The figures of some predictions (of several folds together, or of a mean of networks)."""
+        """The metrics of predictions (e.g. of all folds, or of a mean of networks)."""
         return {"kind": cls.kind, **score(found.probabilities, found.labels, classes, subjects=found.subjects,
-                                          facts=dict(found.facts))}
+                                          metadata=dict(found.metadata))}
 
 
 @torch.no_grad()
-def probabilities(answer: Answer, clips: ClipSet, *, batch: int = 32, workers: int = 0,
+def probabilities(logits_of: LogitsOf, clips: ClipSet, *, batch: int = 32, workers: int = 0,
                   device: torch.device | str = "cpu") -> NDArray[Any]:
     """Class probabilities ``(N, K)`` of every clip: the mean over its temporal and spatial crops.
 
-    The last batch is as large as it comes: a split is never padded.
+    The last batch may be smaller: a split is never padded.
     """
     each = clips.protocol.crops
     found = []
     for part in loader(clips, batch=max(1, batch // each) * each, shuffle=False, seed=0, epoch=0, workers=workers):
-        logits = answer(part.to(device)).float()
+        logits = logits_of(part.to(device)).float()
         found.append(torch.softmax(logits, 1).reshape(-1, each, logits.shape[1]).mean(1).cpu().numpy())
     return np.concatenate(found)
 
@@ -100,7 +103,7 @@ class RecognizerModel(SensorModel, ClassifierModel):
         return logits
 
     def clips(self, recording: str | Path | Track | NDArray[Any]) -> Tensor:
-        """The clips ``(V, C, T, H, W)`` that the network sees of a recording: V = temporal x spatial crops, not random.
+        """The clips ``(V, C, T, H, W)`` of a recording that the network reads: V = temporal x spatial crops, not random.
 
         Args:
             recording: a file or folder (the whole of it is read), a Track (its window is read), or frames
@@ -110,13 +113,13 @@ class RecognizerModel(SensorModel, ClassifierModel):
 
     @torch.inference_mode()
     def logits(self, clip: Tensor | NDArray[Any]) -> Tensor:
-        """Logits ``(B, K)`` of clips ``(B, C, T, H, W)`` that are framed already, in the sensor's unit."""
+        """Logits ``(B, K)`` of framed clips ``(B, C, T, H, W)`` in the sensor's unit."""
         device = next(self.network.parameters()).device
         logits: Tensor = self.network(torch.as_tensor(clip).to(device, torch.float32)).cpu()
         return logits
 
     def predict(self, clip: str | Path | Track | NDArray[Any], top: int = 5) -> Prediction:
-        """The classes of a recording: the mean of the probabilities over the protocol's crops.
+        """Predicts the class of a recording: the mean of the probabilities over the protocol's crops.
 
         Args:
             clip: see :meth:`clips`.
@@ -125,13 +128,13 @@ class RecognizerModel(SensorModel, ClassifierModel):
         Raises:
             ModaliftError: a recording that is missing, damaged, or of another kind of sensor.
         """
-        # One crop at a time: the same arithmetic whatever their number, and no more memory than one needs.
+        # One crop at a time: results do not depend on the number of crops, and memory suffices for one.
         crops = torch.stack([self.logits(crop[None])[0].softmax(0) for crop in self.clips(clip)])
         return Prediction.of(name_of(clip), crops.mean(0).numpy(), self.classes, top)
 
 
 def name_of(clip: str | Path | Track | NDArray[Any]) -> str:
-    """What a prediction calls its recording."""
+    """The name of a recording in its prediction."""
     if isinstance(clip, np.ndarray):
         return "array"
     if isinstance(clip, Track):

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: figures as plain JSON, and the columns in which they are shown."""
+"""The result of an evaluation: metrics as plain JSON, and the table columns that show them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from modalift.models.predictions import Predictions
 
-#: How a figure is written: a share in percent, a number with one or three decimals, a whole number, an interval of shares.
+#: How a figure is printed: a share in percent, a number with one or three decimals, a whole number, text, an interval.
 Format = Literal["percent", "number1", "number3", "count", "text", "interval"]
 
 
@@ -17,10 +17,10 @@ class Column:
     """One column of the tables of results.
 
     Attributes:
-        key: where the figure stands among the metrics; dots lead into nested ones (``intervals.top1.clips``).
-        title: the column's heading.
-        format: how it is written.
-        better: which direction is better, for a headline.
+        key: the metric's key; dots separate nested keys (``intervals.top1.clips``).
+        title: heading of the column.
+        format: how the figure is printed.
+        better: which direction is better; used for the headline metric.
 
     Example:
         >>> Column("intervals.top1.clips", "over clips", "interval").of({"intervals": {"top1": {"clips": [0.5, 0.75]}}})
@@ -33,7 +33,7 @@ class Column:
     better: Literal["higher", "lower"] = "higher"
 
     def of(self, metrics: Mapping[str, Any]) -> Any:
-        """The figure; None where the metrics do not hold it."""
+        """This column's figure among metrics; None where it is missing."""
         found: Any = metrics
         for name in self.key.split("."):
             found = found.get(name) if isinstance(found, Mapping) else None
@@ -42,11 +42,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model made of some clips.
+    """The result of evaluating a model on clips.
 
     Attributes:
-        metrics: figures as plain JSON; ``kind`` names the kind of model and ``n`` counts the clips.
-        predictions: the probabilities of every clip, from a model that tells classes apart.
+        metrics: plain JSON; ``kind`` names the kind of model and ``n`` counts the clips.
+        predictions: the probabilities of every clip; None for a model without classes.
     """
 
     metrics: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Who learns: networks of one sensor, one family a file."""
+"""Who learns: networks of one sensor, one family per file."""
 
 from modalift.networks.cost import Cost, cost
 from modalift.networks.prepare import Prepare

@@ -16,16 +16,16 @@ from modalift.networks.r3d import convolve
 from modalift.networks.recognizer import Backbone, Recognizer, Stage
 from modalift.networks.registry import network
 from modalift.networks.spec import NetworkSpec
-from modalift.signatures import Count, Positive
+from modalift.signatures import Count, Positive, Share
 
-#: The published net, or the one with BatchNorm that gesture recognition knows by the tables of real-time papers.
+#: The published network, or the variant with BatchNorm in the tables of real-time gesture recognition papers.
 Variant = Literal["standard", "gesrec"]
 
 #: Channels of the convolutions in each of the five groups.
 CHANNELS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 Triple = tuple[int, int, int]
-#: Kernel, stride and padding ``(T, H, W)`` of the max-pooling behind each group.
+#: Kernel, stride and padding ``(T, H, W)`` of the max-pooling after each group.
 POOLS: dict[str, tuple[tuple[Triple, Triple, Triple], ...]] = {
     "standard": (((1, 2, 2), (1, 2, 2), (0, 0, 0)), *3 * (((2, 2, 2), (2, 2, 2), (0, 0, 0)),),
                  ((2, 2, 2), (2, 2, 2), (0, 1, 1))),
@@ -35,7 +35,7 @@ POOLS: dict[str, tuple[tuple[Triple, Triple, Triple], ...]] = {
 
 
 class Pool(nn.MaxPool3d):
-    """A max-pooling whose window shrinks to clips that are shorter or smaller than it; elsewhere the plain one.
+    """A max-pooling whose window is cut to the extents of shorter or smaller clips; otherwise the plain one.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, C, T', H', W')``, none below 1.
     """
@@ -49,11 +49,11 @@ class Pool(nn.MaxPool3d):
         return functional.max_pool3d(x, window, self.step, self.border)
 
 
-def pooled(extent: int, pools: tuple[tuple[int, int, int], ...]) -> int:
-    """Frames or pixels that are left behind poolings ``(kernel, stride, padding)``.
+def pooled_extent(extent: int, pools: tuple[tuple[int, int, int], ...]) -> int:
+    """Frames or pixels that remain after poolings ``(kernel, stride, padding)``.
 
     Example:
-        >>> pooled(7, ((2, 2, 1),)), pooled(32, ((2, 1, 0), (2, 2, 0)))
+        >>> pooled_extent(7, ((2, 2, 1),)), pooled_extent(32, ((2, 1, 0), (2, 2, 0)))
         (4, 15)
     """
     for kernel, stride, padding in pools:
@@ -65,7 +65,7 @@ def pooled(extent: int, pools: tuple[tuple[int, int, int], ...]) -> int:
 class C3D(Backbone):
     """The convolutions of C3D.
 
-    Stages are ``conv1`` to ``conv5``, the maps of each group in front of its pooling, and ``pool5``.
+    Stages are ``conv1`` to ``conv5``, the maps of each group before its pooling, and ``pool5``.
 
     Args:
         channels: channels of the prepared clip.
@@ -82,7 +82,7 @@ class C3D(Backbone):
             raise ModaliftError(f"unknown variant '{variant}' of c3d - {nearest(variant, POOLS)}")
         self.variant = variant
         if variant == "standard":
-            self.relu = nn.ReLU(inplace=True)  # one for all; each group of the other has its own
+            self.relu = nn.ReLU(inplace=True)  # one for all; in the other variant each group has its own
         self.stages = {}
         pools = POOLS[variant]
         for i, plan in enumerate(CHANNELS):
@@ -109,12 +109,13 @@ class C3D(Backbone):
 
     @staticmethod
     def stage(channels: int, pools: tuple[tuple[Triple, Triple, Triple], ...]) -> Stage:
-        """What a map looks like behind these poolings."""
+        """The extents of a map after these poolings."""
         axes = [tuple((kernel[axis], stride[axis], padding[axis]) for kernel, stride, padding in pools) for axis in (2, 0)]
         strides = [1, 1]
         for _, stride, _ in pools:
             strides = [strides[0] * stride[2], strides[1] * stride[0]]
-        return Stage(channels, strides[0], strides[1], partial(pooled, pools=axes[0]), partial(pooled, pools=axes[1]))
+        return Stage(channels, strides[0], strides[1], partial(pooled_extent, pools=axes[0]),
+                     partial(pooled_extent, pools=axes[1]))
 
     def layers(self, group: int) -> list[nn.Module]:
         """The layers of the group of this number (from 1), the pooling last."""
@@ -124,7 +125,7 @@ class C3D(Backbone):
         return [m for name in names for m in (getattr(self, name), self.relu)] + [getattr(self, f"pool{group}")]
 
     def forward(self, x: Tensor, group: int = 0, pool: bool = True) -> Tensor:
-        """The last map of a clip; or, of what goes into one group, what comes out, its pooling included or not."""
+        """The last map of a clip; or, with ``group``, one group's output for its input, with or without its pooling."""
         if group == 0:
             return self.features(x)[0]
         layers = self.layers(group)
@@ -135,9 +136,9 @@ class C3D(Backbone):
     def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         maps: dict[str, Tensor] = {}
         for group in range(1, len(CHANNELS) + 1):
-            seen = f"conv{group}" in keep
-            x = self.again(self, x, group, not seen)
-            if seen:
+            kept = f"conv{group}" in keep
+            x = self.checkpointed(self, x, group, not kept)
+            if kept:
                 maps[f"conv{group}"] = x
                 x = self.layers(group)[-1](x)
         if "pool5" in keep:
@@ -151,15 +152,15 @@ class FullyConnected(nn.Module):
     .. math:: u = \mathrm{drop}(\mathrm{ReLU}(W_6\, \mathrm{vec}(x) + b_6)), \quad
               v = \mathrm{drop}(\mathrm{ReLU}(W_7 u + b_7)), \quad z = W v + b
 
-    where x is the map that the network was built for. The map of a clip of other frames or pixels is first brought to
-    that grid by adaptive average pooling, which changes nothing at the grid itself.
+    where x is a map of the extents that the network was built for. Other maps are first resized by adaptive average
+    pooling, which changes nothing at these extents.
 
     Args:
         shape: ``(C, T, H, W)`` of the map that it is built for.
         classes: K.
         hidden: outputs of the two layers.
-        dropout: share of their outputs that is dropped in training.
-        variant: whose names the layers have: ``fc6`` and ``fc7``, or ``fc1.0`` and ``fc2.0``.
+        dropout: dropout probability of their outputs.
+        variant: decides the layer names: ``fc6`` and ``fc7``, or ``fc1.0`` and ``fc2.0``.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, K)``, any T, H and W.
     """
@@ -191,29 +192,28 @@ class FullyConnected(nn.Module):
 
 @network("c3d", papers="MTUT, MSD, MTCD", clip=(3, 16, 112))
 def c3d(spec: NetworkSpec, *, variant: Variant = "standard", width: Positive = 1.0, hidden: Count | None = None,
-        dropout: float = 0.5, recompute: bool = False) -> Recognizer:
+        dropout: Share = 0.5, checkpointing: bool = False) -> Recognizer:
     """C3D: 3 x 3 x 3 convolutions throughout, and fully connected layers on the whole last map.
 
     Args:
-        variant: ``standard``, or ``gesrec``: BatchNorm behind every convolution, a first pooling that also spans two
-            frames (and so loses one), fully connected layers of 2048.
+        variant: ``standard``, or ``gesrec``: BatchNorm after every convolution, a first pooling that also spans two
+            frames (which shortens the clip by one), fully connected layers of 2048.
         width: factor on the channels of every layer, the fully connected ones included.
         hidden: outputs of the fully connected layers, in place of 4096 or 2048 times the width.
-        dropout: behind each of the two.
-        recompute: whether a training step keeps the inputs of the five groups only, and computes the rest again.
+        dropout: dropout probability after each of the two.
+        checkpointing: in training, keep only the inputs of the five groups, and compute the rest again.
 
     The first fully connected layer is made for the frames and pixels that the network is built for, as in the
-    published code: 16 or 32 frames of 112 x 112. Clips of any other extents work too, through an adaptive average
-    pooling in front of that layer, and clips too small for a pooling through a smaller window of it.
+    published code: 16 or 32 frames of 112 x 112. Clips of other extents work too, through an adaptive average pooling
+    before that layer; for clips smaller than a pooling window, the window is cut.
 
     Raises:
-        ModaliftError: an unknown variant, or numbers that leave no channel.
+        ModaliftError: an unknown variant, or an option outside its range.
 
     Source: Tran et al., "Learning spatiotemporal features with 3D convolutional networks", ICCV 2015 (reference
     repository: facebookarchive/C3D; the layer names are those of jfzhang95/pytorch-video-recognition). ``gesrec``:
     ahmetgunduz/Real-time-GesRec, the C3D of the MSD paper's tables; with ``hidden=4096`` it is the C3D of
-    okankop/Efficient-3DCNNs. ``pool5`` is the map that MTUT aligns ("MaxPool3d 5"). Deviation: weights start from
-    He's initialization.
+    okankop/Efficient-3DCNNs. ``pool5`` is the map that MTUT aligns ("MaxPool3d 5"). Deviation: He's initialization.
 
     Example:
         >>> import modalift.networks as networks
@@ -222,7 +222,7 @@ def c3d(spec: NetworkSpec, *, variant: Variant = "standard", width: Positive = 1
         (64, 1, 4, 4)
     """
     trunk = C3D(spec.prepared_channels, variant, width)
-    trunk.recompute = recompute
+    trunk.checkpointing = checkpointing
     hidden = hidden or max(1, round((2048 if variant == "gesrec" else 4096) * width))
     shape = trunk.stages["pool5"].shape(spec.frames, spec.size, spec.size)
     return Recognizer(spec, trunk, FullyConnected(shape, spec.classes, hidden, dropout, variant))

@@ -1,4 +1,4 @@
-"""``conv_lstm``: a short 3D ResNet, two convolutional LSTMs over its frames, and a MobileNet over theirs."""
+"""``conv_lstm``: a short 3D ResNet, two convolutional LSTMs over its frames, and a MobileNet over their outputs."""
 
 from __future__ import annotations
 
@@ -8,38 +8,28 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from modalift.errors import ModaliftError, nearest
-from modalift.networks.i3d import same as borders
+from modalift.networks.frames import fold_frames, unfold_frames
+from modalift.networks.padding import pad_same
 from modalift.networks.r3d import PooledLogits, convolve
-from modalift.networks.recognizer import Backbone, Recognizer, Stage, wide
+from modalift.networks.recognizer import Backbone, Recognizer, Stage, scaled_width
 from modalift.networks.registry import network
 from modalift.networks.spec import NetworkSpec
-from modalift.signatures import Positive
+from modalift.signatures import Positive, Share
 
 #: The cells of the two recurrent layers: gated twice, attention then gated, standard twice.
 Cell = Literal["gated", "attention_input", "standard"]
 
-#: Output channels and stride of the separable convolutions behind the recurrent layers.
+#: Output channels and stride of the separable convolutions after the recurrent layers.
 MOBILE = ((256, 1), (256, 2), (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 2))
 
 
-def same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Zeros around the last axes, so that an output has ``ceil(n / stride)`` of n; the odd one goes to the end.
-
-    Example:
-        >>> same(torch.ones(4), [3], [2]).tolist(), same(torch.ones(3), [3], [2]).tolist()
-        ([1.0, 1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 1.0, 0.0])
-    """
-    border: list[int] = []
-    for n, k, s in zip(reversed(x.shape[-len(kernel):]), reversed(kernel), reversed(stride), strict=True):
-        border += borders(n, k, s)
-    return functional.pad(x, border) if any(border) else x
-
-
 def hard_sigmoid(x: Tensor) -> Tensor:
-    r"""The gates' sigmoid, :math:`\mathrm{clip}(0.2 x + 0.5, 0, 1)`, steeper than :func:`torch.nn.functional.hardsigmoid`."""
+    r"""The gates' sigmoid as in Keras, :math:`\mathrm{clip}(0.2 x + 0.5, 0, 1)`.
+
+    Steeper than :func:`torch.nn.functional.hardsigmoid`.
+    """
     return (0.2 * x + 0.5).clamp(0, 1)
 
 
@@ -72,14 +62,14 @@ class Block(nn.Module):
             self.downsample = nn.Sequential(nn.Conv3d(channels_in, channels, 1, stride, bias=False), norm3d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(same(x, [3] * 3, [self.stride] * 3))))
+        y = self.relu(self.bn1(self.conv1(pad_same(x, [3] * 3, [self.stride] * 3))))
         y = self.bn2(convolve(self.conv2, y))
         skip = x if self.downsample is None else self.downsample(x)
         return self.relu(y + skip)
 
 
 class Separable(nn.Sequential):
-    """A 3 x 3 convolution of each channel by itself, then a 1 x 1 convolution.
+    """A depthwise 3 x 3 convolution, then a 1 x 1 convolution.
 
     Shapes: ``(B, C, H, W)`` -> ``(B, C', H / stride, W / stride)``, rounded up.
     """
@@ -91,11 +81,11 @@ class Separable(nn.Sequential):
         self.pointwise = nn.Conv2d(channels_in, channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise(self.depthwise(same(x, [3] * 2, [self.stride] * 2)))
+        return self.pointwise(self.depthwise(pad_same(x, [3] * 2, [self.stride] * 2)))
 
 
 class Recurrent(nn.Module):
-    """Base of the convolutional LSTMs: frame after frame, with h and c that start at zero.
+    """Base of the convolutional LSTMs, over the frames of a clip; h and c start at zero.
 
     Args:
         hidden: channels of h and c.
@@ -107,27 +97,27 @@ class Recurrent(nn.Module):
         super().__init__()
         self.hidden = hidden
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What does not depend on h, made for all frames ``(B*T, C, H, W)`` at once."""
+    def input_terms(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The terms that do not depend on h, computed for all frames ``(B*T, C, H, W)`` at once."""
         raise NotImplementedError  # every cell implements it
 
-    def step(self, now: Sequence[Tensor], h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """The next h and c, from a frame's part of :meth:`ahead`."""
+    def step(self, terms: Sequence[Tensor], h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The next h and c, from one frame of :meth:`input_terms`."""
         raise NotImplementedError  # every cell implements it
 
     def forward(self, x: Tensor) -> Tensor:
         frames = x.shape[2]
-        parts = [p.unflatten(0, (-1, frames)).unbind(1) for p in self.ahead(x.transpose(1, 2).flatten(0, 1))]
+        parts = [p.unflatten(0, (-1, frames)).unbind(1) for p in self.input_terms(fold_frames(x))]
         h = c = parts[0][0].new_zeros((x.shape[0], self.hidden, *x.shape[3:]))
         states = []
-        for now in zip(*parts, strict=True):
-            h, c = self.step(now, h, c)
+        for terms in zip(*parts, strict=True):
+            h, c = self.step(terms, h, c)
             states.append(h)
         return torch.stack(states, 2)
 
 
 class ConvLSTM(Recurrent):
-    r"""The LSTM whose products are 3 x 3 convolutions.
+    r"""An LSTM with 3 x 3 convolutions in place of matrix products.
 
     .. math:: i, f, o = \sigma(W * x_t + U * h_{t-1} + b), \quad
               \tilde c = \tanh(W_c * x_t + U_c * h_{t-1} + b_c), \quad
@@ -146,17 +136,17 @@ class ConvLSTM(Recurrent):
         self.input = nn.Conv2d(channels, 4 * hidden, 3, padding=1)
         self.recurrent = nn.Conv2d(hidden, 4 * hidden, 3, padding=1, bias=False)
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, ...]:
+    def input_terms(self, x: Tensor) -> tuple[Tensor, ...]:
         return (self.input(x),)
 
-    def step(self, now: Sequence[Tensor], h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        i, f, candidate, o = (now[0] + self.recurrent(h)).chunk(4, 1)
+    def step(self, terms: Sequence[Tensor], h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, candidate, o = (terms[0] + self.recurrent(h)).chunk(4, 1)
         c = hard_sigmoid(f) * c + hard_sigmoid(i) * candidate.tanh()
         return hard_sigmoid(o) * c.tanh(), c
 
 
 class GatedConvLSTM(Recurrent):
-    r"""A ConvLSTM whose gates are one number a channel, and whose convolutions are separable.
+    r"""A ConvLSTM whose gates have one number per channel, and whose convolutions are separable.
 
     .. math:: i, f, o = \sigma(W \bar x_t + U \bar h_{t-1} + b), \quad
               \tilde c = \tanh(W_c \star x_t + U_c \star h_{t-1} + b_c), \quad
@@ -179,11 +169,11 @@ class GatedConvLSTM(Recurrent):
         self.input_gates = nn.Linear(channels, 3 * hidden)
         self.recurrent_gates = nn.Linear(hidden, 3 * hidden, bias=False)
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, ...]:
+    def input_terms(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.input(x), self.input_gates(x.mean((2, 3)))
 
-    def step(self, now: Sequence[Tensor], h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        candidate, gates = now
+    def step(self, terms: Sequence[Tensor], h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        candidate, gates = terms
         gates = hard_sigmoid(gates + self.recurrent_gates(h.mean((2, 3))))
         i, f, o = gates[:, :, None, None].chunk(3, 1)  # (B, hidden, 1, 1)
         c = f * c + i * (candidate + self.recurrent(h)).tanh()
@@ -191,7 +181,7 @@ class GatedConvLSTM(Recurrent):
 
 
 class AttentionConvLSTM(GatedConvLSTM):
-    r"""A gated ConvLSTM that first looks where in the frame to look.
+    r"""A gated ConvLSTM with spatial attention on its input.
 
     .. math:: a = \mathrm{softmax}_{HW}\left( w * \tanh(W_a \star x_t + U_a \star h_{t-1} + b_a) \right), \qquad
               x_t \leftarrow a\, x_t
@@ -212,17 +202,17 @@ class AttentionConvLSTM(GatedConvLSTM):
         self.recurrent_attention = Separable(hidden, hidden, bias=False)
         self.attention = nn.Conv2d(hidden, 1, 3, padding=1, bias=False)
 
-    def ahead(self, x: Tensor) -> tuple[Tensor, ...]:
+    def input_terms(self, x: Tensor) -> tuple[Tensor, ...]:
         return x, self.input_attention(x)
 
-    def step(self, now: Sequence[Tensor], h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        x, seen = now
-        score = self.attention((seen + self.recurrent_attention(h)).tanh())  # (B, 1, H, W)
+    def step(self, terms: Sequence[Tensor], h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        x, projected = terms
+        score = self.attention((projected + self.recurrent_attention(h)).tanh())  # (B, 1, H, W)
         x = x * score.flatten(1).softmax(1).view_as(score)
-        return super().step(super().ahead(x), h, c)
+        return super().step(super().input_terms(x), h, c)
 
 
-#: The classes of the two recurrent layers, made of the channels of their input and of h.
+#: The classes of the two recurrent layers; their arguments are the channels of the input and of h.
 CELLS: dict[str, tuple[Callable[[int, int], Recurrent], Callable[[int, int], Recurrent]]] = {
     "gated": (GatedConvLSTM, GatedConvLSTM),
     "attention_input": (AttentionConvLSTM, GatedConvLSTM),
@@ -245,8 +235,7 @@ class MobileNet(nn.Sequential):
             self.channels = out
 
     def forward(self, x: Tensor) -> Tensor:
-        frames = super().forward(x.transpose(1, 2).flatten(0, 1))
-        return frames.unflatten(0, (-1, x.shape[2])).transpose(1, 2)
+        return unfold_frames(super().forward(fold_frames(x)), x.shape[2])
 
 
 class Res3DConvLSTM(Backbone):
@@ -267,7 +256,7 @@ class Res3DConvLSTM(Backbone):
         super().__init__()
         if cell not in CELLS:
             raise ModaliftError(f"unknown cell '{cell}' of conv_lstm - {nearest(cell, CELLS)}")
-        scaled = partial(wide, width=width)
+        scaled = partial(scaled_width, width=width)
         inside = scaled(64)
         self.conv1 = nn.Conv3d(channels, inside, (3, 7, 7), (1, 2, 2), bias=False)
         self.bn1 = norm3d(inside)
@@ -295,7 +284,7 @@ class Res3DConvLSTM(Backbone):
                 nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
                 if m.bias is not None:
                     nn.init.zeros_(m.bias)
-            elif isinstance(m, nn.Linear):  # of gates: they open with the mean of the whole map
+            elif isinstance(m, nn.Linear):  # of gates: the mean of their inputs
                 nn.init.constant_(m.weight, 1 / m.in_features)
                 if m.bias is not None:
                     nn.init.zeros_(m.bias)
@@ -307,41 +296,41 @@ class Res3DConvLSTM(Backbone):
 
     def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         maps: dict[str, Tensor] = {}
-        x = self.relu(self.bn1(self.conv1(same(x, (3, 7, 7), (1, 2, 2)))))
+        x = self.relu(self.bn1(self.conv1(pad_same(x, (3, 7, 7), (1, 2, 2)))))
         if "conv1" in keep:
             maps["conv1"] = x
         for name in list(self.stages)[1:]:
             stage = getattr(self, name)
             for part in stage if name.startswith("res") else [stage]:
-                x = self.again(part, x)
+                x = self.checkpointed(part, x)
             if name in keep:
                 maps[name] = x
         return x, maps
 
 
 @network("conv_lstm", papers="MSD, MTCD", clip=(3, 32, 112))
-def conv_lstm(spec: NetworkSpec, *, cell: Cell = "gated", width: Positive = 1.0, dropout: float = 0.0,
-              recompute: bool = False) -> Recognizer:
+def conv_lstm(spec: NetworkSpec, *, cell: Cell = "gated", width: Positive = 1.0, dropout: Share = 0.0,
+              checkpointing: bool = False) -> Recognizer:
     """Res3D, two convolutional LSTMs of 256 channels, and a MobileNet on each of their frames.
 
     Args:
-        cell: ``gated`` (both layers gated), ``attention_input`` (the first one also attends to places) or ``standard``.
+        cell: ``gated`` (both layers gated), ``attention_input`` (the first one also has spatial attention on its input) or
+            ``standard``.
         width: factor on the channels of every layer.
-        dropout: before the classifier.
-        recompute: whether a training step keeps the inputs of blocks and recurrent layers only, and computes the rest
-            again.
+        dropout: dropout probability before the classifier.
+        checkpointing: in training, keep only the inputs of blocks and recurrent layers, and compute the rest again.
 
     Any number of frames and pixels works; the papers use 32 of 112 x 112.
 
     Raises:
-        ModaliftError: an unknown cell, or a width that leaves no channel.
+        ModaliftError: an unknown cell, or an option outside its range.
 
     Source: Zhang et al., "Attention in convolutional LSTM for gesture recognition", NeurIPS 2018; Zhu et al.,
     "Redundancy and attention in convolutional LSTM for gesture recognition", TNNLS 2019 (reference repositories:
     GuangmingZhu/AttentionConvLSTM and ConvLSTMForGR, TensorFlow 1, whose padding and BatchNorm constants are kept).
     MTCD's AttentionLSTM is ``attention_input`` and its gateconvLSTM ``gated``; the parameters of MSD's attentionLSTM
-    (20.7 M) are those of ``standard`` at 83 classes. Deviation: He's initialization throughout, with the nine inputs
-    that a depthwise kernel really has.
+    (20.7 M) are those of ``standard`` at 83 classes. Deviation: He's initialization throughout; a depthwise kernel counts
+    as nine inputs.
 
     Example:
         >>> import modalift.networks as networks
@@ -349,5 +338,5 @@ def conv_lstm(spec: NetworkSpec, *, cell: Cell = "gated", width: Positive = 1.0,
         (32, 16, 28, 28)
     """
     trunk = Res3DConvLSTM(spec.prepared_channels, cell, width)
-    trunk.recompute = recompute
+    trunk.checkpointing = checkpointing
     return Recognizer(spec, trunk, PooledLogits(trunk.channels, spec.classes, dropout))

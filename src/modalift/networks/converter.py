@@ -9,27 +9,27 @@ from modalift.errors import ModaliftError
 
 
 class FeatureConverter(nn.Module):
-    r"""Spatial attention, then temporal attention, added to the map that came.
+    r"""Spatial attention, then temporal attention, added to the input map.
 
     .. math::
         U = \mathrm{Conv}_{3 \times 3}(F), \quad S = \sigma(\mathrm{Conv}_{3 \times 3}(U)), \quad G = F + U \otimes S, \\
         A = \sigma(\mathrm{Conv}_3(\mathrm{avgpool}_{HW}(G))), \quad F_{out} = F + G \otimes A
 
-    where S is one number a position and frame, ``(B, 1, T, H, W)``, and A one a channel and frame, ``(B, C, T, 1, 1)``,
-    from a convolution along time: after pooling, a 3 x 3 convolution over the picture would see padding only.
+    where S has one number per position and frame, ``(B, 1, T, H, W)``, and A one per channel and frame, ``(B, C, T, 1, 1)``,
+    from a convolution over time: after pooling, a 3 x 3 convolution over the image would see padding only.
 
     Args:
         channels: C.
-        reduction: r. With 1 the convolutions are single ones of C channels, as printed: 50 million weights at C = 2048,
-            more than the trunk has. Otherwise each passes through C / r channels (about 5 million at 8).
+        reduction: r. With 1 each convolution has C channels, as printed: 50 million weights at C = 2048, more than the
+            trunk has. Otherwise each is a bottleneck of C / r channels (about 5 million weights at 8).
 
-    Shapes: ``(B, C, T, H, W)`` to the same.
+    Shapes: ``(B, C, T, H, W)`` -> the same.
 
     Raises:
-        ModaliftError: a reduction that leaves no channel.
+        ModaliftError: a reduction outside 1 .. C.
 
-    Source: MTCD, equations 8 and 9, where the pair of names is printed twice for one map; the channels of S and the
-    reduction are ours, as the paper gives neither.
+    Source: MTCD, equations 8 and 9, which print two names for one map; the channels of S and the reduction are our
+    choice, as the paper gives neither.
 
     Example:
         >>> FeatureConverter(8, reduction=2)(torch.rand(1, 8, 3, 4, 4)).shape

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates and the memory that training keeps, without running it."""
+"""What a network costs: parameters, multiply-accumulates and activation memory, on the meta device."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
-#: A clip of more numbers than this is a slip of the keyboard: no machine holds its activations.
+#: A clip of more numbers than this is a typing error: no machine holds its activations.
 LARGEST = 2**40
 
-#: The inputs of one call of a layer and its output -> what it adds to a count.
+#: A layer, the inputs of one call and its output -> what the call adds to a count.
 Rule = Callable[[nn.Module, tuple[Any, ...], Any], int]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Exact integers, of one clip.
+    """Exact integers, for one clip.
 
     Attributes:
-        parameters: learnable numbers.
+        parameters: number of learnable parameters.
         macs: multiply-accumulates of a forward pass; a figure in FLOPs is about twice this. See :func:`cost` for which
             layers are counted.
         activation_bytes: bytes of distinct tensors that a training step keeps for its backward pass, parameters and
@@ -53,7 +53,7 @@ def _macs(module: nn.Module, given: tuple[Any, ...], out: Any) -> int:
     if isinstance(module, _RECURRENT):
         x = given[0].data if isinstance(given[0], PackedSequence) else given[0]
         weights = sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
-        return x.numel() // module.input_size * weights  # each step meets every weight of every layer and direction once
+        return x.numel() // module.input_size * weights  # every weight of every layer and direction once per time step
     if isinstance(module, nn.MultiheadAttention):
         query, key, value = given[:3]
         steps = (query.numel() // query.shape[-1], key.numel() // key.shape[-1], value.numel() // value.shape[-1])
@@ -63,7 +63,7 @@ def _macs(module: nn.Module, given: tuple[Any, ...], out: Any) -> int:
 
 
 def _legacy(module: nn.Module, given: tuple[Any, ...], out: Any) -> int:
-    """What the early counter makes of one call of a layer; see :func:`legacy_flops`."""
+    """What the early counter adds for one call of a layer; see :func:`legacy_flops`."""
     if type(module) in (nn.Conv2d, nn.Conv3d):
         assert isinstance(module, (nn.Conv2d, nn.Conv3d))
         extent = math.prod(o // s for o, s in zip(out.shape[2:], module.stride, strict=True))
@@ -77,10 +77,10 @@ def _legacy(module: nn.Module, given: tuple[Any, ...], out: Any) -> int:
     return 0
 
 
-def _ghost_of(net: nn.Module) -> nn.Module:
-    """A copy of the network without storage."""
+def _on_meta(net: nn.Module) -> nn.Module:
+    """A copy of the network on the meta device, without storage."""
     with torch.no_grad():
-        # Moving each tensor while copying, so that a large network is never there twice.
+        # Each tensor is replaced while copying, so that a large network is never in memory twice.
         memo: dict[int, Any] = {}
         for p in net.parameters():
             memo[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
@@ -105,11 +105,11 @@ def _clip_for(net: nn.Module, frames: int, size: int | tuple[int, int], channels
 def _count(net: nn.Module, clip: Tensor, rule: Rule) -> int:
     total = 0
 
-    def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         nonlocal total
         total += rule(module, (*args, *kwargs.values()), out)
 
-    handles = [m.register_forward_hook(seen, with_kwargs=True) for m in net.modules()]
+    handles = [m.register_forward_hook(count, with_kwargs=True) for m in net.modules()]
     try:
         with torch.no_grad():
             net.eval()(clip)
@@ -119,9 +119,9 @@ def _count(net: nn.Module, clip: Tensor, rule: Rule) -> int:
     return total
 
 
-def _kept(net: nn.Module, clip: Tensor) -> int:
+def _activation_bytes(net: nn.Module, clip: Tensor) -> int:
     own = {t.untyped_storage()._cdata for t in [*net.parameters(), *net.buffers()]}
-    kept: dict[int, Any] = {}  # the storages are held, so that no address is used twice
+    kept: dict[int, Any] = {}  # keeps the storages alive, so that no address is reused
 
     def pack(t: Tensor) -> Tensor:
         storage = t.untyped_storage()
@@ -135,44 +135,43 @@ def _kept(net: nn.Module, clip: Tensor) -> int:
     return sum(s.nbytes() for s in kept.values())
 
 
-def _kept_of_one(net: nn.Module, clip: Tensor) -> int:
+def _activation_bytes_of_one(net: nn.Module, clip: Tensor) -> int:
     try:
-        return _kept(net, clip)
-    except ValueError:  # BatchNorm refuses a batch of one where a map has one position: half of what two clips keep
-        return _kept(net, clip.expand(2, -1, -1, -1, -1)) // 2
+        return _activation_bytes(net, clip)
+    except ValueError:  # BatchNorm, of one clip whose map has one position: half of what two clips keep
+        return _activation_bytes(net, clip.expand(2, -1, -1, -1, -1)) // 2
 
 
-def _told(net: nn.Module, clip: Tensor, work: Callable[[], int]) -> int:
-    """``work()``, with PyTorch's refusals of a clip told in one line."""
+def _one_line(net: nn.Module, clip: Tensor, work: Callable[[], int]) -> int:
+    """``work()``; PyTorch's errors about the clip become a one-line :class:`ModaliftError`."""
     try:
         return work()
     except (RuntimeError, ValueError, OverflowError) as error:
         name = getattr(net, "config", {}).get("name") or type(net).__name__
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModaliftError(f"network '{name}' cannot read a clip of {' x '.join(map(str, clip.shape[1:]))}: {said} - "
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModaliftError(f"network '{name}' cannot read a clip of {' x '.join(map(str, clip.shape[1:]))}: {first} - "
                             "give it the extents that it was built for") from None
 
 
 def macs(net: nn.Module, frames: int = 8, size: int | tuple[int, int] = 224, channels: int | None = None) -> int:
     """The multiply-accumulates of :func:`cost` alone, in half the time."""
-    ghost, clip = _ghost_of(net), _clip_for(net, frames, size, channels)
-    return _told(net, clip, lambda: _count(ghost, clip, _macs))
+    meta, clip = _on_meta(net), _clip_for(net, frames, size, channels)
+    return _one_line(net, clip, lambda: _count(meta, clip, _macs))
 
 
 def cost(net: nn.Module, frames: int = 8, size: int | tuple[int, int] = 224, channels: int | None = None) -> Cost:
-    r"""Parameters, multiply-accumulates and activation memory of one clip, exactly and without computing anything.
+    r"""Parameters, multiply-accumulates and activation memory for one clip, exact, without computing anything.
 
     Counted are the multiply-accumulates of the layers that hold weight matrices: convolutions
     (:math:`n_{out}\, C_{in} K / g`), transposed convolutions (:math:`n_{in}\, C_{out} K / g`), linear layers
-    (:math:`n_{out}\, C_{in}`), recurrent layers and cells (every weight once a step), and the four projections of
-    multi-head attention. Not counted are biases, normalization, activations, pooling, what gates do beside their
-    matrices, and attention's products of queries, keys and values, as is the custom of published figures. A layer
-    counts as often as it is called. Weights that are used past their module (``F.conv2d(x, layer.weight)``) are not
-    seen.
+    (:math:`n_{out}\, C_{in}`), recurrent layers and cells (every weight once per time step), and the four
+    projections of multi-head attention. As in most published figures, not counted are biases, normalization, activations,
+    pooling, element-wise products of gates, and attention's products of queries, keys and values. A layer counts as often
+    as it is called. Weights that are used without calling their module (``F.conv2d(x, layer.weight)``) are not counted.
 
     Args:
-        net: a Recognizer, or any module that is called on ``(B, C, T, H, W)``; it is left untouched. It may live on
-            the ``meta`` device.
+        net: a Recognizer, or any module that is called on ``(B, C, T, H, W)``; it is not changed. It may be on the ``meta``
+            device.
         frames: frames of the clip.
         size: pixels of the clip: height and width, or one number for both; 1 for signals.
         channels: channels of the clip; by default ``net.channels``.
@@ -187,16 +186,16 @@ def cost(net: nn.Module, frames: int = 8, size: int | tuple[int, int] = 224, cha
         >>> cost(nn.Conv3d(3, 4, 1), frames=2, size=(5, 6), channels=3).macs  # 2 x 5 x 6 positions, 3 x 4 weights
         720
     """
-    ghost, clip = _ghost_of(net), _clip_for(net, frames, size, channels)
+    meta, clip = _on_meta(net), _clip_for(net, frames, size, channels)
     parameters = sum(p.numel() for p in net.parameters())
-    return Cost(parameters, _told(net, clip, lambda: _count(ghost, clip, _macs)),
-                _told(net, clip, lambda: _kept_of_one(ghost, clip)))
+    return Cost(parameters, _one_line(net, clip, lambda: _count(meta, clip, _macs)),
+                _one_line(net, clip, lambda: _activation_bytes_of_one(meta, clip)))
 
 
 def legacy_flops(net: nn.Module, frames: int = 8, size: int | tuple[int, int] = 224, channels: int | None = None) -> int:
-    r"""The "FLOPs" of papers that used the first release of a popular counter; only to reproduce such a column.
+    r"""The "FLOPs" of papers that used the first release of a popular counter; only to reproduce their tables.
 
-    That counter divides the extent of a strided convolution's output by the stride once more, and mixes units:
+    That counter divides the output extent of a strided convolution by the stride once more, and mixes units:
 
     .. math:: \sum_{conv} \prod_d \lfloor o_d / s_d \rfloor\, C_{out} (K C_{in} / g + b)
               + \sum_{bn} 2 n_{in} + \sum_{relu} n + \sum_{linear} (2 C_{in} - 1)\, n_{out}
@@ -210,5 +209,5 @@ def legacy_flops(net: nn.Module, frames: int = 8, size: int | tuple[int, int] = 
         >>> round(legacy_flops(net, frames=8, size=224) / 1e9, 1)
         28.2
     """
-    ghost, clip = _ghost_of(net), _clip_for(net, frames, size, channels)
-    return _told(net, clip, lambda: _count(ghost, clip, _legacy))
+    meta, clip = _on_meta(net), _clip_for(net, frames, size, channels)
+    return _one_line(net, clip, lambda: _count(meta, clip, _legacy))

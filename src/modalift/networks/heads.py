@@ -18,7 +18,7 @@ class MeanLogits(nn.Module):
     Args:
         channels: channels of the map.
         classes: K.
-        dropout: share of the pooled channels that is dropped in training.
+        dropout: dropout probability of the pooled channels.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, K)``.
 
@@ -37,11 +37,11 @@ class MeanLogits(nn.Module):
         return self.fc(self.drop(frames)).mean(1)
 
 
-def spans(frames: int, bins: int, device: torch.device) -> Tensor:
-    """Weights ``(T, bins)`` of the mean over each of ``bins`` equal spans of time (overlapping where T is no multiple).
+def bin_weights(frames: int, bins: int, device: torch.device) -> Tensor:
+    """Weights ``(T, bins)`` that average over each of ``bins`` equal parts of an axis; parts overlap if T is no multiple.
 
     Example:
-        >>> spans(4, 2, torch.device("cpu")).T.tolist()
+        >>> bin_weights(4, 2, torch.device("cpu")).T.tolist()
         [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
     """
     t = torch.arange(frames, device=device).unsqueeze(1)
@@ -51,26 +51,26 @@ def spans(frames: int, bins: int, device: torch.device) -> Tensor:
     return weight / weight.sum(0)
 
 
-def cells(x: Tensor, grid: int) -> Tensor:
-    """The means of ``grid`` x ``grid`` cells of every frame: ``(B, C, T, H, W)`` to ``(B, C * grid**2, T)``."""
+def grid_means(x: Tensor, grid: int) -> Tensor:
+    """The means of ``grid`` x ``grid`` cells of every frame: ``(B, C, T, H, W)`` -> ``(B, C * grid**2, T)``."""
     if grid == 1:
         return x.mean((3, 4))
-    down, across = (spans(n, grid, x.device).to(x.dtype) for n in x.shape[3:])
+    down, across = (bin_weights(n, grid, x.device).to(x.dtype) for n in x.shape[3:])
     means = down.T @ x @ across  # (B, C, T, grid, grid)
     return means.flatten(3).transpose(2, 3).flatten(1, 2)
 
 
-class SpansHead(nn.Module):
-    """What the two order-aware heads share: a convolution over three frames, and a classifier of the means of spans.
+class BinnedHead(nn.Module):
+    """Base of the two order-aware heads: a convolution over three frames, and a linear layer on the means of time bins.
 
     Args:
         channels: channels of the map.
         classes: K.
-        bins: spans that are told apart.
-        dropout: share of the means that is dropped in training.
+        bins: number of time bins.
+        dropout: dropout probability of the means.
         hidden: channels of the convolution; by default twice the map's.
-        grid: cells along height and along width whose means are told apart; 1 is the mean of the whole map.
-        padding: blank frames on each side that the convolution sees.
+        grid: each frame is pooled to ``grid`` x ``grid`` means; 1 is the mean of the whole map.
+        padding: zero frames on each side for the convolution.
     """
 
     def __init__(self, channels: int, classes: int, bins: int, dropout: float, hidden: int | None, grid: int,
@@ -84,33 +84,33 @@ class SpansHead(nn.Module):
         self.fc = nn.Linear(self.hidden * bins, classes)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
 
-    def convolved(self, frames: Tensor) -> Tensor:
-        """Of pooled frames ``(B, C, T)``: u, ``(B, hidden, T)`` (two frames fewer without padding)."""
+    def convolve(self, frames: Tensor) -> Tensor:
+        """Pooled frames ``(B, C, T)`` to u, ``(B, hidden, T)`` (two frames fewer without padding)."""
         return self.relu(self.bn(self.conv(frames)))
 
-    def classified(self, u: Tensor) -> Tensor:
-        """Logits ``(B, K)`` of the means of ``u`` over the spans of all its frames."""
-        means = u @ spans(u.shape[2], self.bins, u.device).to(u.dtype)  # (B, hidden, bins)
+    def classify(self, u: Tensor) -> Tensor:
+        """Logits ``(B, K)`` of u, from its means over the time bins."""
+        means = u @ bin_weights(u.shape[2], self.bins, u.device).to(u.dtype)  # (B, hidden, bins)
         return self.fc(self.drop(means.flatten(1)))
 
 
-class OrderedHead(SpansHead):
-    r"""Logits from what happens early, in the middle and late: a temporal convolution, then the mean of each span.
+class OrderedHead(BinnedHead):
+    r"""Order-aware logits: a temporal convolution, then the mean of each time bin, then a linear layer on all of them.
 
     .. math:: u = \mathrm{ReLU}(\mathrm{BN}(k * \bar x)), \qquad z = W\, [\bar u_1; \ldots; \bar u_n] + b
 
-    where :math:`\bar x` is the map's mean over height and width (with ``grid``, the means of its cells side by side: then
-    it also knows where in the picture), ``k`` a kernel of three frames, and :math:`\bar u_i` the mean of ``u`` over the
-    i-th of ``n`` equal spans of the clip. Averaging logits over all frames cannot tell a movement from its reverse
-    except through the trunk; this can, and learns in far fewer epochs.
+    where :math:`\bar x` is the map's mean over height and width (with ``grid`` above 1, the concatenated means of its
+    cells, which keep the place in the image), ``k`` a kernel of three frames, and :math:`\bar u_i` the mean of ``u`` over
+    the i-th of ``n`` equal time bins of the clip. Logits averaged over all frames cannot distinguish a movement from its
+    reverse, except through the trunk; this head can, and learns in far fewer epochs.
 
     Args:
         channels: channels of the map.
         classes: K.
         bins: n.
-        dropout: share of the means that is dropped in training.
+        dropout: dropout probability of the means.
         hidden: channels of u; by default twice the map's.
-        grid: cells along height and along width.
+        grid: each frame is pooled to ``grid`` x ``grid`` means.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, K)``, any T.
     """
@@ -120,28 +120,28 @@ class OrderedHead(SpansHead):
         super().__init__(channels, classes, bins, dropout, hidden, grid, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classified(self.convolved(cells(x, self.grid)))
+        return self.classify(self.convolve(grid_means(x, self.grid)))
 
 
-class CausalHead(SpansHead):
-    r"""The order-aware head of a streaming network: as :class:`OrderedHead`, over a window that slides.
+class CausalHead(BinnedHead):
+    r"""The order-aware head of a streaming network: as :class:`OrderedHead`, over a sliding window.
 
     .. math:: u_t = \mathrm{ReLU}\Big(\mathrm{BN}\Big(\sum_{j=0}^{2} k_j \bar x_{t-j}\Big)\Big), \qquad
               z_t = W\, [\bar u_1; \ldots; \bar u_n] + b
 
-    where :math:`\bar u_i` is the mean of ``u`` over the i-th of ``n`` equal spans of the last ``frames`` frames up to
-    ``t``; before the first frame ``u`` is zero. Logits of a clip are those at its last frame: of a clip of ``frames``
-    frames they look at all of it, and in an endless stream the past is forgotten after as many. (Means that fade
-    exponentially, which need no window, were less accurate by a tenth on UTD-MHAD depth.)
+    where :math:`\bar u_i` is the mean of ``u`` over the i-th of ``n`` equal time bins of the last ``frames`` frames up
+    to ``t``; before the first frame ``u`` is zero. A clip's logits are those at its last frame: they use all of a clip of
+    ``frames`` frames; in an endless stream, older frames have no influence. (Exponentially decaying means, which need no
+    window, were a tenth less accurate on UTD-MHAD depth.)
 
     Args:
         channels: channels of the map.
         classes: K.
         frames: length of the window.
         bins: n.
-        dropout: share of the means that is dropped in training.
+        dropout: dropout probability of the means.
         hidden: channels of u; by default twice the map's.
-        grid: cells along height and along width.
+        grid: each frame is pooled to ``grid`` x ``grid`` means.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, K)``, any T.
     """
@@ -152,17 +152,18 @@ class CausalHead(SpansHead):
         self.frames = frames
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.run(x)[0]
+        return self.stream(x)[0]
 
-    def run(self, x: Tensor, before: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Logits at the last of these frames, and what the next ones need.
+    def stream(self, x: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Logits at the last of these frames, and the state for the frames to come.
 
-        The memory is ``(pooled frames (B, C * grid**2, 2), u (B, hidden, frames))``; zeros are the start.
+        The state is ``(pooled frames (B, C * grid**2, 2), u (B, hidden, frames))``; zeros are the state before the first
+        frame.
         """
-        pooled = cells(x, self.grid)
-        past = pooled.new_zeros((*pooled.shape[:2], 2)) if before is None else before[0].to(pooled.dtype)
+        pooled = grid_means(x, self.grid)
+        past = pooled.new_zeros((*pooled.shape[:2], 2)) if state is None else state[0].to(pooled.dtype)
         pooled = torch.cat([past, pooled], 2)
-        u = self.convolved(pooled)
-        old = u.new_zeros((u.shape[0], self.hidden, self.frames)) if before is None else before[1].to(u.dtype)
+        u = self.convolve(pooled)
+        old = u.new_zeros((u.shape[0], self.hidden, self.frames)) if state is None else state[1].to(u.dtype)
         window = torch.cat([old, u], 2)[..., -self.frames:]
-        return self.classified(window), (pooled[..., -2:], window)
+        return self.classify(window), (pooled[..., -2:], window)

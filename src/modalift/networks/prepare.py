@@ -1,4 +1,4 @@
-"""From a sensor's physical units to what a network likes."""
+"""From a sensor's physical units to normalized input."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
 
-#: Whether the network also sees each pixel's departure from its mean over time: not at all, from the mean of the
-#: whole clip, or from the running mean up to the frame (the only one that can stream).
+#: Motion channels, each pixel's difference from its mean over time: none; from the mean of the whole clip; or from the
+#: running mean up to the frame (the only kind that can stream).
 Motion = Literal["none", "clip", "running"]
 
 
 class Prepare(nn.Module):
-    r"""From a sensor's physical units to what a backbone likes; saved with the weights.
+    r"""Normalizes a clip from its sensor's physical units; its constants are saved with the weights.
 
-    .. math:: x = (u - \mu) / \sigma, \qquad x = 0 \text{ where } u \text{ is no reading}
+    .. math:: x = (u - \mu) / \sigma, \qquad x = 0 \text{ where } u \text{ is invalid}
 
     With ``motion`` the channels are doubled by :math:`g\,(x_t - \bar x)`, where :math:`\bar x` is the mean over the
-    clip (``clip``) or over the frames up to ``t`` (``running``), and ``motion_gain`` is :math:`g`. Normalizing the two
-    apart speeds learning greatly.
+    clip (``clip``) or over the frames up to ``t`` (``running``), and ``motion_gain`` is :math:`g`. Motion
+    channels speed up learning greatly.
 
     Args:
         channels: channels of the clip.
-        mean, std: constants in the sensor's unit, one a channel or one for all.
-        invalid: the reading that means *no reading*, or None.
+        mean, std: constants in the sensor's unit, one per channel or one for all.
+        invalid: the value that means *no reading*, or None.
         motion: see above.
         motion_gain: factor on the motion channels.
 
@@ -43,9 +43,9 @@ class Prepare(nn.Module):
         super().__init__()
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
-                raise ModaliftError(f"{name} has {len(values)} values for {channels} channels - give one, or one each")
+                raise ModaliftError(f"{name} has {len(values)} values for {channels} channels - give one, or one per channel")
             if not all(math.isfinite(v) and (name == "mean" or v > 0) for v in values):
-                raise ModaliftError(f"{name} = {', '.join(f'{v:g}' for v in values)} - each must be a number"
+                raise ModaliftError(f"{name} = {', '.join(f'{v:g}' for v in values)} - each must be a finite number"
                                     f"{' above 0' if name == 'std' else ''}")
             # One-dimensional: a five-dimensional buffer would refuse net.to(memory_format=torch.channels_last).
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).expand(channels).clone())
@@ -64,18 +64,18 @@ class Prepare(nn.Module):
         if self.motion == "clip":
             x = self.normalize(clip)
             return torch.cat([x, self.motion_gain * (x - x.mean(2, keepdim=True))], 1)
-        return self.piece(clip)[0]
+        return self.stream(clip)[0]
 
     @property
-    def remembers(self) -> int:
-        """How many tensors :meth:`piece` carries from one piece of a clip to the next."""
+    def state_size(self) -> int:
+        """How many tensors the state of :meth:`stream` has."""
         return 2 if self.motion == "running" else 0
 
-    def piece(self, clip: Tensor, before: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As :meth:`forward`, for a piece of a longer clip that comes after the pieces of ``before``.
+    def stream(self, clip: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As :meth:`forward`, for frames that follow those of ``state``; also the state for the frames to come.
 
-        The memory is ``(frames so far (1,), their mean (B, C, 1, H, W))``, or nothing without motion; zeros are the
-        start.
+        The state is ``(number of frames so far (1,), their mean (B, C, 1, H, W))``, or empty without motion; zeros are
+        the state before the first frame.
         """
         if self.motion == "clip":
             raise ModaliftError("motion='clip' needs the whole clip - build with motion='running' to stream")
@@ -84,7 +84,7 @@ class Prepare(nn.Module):
             return x, ()
         count = torch.arange(1, x.shape[2] + 1, device=x.device, dtype=x.dtype)
         total = x.cumsum(2)
-        if before is not None:
-            count, total = count + before[0], total + before[0] * before[1]
+        if state is not None:
+            count, total = count + state[0], total + state[0] * state[1]
         mean = total / count.reshape(1, 1, -1, 1, 1)
         return torch.cat([x, self.motion_gain * (x - mean)], 1), (count[-1:], mean[:, :, -1:])

@@ -1,6 +1,6 @@
 """``r3d``: residual networks with 3D convolutions; the trunk of every 3D ResNet here.
 
-Names of layers are those of the usual ResNet files (``conv1``, ``bn1``, ``layer1.0.conv1``, ``layer2.0.downsample.0``,
+Layers are named as in the usual ResNet files (``conv1``, ``bn1``, ``layer1.0.conv1``, ``layer2.0.downsample.0``,
 ...), so that weights load by name, 2D ones after inflation.
 """
 
@@ -14,24 +14,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError, nearest
-from modalift.networks.recognizer import Backbone, Recognizer, Stage, wide
+from modalift.networks.recognizer import Backbone, Recognizer, Stage, scaled_width
 from modalift.networks.registry import network
 from modalift.networks.spec import NetworkSpec
-from modalift.signatures import Positive
+from modalift.signatures import Positive, Share
 
 
 def conv3d(inside: int, out: int, time: int, space: int, stride: tuple[int, int] = (1, 1), groups: int = 1) -> nn.Conv3d:
-    """A convolution of ``time`` frames and ``space x space`` pixels without bias that keeps extents but for its stride."""
+    """A convolution over ``time`` frames and ``space x space`` pixels, without bias; only its stride changes extents."""
     (t, s), k = stride, (time, space, space)
     return nn.Conv3d(inside, out, k, (t, s, s), (time // 2, space // 2, space // 2), groups=groups, bias=False)
 
 
 def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
-    """``conv(x)``, also where a training step in half precision on a CPU would get a wrong gradient.
+    """``conv(x)``, with correct gradients also in half precision on CPUs.
 
-    Of kernels that reach over more frames than the map has, which is padded to be convolved, oneDNN's gradient of
-    bfloat16 weights is noise, infinite, or written past its end (PyTorch 2.13, AVX-512; one frame and strides over time
-    are not concerned). A map that brings its zeros along is convolved rightly.
+    If the kernel spans more frames than the map has, oneDNN's gradient of bfloat16 weights is noise, infinite, or written
+    past its end (PyTorch 2.13, AVX-512; not for one frame, nor with temporal strides). Padding the map explicitly avoids
+    that.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, C', T', H', W')``.
     """
@@ -53,7 +53,7 @@ def _through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
 
 
 class _Layers(nn.Sequential):
-    """Layers in a row, to be computed again as one."""
+    """Layers that are checkpointed as one part."""
 
     def forward(self, x: Tensor) -> Tensor:
         return _through(self, x)
@@ -65,12 +65,12 @@ class Block3d(nn.Module):
     .. math:: y = \mathrm{ReLU}\big(F(x) + S(x)\big)
 
     where F is two 3x3 (basic) or 1x1, 3x3, 1x1 convolutions (bottleneck), each with BatchNorm and ReLUs between them,
-    that reach over ``times`` frames, and S is the identity or, where the extents or the channels change, a 1x1x1
-    convolution with BatchNorm. The stride stands on the first 3x3.
+    that span ``times`` frames, and S is the identity or, where the extents or the channels change, a 1x1x1 convolution
+    with BatchNorm. The first 3x3 has the stride.
 
     Args:
         inside, middle, out: channels of its input, of its inner convolutions and of its output.
-        times: frames that each convolution sees, two numbers (basic) or three (bottleneck).
+        times: temporal kernel size of each convolution, two numbers (basic) or three (bottleneck).
         stride: in time and in space.
         groups: of the 3x3 of a bottleneck.
 
@@ -103,23 +103,23 @@ class Block3d(nn.Module):
         y = self.bn2(convolve(self.conv2, y))
         if self.bottleneck:
             y = self.bn3(convolve(self.conv3, self.relu(y)))
-        # BatchNorm keeps its input, so that its output is free to be added to.
+        # BatchNorm keeps its input for its gradient, not its output, which may be changed in place.
         y += x if self.downsample is None else self.downsample(x)
         return self.relu(y)
 
 
 @dataclass(frozen=True)
 class Layout3d:
-    """What a 3D ResNet looks like.
+    """The structure of a 3D ResNet.
 
     Attributes:
         stem: channels of the stem.
         middle, out: channels within and after the blocks of each layer.
-        times: of each layer, of each block, the frames that its convolutions see (see :class:`Block3d`).
-        stem_time: frames that the stem's 7x7 convolution sees, and its stride in time (2 in space).
-        pool: frames that the stem's 3x3 max-pooling sees, and its stride in time (2 in space); None for no pooling.
-        halve: whether pairs of frames are max-pooled behind ``layer1``.
-        time_stride: stride in time of the layers behind the first (2 in space).
+        times: per layer and block, the temporal kernel sizes of its convolutions (see :class:`Block3d`).
+        stem_time: temporal kernel size and stride of the stem's 7x7 convolution (its spatial stride is 2).
+        pool: temporal kernel size and stride of the stem's 3x3 max-pooling (spatial stride 2); None for no pooling.
+        halve: whether pairs of frames are max-pooled after ``layer1``.
+        time_stride: temporal stride of the layers after the first (spatial stride 2).
         groups: of the 3x3 convolutions.
     """
 
@@ -138,27 +138,26 @@ class ResNet3d(Backbone):
     """A ResNet of 3D convolutions.
 
     Stages are ``stem`` (after the max-pooling, where there is one) and ``layer1``, ``layer2``, ... Every extent is
-    divided rounding up, so that clips of any length and any size pass.
+    divided rounding up, so that clips of any length and size work.
 
     Args:
         channels: channels of the prepared clip.
-        layout: what it looks like.
-        recompute: keep only what goes into the stem and into each block in training, and compute the rest again.
+        layout: its structure.
+        checkpointing: in training, keep only the inputs of the stem and of each block, and compute the rest again.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, C', T', H', W')``, for any T, H and W of at least 1.
 
     Source: He et al., "Deep residual learning", CVPR 2016; Tran et al., "ConvNet architecture search for
     spatiotemporal feature learning", 2017; Hara, Kataoka, Satoh, "Can spatiotemporal 3D CNNs retrace the history of 2D
-    CNNs and ImageNet?", CVPR 2018. Weights start as in theirs (He et al., "Delving deep into rectifiers", over the
-    outgoing connections).
+    CNNs and ImageNet?", CVPR 2018. Initialization as in theirs (He et al., "Delving deep into rectifiers", fan-out).
 
-    Deviation: the pooling of pairs of frames rounds up where usual code rounds down, which fails at one frame; they
-    differ for odd numbers of frames only.
+    Deviation: the pooling of pairs of frames rounds up where usual code rounds down and fails for one frame; they differ
+    for odd numbers of frames only.
     """
 
-    def __init__(self, channels: int, layout: Layout3d, recompute: bool = False) -> None:
+    def __init__(self, channels: int, layout: Layout3d, checkpointing: bool = False) -> None:
         super().__init__()
-        self.recompute = recompute
+        self.checkpointing = checkpointing
         self.conv1 = conv3d(channels, layout.stem, layout.stem_time[0], 7, (layout.stem_time[1], 2))
         self.bn1 = nn.BatchNorm3d(layout.stem)
         self.relu = nn.ReLU(inplace=True)
@@ -187,8 +186,8 @@ class ResNet3d(Backbone):
     def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         maps: dict[str, Tensor] = {}
         stem = [self.conv1, self.bn1, self.relu, *([] if self.maxpool is None else [self.maxpool])]
-        if self.recompute and self.training and not torch.compiler.is_compiling():
-            x = self.again(_Layers(*stem), x)
+        if self.checkpointing and self.training and not torch.compiler.is_compiling():
+            x = self.checkpointed(_Layers(*stem), x)
         else:
             x = _through(stem, x)
         if "stem" in keep:
@@ -197,21 +196,21 @@ class ResNet3d(Backbone):
             if name == "layer2" and self.pool2 is not None:
                 x = self.pool2(x)
             for block in getattr(self, name):
-                x = self.again(block, x)
+                x = self.checkpointed(block, x)
             if name in keep:
                 maps[name] = x
         return x, maps
 
 
 class PooledLogits(nn.Module):
-    r"""Logits of the map's mean over time, height and width: the head of 3D ResNets.
+    r"""Logits from the map's mean over time, height and width: the head of 3D ResNets.
 
     .. math:: z = W\, \mathrm{drop}(\bar x) + b
 
     Args:
         channels: channels of the map.
         classes: K.
-        dropout: share of the pooled channels that is dropped in training.
+        dropout: dropout probability of the pooled channels.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, K)``.
     """
@@ -227,7 +226,7 @@ class PooledLogits(nn.Module):
         return self.fc(self.drop(x.mean((2, 3, 4))))
 
 
-#: Backbone -> blocks of each layer, whether they are bottlenecks, and whether the stem is Res3D's: three frames, no pooling.
+#: Backbone -> blocks per layer, whether they are bottlenecks, and whether the stem is Res3D's: three frames, no pooling.
 BACKBONES = {
     "resnet18": ((2, 2, 2, 2), False, False),
     "resnet34": ((3, 4, 6, 3), False, False),
@@ -237,30 +236,30 @@ BACKBONES = {
 
 
 @network("r3d", clip=(3, 16, 112))
-def r3d(spec: NetworkSpec, *, backbone: str = "resnet18", width: Positive = 1.0, dropout: float = 0.0,
-        recompute: bool = False) -> Recognizer:
+def r3d(spec: NetworkSpec, *, backbone: str = "resnet18", width: Positive = 1.0, dropout: Share = 0.0,
+        checkpointing: bool = False) -> Recognizer:
     """A residual network of 3x3x3 convolutions: 3D ResNet-18, 34 and 50, or Res3D-18.
 
     Args:
         backbone: ``resnet18``, ``resnet34`` or ``resnet50`` (a stem of 7x7x7 with stride 1 in time, then max-pooling
             over 3x3x3 with stride 2, projections where channels or extents change), or ``res3d18`` (a stem of 3x7x7 and
             no pooling, which costs five times as much).
-        width: factor on the channels of every layer (64 in the stem at 1).
-        dropout: before the classifier.
-        recompute: keep only each block's input in training, and compute the rest again.
+        width: factor on the channels of every layer (1: 64 channels in the stem).
+        dropout: dropout probability before the classifier.
+        checkpointing: in training, keep only each block's input, and compute the rest again.
 
     Any number of frames and any size works; they were published with 16 frames of 112 x 112 pixels.
 
     Raises:
-        ModaliftError: an unknown backbone, or a width that is not above 0.
+        ModaliftError: an unknown backbone, or an option outside its range.
 
     Source: Hara, Kataoka, Satoh, "Can spatiotemporal 3D CNNs retrace the history of 2D CNNs and ImageNet?", CVPR 2018
     (kenshohara/3D-ResNets-PyTorch, shortcuts of type B); Tran et al., "ConvNet architecture search for spatiotemporal
     feature learning", 2017, and Tran et al., "A closer look at spatiotemporal convolutions", CVPR 2018 (torchvision's
     ``r3d_18``). Parameters and multiply-accumulates are exactly theirs.
 
-    Deviation: the mean is over whatever time and space are left, where the first code has a window of fixed size; a
-    version of that code strides the stem in time from 32 frames on, which is not done here.
+    Deviation: the mean is over the whole last map, where the first code has a window of fixed size; a version of that code
+    has a temporal stride in the stem from 32 frames on, which this network has not.
 
     Example:
         >>> import modalift.networks as networks
@@ -270,9 +269,9 @@ def r3d(spec: NetworkSpec, *, backbone: str = "resnet18", width: Positive = 1.0,
     if backbone not in BACKBONES:
         raise ModaliftError(f"unknown backbone '{backbone}' of network 'r3d' - {nearest(backbone, BACKBONES)}")
     counts, bottleneck, plain = BACKBONES[backbone]
-    middle = tuple(wide(64, width) * 2**i for i in range(4))
+    middle = tuple(scaled_width(64, width) * 2**i for i in range(4))
     out = tuple(m * 4 for m in middle) if bottleneck else middle
     times = tuple(((1, 3, 1) if bottleneck else (3, 3),) * n for n in counts)
     layout = Layout3d(middle[0], middle, out, times, (3, 1) if plain else (7, 1), None if plain else (3, 2))
-    trunk = ResNet3d(spec.prepared_channels, layout, recompute)
+    trunk = ResNet3d(spec.prepared_channels, layout, checkpointing)
     return Recognizer(spec, trunk, PooledLogits(trunk.channels, spec.classes, dropout))

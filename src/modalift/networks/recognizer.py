@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError, nearest
+from modalift.networks.checkpointing import checkpointed
 from modalift.networks.converter import FeatureConverter
-from modalift.networks.recompute import recomputed
 from modalift.networks.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What one named feature map looks like: its channels, and how much coarser it is than the clip.
+    """Extents of one named feature map: its channels, and its strides relative to the clip.
 
     Attributes:
         channels: channels of the map.
-        stride: input pixels a map pixel, in height and width.
-        time_stride: input frames a map frame.
-        space, time: pixels -> map pixels and frames -> map frames, where that is not the quotient by the stride
+        stride: input pixels per map pixel, in height and width.
+        time_stride: input frames per map frame.
+        space, time: pixels -> map pixels and frames -> map frames, where that is not the quotient by the stride,
             rounded up.
 
     Example:
@@ -38,7 +38,7 @@ class Stage:
     time: Callable[[int], int] | None = None
 
     def shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """``(C, T, H, W)`` of the map of a clip of these extents."""
+        """``(C, T, H, W)`` of the map for a clip of these extents."""
         space = self.space or (lambda pixels: -(-pixels // self.stride))
         time = self.time or (lambda count: -(-count // self.time_stride))
         return self.channels, time(frames), space(height), space(width)
@@ -46,7 +46,7 @@ class Stage:
 
 @dataclass
 class Observation:
-    """What a network made of some clips.
+    """What a network computed for some clips.
 
     Attributes:
         logits: ``(B, K)``.
@@ -67,37 +67,38 @@ class Observation:
 
 
 class OneValueError(ModaliftError, ValueError):
-    """A training step on a single clip, one of whose maps has a single position, which BatchNorm refuses."""
+    """A training step on a single clip, one of whose maps has a single position: BatchNorm cannot compute a variance."""
 
 
-def wide(channels: int, width: float) -> int:
-    """A number of channels times the width multiplier, at least one.
+def scaled_width(channels: int, width: float) -> int:
+    """A number of channels times the width multiplier, at least 1.
 
     Example:
-        >>> wide(64, 0.25)
+        >>> scaled_width(64, 0.25)
         16
     """
     return max(1, round(channels * width))
 
 
 class Backbone(nn.Module):
-    """Base of the trunks: a clip ``(B, C, T, H, W)`` to its last feature map, with named maps on the way.
+    """Base of the trunks: a clip ``(B, C, T, H, W)`` to its last feature map, with named intermediate maps.
 
-    A subclass sets ``stages`` (name -> Stage, from the input to the last; the last one is what the head reads) and
-    implements :meth:`features`.
+    A subclass sets ``stages`` (name -> Stage, in the order of computation; the head reads the last) and implements
+    :meth:`features`.
 
     Attributes:
-        smallest: the fewest frames and pixels (height or width) of a clip that it can read.
-        recompute: whether a training step keeps only what goes into each part that is run through :meth:`again`.
+        smallest: the smallest number of frames, and of pixels (height or width), that it can read.
+        checkpointing: activation checkpointing: a training step keeps only the inputs of each part that is run through
+            :meth:`checkpointed`, and computes the rest again.
     """
 
     stages: dict[str, Stage]
     smallest: tuple[int, int] = (1, 1)
-    recompute: bool = False
+    checkpointing: bool = False
 
-    def again(self, part: nn.Module, *inputs: Any) -> Tensor:
-        """``part(*inputs)``; with ``recompute``, in training, its activations are made anew for the backward pass."""
-        return recomputed(part, *inputs) if self.recompute and self.training else part(*inputs)
+    def checkpointed(self, part: nn.Module, *inputs: Any) -> Tensor:
+        """``part(*inputs)``; with ``checkpointing``, in training, its activations are computed again for the backward pass."""
+        return checkpointed(part, *inputs) if self.checkpointing and self.training else part(*inputs)
 
     def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """The last feature map and the maps of the stages in ``keep``, all ``(B, C, T, H, W)``."""
@@ -108,17 +109,17 @@ class Backbone(nn.Module):
 
 
 class Network(nn.Module):
-    """What every network of one sensor has, whatever it answers: a Recognizer gives logits, a Translator pictures.
+    """Base of the networks of one sensor: a Recognizer gives logits, a Translator images.
 
     Args:
         spec: what it reads and is built for.
 
     Attributes:
-        prepare: from the sensor's unit to what the network likes.
+        prepare: normalization, from the sensor's unit.
         view, modality, classes, channels, frames, size, config: those of its spec.
-        kind: which kind of model it makes when it is trained (:data:`modalift.models.KINDS`).
+        kind: the kind of model that it becomes when trained (:data:`modalift.models.KINDS`).
         streams: whether it can take one frame at a time (``step``).
-        smallest: the fewest frames and pixels (height or width) of a clip that it can read.
+        smallest: the smallest number of frames, and of pixels (height or width), that it can read.
     """
 
     kind: ClassVar[str] = ""
@@ -140,11 +141,11 @@ class Network(nn.Module):
 
     @property
     def stages(self) -> Mapping[str, Stage]:
-        """Name -> channels and strides of the maps that it shows; none where it shows none."""
+        """Name -> channels and strides of the maps that it can return; none by default."""
         return {}
 
     def check(self, clip: Tensor, smallest: tuple[int, int], called: str) -> None:
-        """Raises for a clip that is not of this sensor, or too small."""
+        """Raises for a clip of other channels, or of too few frames or pixels."""
         if clip.dim() != 5 or clip.shape[1] != self.channels:
             raise ModaliftError(f"network '{self.view or called}' reads clips (B, {self.channels}, T, H, W), not "
                                 f"{tuple(clip.shape)}")
@@ -157,12 +158,12 @@ class Network(nn.Module):
 class Recognizer(Network):
     """A network of one sensor: ``net(clip) -> logits``, ``net.observe(clip, stages) -> Observation``.
 
-    Clips are in the sensor's unit (8-bit gray values, millimeters, meters) because the network itself normalizes:
-    nothing changes under a trained file. Its attributes are those of :class:`Network`.
+    Clips are in the sensor's unit (8-bit gray values, millimeters, meters) because the network itself
+    normalizes, with constants saved beside its weights. Its attributes are those of :class:`Network`.
 
     Args:
-        spec: what it reads and is built for; it also says whether there is a ``neck`` between trunk and head.
-        backbone, head: the trunk, and what makes logits of its last map.
+        spec: what it reads and is built for; also whether there is a ``neck`` between trunk and head.
+        backbone, head: the trunk, and the module from its last map to logits.
     """
 
     kind = "recognizer"
@@ -189,20 +190,20 @@ class Recognizer(Network):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Logits ``(B, K)`` of clips ``(B, C, T, H, W)`` in the sensor's unit."""
-        return self.answer(clip)[0]
+        return self.logits_and_maps(clip)[0]
 
     def observe(self, clip: Tensor, stages: Collection[str] = ()) -> Observation:
         """Logits, and the feature maps of the named stages.
 
         Raises:
             ModaliftError: a stage that the network does not have, a clip of the wrong shape, or, in training, a single
-                clip that leaves BatchNorm one value a channel.
+                clip that leaves BatchNorm one value per channel.
         """
-        logits, maps = self.answer(clip, stages)
+        logits, maps = self.logits_and_maps(clip, stages)
         return Observation(logits, maps, torch.arange(len(logits), device=logits.device))
 
-    def answer(self, clip: Tensor, stages: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits and maps as :meth:`observe` gives them: all that is computed of a clip, and nothing else to export."""
+    def logits_and_maps(self, clip: Tensor, stages: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and maps as :meth:`observe` returns them, as plain tensors: what export traces."""
         for name in stages:
             if name not in self.stages:
                 raise ModaliftError(f"network '{self.view}' has no stage '{name}' - {nearest(name, self.stages)}")
@@ -219,11 +220,11 @@ class Recognizer(Network):
                 raise
             name = self.view or type(self.backbone).__name__
             raise OneValueError(f"network '{name}' cannot train on {clip.shape[0]} clip of "
-                                f"{' x '.join(map(str, clip.shape[2:]))}: BatchNorm finds no variance where a map has one "
-                                "position - train with batches of 2 or more, or on larger clips") from None
+                                f"{' x '.join(map(str, clip.shape[2:]))}: a map has one position, so BatchNorm has no variance "
+                                "- train with batches of 2 or more, or on larger clips") from None
 
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Logits after one more frame ``(B, C, 1, H, W)``, and the state to hand in with the next one.
+        """Logits after one more frame ``(B, C, 1, H, W)``, and the state to pass with the next one.
 
         Only for networks with ``streams``; after the last frame of a clip the logits equal ``net(clip)``.
         """

@@ -1,4 +1,4 @@
-"""``small``: for a CPU or a camera. A narrow temporal-shift ResNet-8 that knows early from late, and can stream."""
+"""``small``: a narrow temporal-shift ResNet-8 with an order-aware head, for a CPU or an embedded camera; can stream."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from modalift.errors import ModaliftError
 from modalift.networks.heads import CausalHead, OrderedHead
 from modalift.networks.recognizer import Recognizer
 from modalift.networks.registry import network
-from modalift.networks.resnet import Layout, Part, ResNet
+from modalift.networks.resnet import Layout, ResNet
+from modalift.networks.shift import ShiftDiv
 from modalift.networks.spec import NetworkSpec
-from modalift.signatures import Count
+from modalift.signatures import Count, Share
 
 
 class Streaming(Recognizer):
-    """A causal Recognizer: also takes a clip frame by frame.
+    """A causal Recognizer, which also takes a clip frame by frame.
 
     Example:
         >>> import torch, modalift.networks as networks
@@ -33,49 +34,47 @@ class Streaming(Recognizer):
     def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Logits after one more frame ``(B, C, 1, H, W)`` (or several), and the state for the next.
 
-        The state is a flat tuple of tensors of fixed shapes; zeros of those shapes are the state before the first
-        frame, so an exported step can start from zeros.
+        The state is a flat tuple of tensors of fixed shapes. Zeros of these shapes are the state before the first frame,
+        so that an exported step can start from zeros.
         """
         if frame.dim() != 5 or frame.shape[1] != self.channels:
             raise ModaliftError(f"network '{self.view}' takes frames (B, {self.channels}, 1, H, W), "
                                 f"not {tuple(frame.shape)}")
         assert isinstance(self.backbone, ResNet)
         assert isinstance(self.head, CausalHead)
-        own = self.prepare.remembers
-        seen, trunk, head = (None, None, None) if state is None else (state[:own], state[own:-2], state[-2:])
-        x, seen = self.prepare.piece(frame, seen)
-        x, _, trunk = self.backbone.run(x, before=trunk, remember=True)
+        own = self.prepare.state_size
+        motion, trunk, head = (None, None, None) if state is None else (state[:own], state[own:-2], state[-2:])
+        x, motion = self.prepare.stream(frame, motion)
+        x, _, trunk = self.backbone.stream(x, state=trunk, return_state=True)
         if self.neck is not None:
             x = self.neck(x)
-        logits, head = self.head.run(x, head)
-        return logits, (*seen, *trunk, *head)
+        logits, head = self.head.stream(x, head)
+        return logits, (*motion, *trunk, *head)
 
 
 @network("small", papers="Modalift's own", clip=(3, 16, 56))
-def small(spec: NetworkSpec, *, width: Count = 16, blocks: Count = 1, dropout: float = 0.3, bins: Count = 4, grid: Count = 1,
-          part: Part = 8, causal: bool = False) -> Recognizer:
+def small(spec: NetworkSpec, *, width: Count = 16, blocks: Count = 1, dropout: Share = 0.3, bins: Count = 4, grid: Count = 1,
+          shift_div: ShiftDiv = 8, causal: bool = False) -> Recognizer:
     """A temporal-shift ResNet-8 of 16, 32 and 64 channels with an order-aware head, for clips of 48 to 64 pixels.
 
-    Recommended with ``motion="clip"`` (``motion="running"`` where it streams): seeing each pixel's departure from its
-    mean over time as channels of their own speeds learning greatly. And with ``grid=6`` for clips of 48 pixels, where a
-    file of 4 MB is no burden: of the designs in ``benchmarks/results/small.md`` that cost about as much as the defaults
-    none was more accurate on held-out people (an eighth more multiply-accumulates than with ``grid=1``). ``grid=3`` has
-    a third of its parameters and part of the gain; ``width=32, grid=3`` was better still, for four times the
-    multiply-accumulates. The default is 1 because files keep only the options that were given, and those of networks
-    that were built without ``grid`` must go on loading.
+    Use it with ``motion="clip"`` (``motion="running"`` if it streams): motion channels speed up learning greatly. For clips
+    of 48 pixels use ``grid=6`` if a file of 4 MB is acceptable: of the designs in ``benchmarks/results/small.md`` that cost
+    about as much as the defaults, none was more accurate on held-out subjects (an eighth more multiply-accumulates than
+    with ``grid=1``). ``grid=3`` has a third of its parameters and part of the gain; ``width=32, grid=3`` was more accurate
+    still, for four times the multiply-accumulates.
 
     Args:
         width: channels of the stem; stages have 1, 2 and 4 times that.
         blocks: residual blocks in each stage (1 is a ResNet-8, 2 a ResNet-14).
-        dropout: before the classifier.
-        bins: spans of the clip that the head tells apart.
-        grid: cells of the picture, along height and along width, that the head tells apart.
-        part: one ``part``-th of the channels is moved from a neighboring frame.
-        causal: every frame sees the past only, so that :meth:`Recognizer.step` takes one frame at a time; the head then
-            looks at the last ``frames`` frames, however long the stream is.
+        dropout: dropout probability before the classifier.
+        bins: time bins of the head.
+        grid: the head pools each frame to ``grid`` x ``grid`` means.
+        shift_div: the inverse of the share of channels that comes from each neighboring frame.
+        causal: frames are mixed with past ones only, so that :meth:`Recognizer.step` takes one frame at a time; the head
+            then uses the last ``frames`` frames, however long the stream is.
 
     Raises:
-        ModaliftError: ``causal`` with ``motion="clip"``, which needs the frames to come.
+        ModaliftError: ``causal`` with ``motion="clip"``, which needs future frames.
 
     Example:
         >>> import modalift.networks as networks
@@ -84,10 +83,10 @@ def small(spec: NetworkSpec, *, width: Count = 16, blocks: Count = 1, dropout: f
         (True, 'layer3')
     """
     if causal and spec.motion == "clip":
-        raise ModaliftError("network 'small': causal=true with motion='clip' needs frames to come - "
+        raise ModaliftError("network 'small': causal=true with motion='clip', which needs future frames - "
                             "set motion='running'")
     layout = Layout((blocks,) * 3, small_stem=True)
-    trunk = ResNet(spec.prepared_channels, layout, width, "residual", part, causal)
+    trunk = ResNet(spec.prepared_channels, layout, width, "residual", shift_div, causal)
     if causal:
         return Streaming(spec, trunk, CausalHead(trunk.channels, spec.classes, spec.frames, bins, dropout, grid=grid))
     return Recognizer(spec, trunk, OrderedHead(trunk.channels, spec.classes, bins, dropout, grid=grid))

@@ -1,4 +1,4 @@
-"""What a network is built for: the sensor that it reads, its clips, and the classes that it tells apart."""
+"""What a network is built for: its sensor, its clips and its classes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any, Literal
 
 from modalift.networks.prepare import Motion, Prepare
 
-#: What stands between a trunk and its classifier.
+#: What is between a trunk and its classifier.
 Neck = Literal["none", "converter"]
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a family's function is handed, and hands on to the network that it makes.
+    """What a family's function receives, and passes on to the network that it builds.
 
     Attributes:
         channels, frames, size: of its clips (``size`` in pixels; 1 for signals).
-        classes: number of classes K; 0 where the network does not tell any apart.
+        classes: number of classes K; 0 for a network that does not classify.
         view: the view of a table that it reads.
         modality: the modality of that view.
         mean, std, invalid, motion, motion_gain: see :class:`~modalift.networks.prepare.Prepare`.
         neck, neck_reduction: ``converter``: a :class:`~modalift.networks.converter.FeatureConverter` between the trunk and
             the classifier.
-        name: the family; empty for networks that are put together by hand, which no file rebuilds.
-        options: the family's own options, as they were given.
+        name: the family; empty for networks that are assembled by hand, which cannot be rebuilt from a file.
+        options: the family's own options, as given.
 
     Example:
         >>> spec = NetworkSpec(channels=3, motion="clip")
@@ -60,7 +60,7 @@ class NetworkSpec:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments of :func:`modalift.networks.build` that rebuild the network; none where no family made it."""
+        """The arguments of :func:`modalift.networks.build` that rebuild the network; empty if no family built it."""
         if not self.name:
             return {}
         neck = {} if self.neck == "none" else {"neck": self.neck, "neck_reduction": self.neck_reduction}

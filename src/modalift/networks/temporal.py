@@ -1,4 +1,4 @@
-"""What ACTION-Net and TEA do with frames that are folded into the batch: convolve over them, and see them change."""
+"""Temporal operations of ACTION-Net and TEA on frames that are folded into the batch."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def _as_picture(x: Tensor, frames: int) -> Tensor | None:
-    """Channels-last frames on the CPU as pictures ``(B, C, T, H*W)``, without a copy; None for other tensors.
+def _as_image(x: Tensor, frames: int) -> Tensor | None:
+    """Channels-last frames on the CPU as images ``(B, C, T, H*W)``, without a copy; None for other tensors.
 
-    Over time a convolution is a 3x1 convolution of such a picture, which reads the frames where they are. A compiler is
-    shown the plain form: it joins that with what stands around it.
+    A convolution over time is a 3x1 convolution of such an image, which needs no copy of the frames. A compiler gets the
+    plain form, which it can fuse with its neighbors.
     """
     if torch.compiler.is_compiling() or x.device.type not in ("cpu", "meta"):
         return None
-    if x.shape[1] == 1 or x.stride(1) != 1:  # some of the channels of such frames will do
+    if x.shape[1] == 1 or x.stride(1) != 1:  # also true for a slice of the channels of channels-last frames
         return None
     return x.permute(0, 2, 3, 1).reshape(-1, frames, x.shape[2] * x.shape[3], x.shape[1]).permute(0, 3, 1, 2)
 
 
-def _as_frames(picture: Tensor, like: Tensor) -> Tensor:
-    """The way back to ``(B*T, C, H, W)``."""
-    return picture.permute(0, 2, 3, 1).reshape(-1, *like.shape[2:], like.shape[1]).permute(0, 3, 1, 2)
+def _from_image(image: Tensor, like: Tensor) -> Tensor:
+    """The inverse of :func:`_as_image`, to ``(B*T, C, H, W)``."""
+    return image.permute(0, 2, 3, 1).reshape(-1, *like.shape[2:], like.shape[1]).permute(0, 3, 1, 2)
 
 
 def temporal_conv(x: Tensor, weight: Tensor, frames: int) -> Tensor:
-    """The function of :class:`TemporalConv`; ``weight`` is ``(C, 1, 3)``."""
-    picture = _as_picture(x, frames)
-    if picture is not None:
-        return _as_frames(F.conv2d(picture, weight.unsqueeze(3), padding=(1, 0), groups=x.shape[1]), x)
+    """The forward pass of :class:`TemporalConv`; ``weight`` is ``(C, 1, 3)``."""
+    image = _as_image(x, frames)
+    if image is not None:
+        return _from_image(F.conv2d(image, weight.unsqueeze(3), padding=(1, 0), groups=x.shape[1]), x)
     clip = x.unflatten(0, (-1, frames))
     past, now, ahead = weight.to(x.dtype).unsqueeze(3).unbind(2)  # (C, 1, 1) each
     y = clip * now
@@ -39,12 +39,12 @@ def temporal_conv(x: Tensor, weight: Tensor, frames: int) -> Tensor:
 
 
 def temporal_conv_gradients(grad: Tensor, x: Tensor, weight: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """Gradients of :func:`temporal_conv` for its input and its weight, all of one dtype."""
-    pictures = _as_picture(grad, frames), _as_picture(x, frames)
-    if pictures[0] is not None and pictures[1] is not None:
-        dx, dw, _ = torch.ops.aten.convolution_backward(*pictures, weight.unsqueeze(3), None, (1, 1), (1, 0), (1, 1), False,
+    """Gradients of :func:`temporal_conv` with respect to its input and its weight, all of one dtype."""
+    images = _as_image(grad, frames), _as_image(x, frames)
+    if images[0] is not None and images[1] is not None:
+        dx, dw, _ = torch.ops.aten.convolution_backward(*images, weight.unsqueeze(3), None, (1, 1), (1, 0), (1, 1), False,
                                                         (0, 0), x.shape[1], (True, True, False))
-        return _as_frames(dx, x), dw.squeeze(3)
+        return _from_image(dx, x), dw.squeeze(3)
     g, clip = grad.unflatten(0, (-1, frames)), x.unflatten(0, (-1, frames))
     past, now, ahead = weight.unsqueeze(3).unbind(2)
     dx = g * now
@@ -55,51 +55,50 @@ def temporal_conv_gradients(grad: Tensor, x: Tensor, weight: Tensor, frames: int
 
 
 class TemporalConv(nn.Conv1d):
-    r"""A convolution over three frames, of every channel by itself, that starts as a shift or as nothing.
+    r"""A depthwise convolution over three frames, initialized as a temporal shift or as the identity.
 
     .. math:: y_{t,c} = w_{c,0}\, x_{t-1,c} + w_{c,1}\, x_{t,c} + w_{c,2}\, x_{t+1,c}
 
-    where frames outside the clip are zero. At the start the first ``moved`` channels are those of the next frame, as
-    many are those of the frame before and the rest stand still: :func:`modalift.networks.resnet.shift`, but learnable.
-    The weight is ``(C, 1, 3)``, as that of the one-dimensional convolution of a pixel's frames that public code has;
-    here no pixel's frames are gathered, which would copy the clip twice.
+    where frames outside the clip are zero. At initialization the first ``shifted`` channels come from the next frame, as
+    many from the frame before, and the rest from the frame itself: a learnable :func:`modalift.networks.shift.shift`. The
+    weight is ``(C, 1, 3)``, as that of the ``Conv1d`` per pixel in public code, which would copy the clip twice.
 
     Args:
         channels: C.
-        moved: how many channels are moved each way at the start.
+        shifted: number of channels that are shifted each way at initialization.
 
     Shapes: ``(B*T, C, H, W)`` and T -> ``(B*T, C, H, W)``, for any T of at least 1.
 
     Source: Wang, She, Smolic, "ACTION-Net", CVPR 2021, section 3.2; Li et al., "TEA", CVPR 2020, section 3.2.
 
     Example:
-        >>> conv = TemporalConv(3, moved=1)
-        >>> conv(torch.ones(3, 3, 1, 1), frames=3).flatten(1).tolist()  # the first looks ahead, the second back
+        >>> conv = TemporalConv(3, shifted=1)
+        >>> conv(torch.ones(3, 3, 1, 1), frames=3).flatten(1).tolist()  # next, previous, own frame
         [[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
     """
 
-    def __init__(self, channels: int, moved: int = 0) -> None:
-        self.moved = moved
+    def __init__(self, channels: int, shifted: int = 0) -> None:
+        self.shifted = shifted
         super().__init__(channels, channels, 3, padding=1, groups=channels, bias=False)
 
     def reset_parameters(self) -> None:
-        """The weight of the start."""
+        """Initializes the weight."""
         with torch.no_grad():
             self.weight.zero_()
-            self.weight[: self.moved, 0, 2] = 1
-            self.weight[self.moved : 2 * self.moved, 0, 0] = 1
-            self.weight[2 * self.moved :, 0, 1] = 1
+            self.weight[: self.shifted, 0, 2] = 1
+            self.weight[self.shifted : 2 * self.shifted, 0, 0] = 1
+            self.weight[2 * self.shifted :, 0, 1] = 1
 
     def forward(self, x: Tensor, frames: int) -> Tensor:  # type: ignore[override]
         return temporal_conv(x, self.weight, frames)
 
 
-def change(z: Tensor, conv: nn.Module, frames: int) -> Tensor:
-    r"""How much each channel changes to the next frame, over the whole picture.
+def frame_difference(z: Tensor, conv: nn.Module, frames: int) -> Tensor:
+    r"""The mean change of each channel to the next frame, over the whole image.
 
     .. math:: c_t = \mathrm{mean}_{HW}(\mathrm{conv}(z)_{t+1} - z_t), \qquad c_{T-1} = 0
 
-    The mean of the difference is made as the difference of the means, which is smaller.
+    It is computed as the difference of the means, which are smaller tensors.
 
     Shapes: ``(B*T, C, H, W)`` -> ``(B*T, C, 1, 1)``.
     """
@@ -109,7 +108,7 @@ def change(z: Tensor, conv: nn.Module, frames: int) -> Tensor:
 
 
 def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 1x1 convolution of single pixels; in training as the matrix product that it is, whose gradient is faster."""
+    """A 1x1 convolution of single pixels; in training as a matrix product, whose gradient is faster."""
     if conv.training:
         return F.linear(x.flatten(1), conv.weight.flatten(1))[..., None, None]
     y: Tensor = conv(x)

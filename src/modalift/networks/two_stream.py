@@ -1,4 +1,4 @@
-"""``two_stream``: one stream of a two-stream network, of single pictures or of stacks of optical flow."""
+"""``two_stream``: one stream of a two-stream network, over single images or stacks of optical flow."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 from modalift.errors import ModaliftError
 from modalift.networks.heads import MeanLogits
-from modalift.networks.recognizer import Recognizer, wide
+from modalift.networks.recognizer import Recognizer, scaled_width
 from modalift.networks.registry import network
 from modalift.networks.resnet import ResNet
 from modalift.networks.spec import NetworkSpec
-from modalift.signatures import Count, Positive
+from modalift.signatures import Count, Positive, Share
 
 
 class StackedResNet(ResNet):
-    r"""A ResNet whose pictures are stacks of consecutive frames: their channels side by side, frame after frame.
+    r"""A ResNet over stacks of consecutive frames: the channels of L frames are concatenated.
 
     .. math:: y_{k,\,jC + c} = x_{kL + j,\,c}, \qquad 0 \le j < L
 
-    with C channels a frame and L frames a stack. Where T is no multiple of L, the last frame is repeated.
+    with C channels per frame and L frames per stack. If T is no multiple of L, the last frame is repeated.
 
     Args:
         channels: C.
@@ -38,7 +38,7 @@ class StackedResNet(ResNet):
         self.stages = {name: replace(stage, time_stride=stack) for name, stage in self.stages.items()}
 
     def stacked(self, x: Tensor) -> Tensor:
-        """Stacks ``(B, L * C, ceil(T / L), H, W)`` of a clip."""
+        """A clip as stacks ``(B, L * C, ceil(T / L), H, W)``."""
         if missing := -x.shape[2] % self.stack:
             x = torch.cat([x, x[:, :, -1:].expand(-1, -1, missing, -1, -1)], 2)
         return x.unflatten(2, (-1, self.stack)).permute(0, 3, 1, 2, 4, 5).flatten(1, 2)
@@ -48,33 +48,32 @@ class StackedResNet(ResNet):
 
 
 @network("two_stream", papers="MTUT (compared)", clip=(3, 25, 224))
-def two_stream(spec: NetworkSpec, *, backbone: str = "resnet101", width: Positive = 1.0, dropout: float = 0.5,
+def two_stream(spec: NetworkSpec, *, backbone: str = "resnet101", width: Positive = 1.0, dropout: Share = 0.5,
                stack: Count | None = None) -> Recognizer:
-    r"""One stream of a two-stream network: the spatial one on pictures, the temporal one on stacks of optical flow.
+    r"""One stream of a two-stream network: the spatial one over images, the temporal one over stacks of optical flow.
 
     .. math:: z = \frac1N \sum_k \left( W\, \mathrm{drop}(\overline{f(y_k)}) + b \right)
 
-    where :math:`y_k` are the N pictures or stacks of a clip, :math:`f` is a ResNet and the bar the mean over height and
-    width. A recognizer reads one sensor, so that the two streams are two networks: train one on ``rgb`` and one on ``flow``
-    (ten frames of horizontal and vertical displacement are one input of 20 channels). They are fused where both are
-    evaluated, by the mean of their probabilities; nothing is fused here.
+    where :math:`y_k` are the N images or stacks of a clip, :math:`f` is a ResNet and the bar the mean over height and
+    width. A recognizer reads one sensor, so the two streams are two networks: train one on ``rgb`` and one on ``flow`` (ten
+    frames of horizontal and vertical displacement are one input of 20 channels), then ``modalift fuse`` averages their
+    probabilities.
 
     Args:
         backbone: ``resnet101`` as in public PyTorch code, ``resnet18``, ``resnet34`` or ``resnet50``, or ``resnet8`` for
-            pictures of 48 to 64 pixels.
-        width: factor on the channels of every layer (64 in the stem at 1).
-        dropout: before the classifier.
-        stack: consecutive frames of one input; by default 10 for ``flow`` and 1 for other sensors. Clips are best of a
-            multiple of it (of a shorter last stack the last frame is repeated) and of consecutive frames (sampler
-            ``dense``).
+            images of 48 to 64 pixels.
+        width: factor on the channels of every layer (1: 64 channels in the stem).
+        dropout: dropout probability before the classifier.
+        stack: consecutive frames per input; by default 10 for ``flow`` and 1 for other sensors. Use clips whose length is a
+            multiple of it (otherwise the last frame is repeated) and of consecutive frames (sampler ``dense``).
 
     Raises:
-        ModaliftError: an unknown backbone, a width that leaves no channel, a stack below 1, or motion channels beside
-            stacked frames, which hold the motion already.
+        ModaliftError: an unknown backbone, an option outside its range, or motion channels together with stacked frames,
+            which contain the motion already.
 
     Source: Simonyan, Zisserman, "Two-stream convolutional networks for action recognition in videos", NIPS 2014, sections
-    2 and 3.1 (equation 1). There the network is CNN-M-2048 and scores of 25 frames are averaged after the softmax: here
-    a ResNet, and logits. Parameters are those of torchvision's ResNets.
+    2 and 3.1 (equation 1). There the network is CNN-M-2048 and scores of 25 frames are averaged after the softmax; here
+    it is a ResNet, and logits are averaged. Parameters are those of torchvision's ResNets.
 
     Example:
         >>> import modalift.networks as networks
@@ -85,7 +84,7 @@ def two_stream(spec: NetworkSpec, *, backbone: str = "resnet101", width: Positiv
     if stack is None:
         stack = 10 if spec.modality == "flow" else 1
     if stack > 1 and spec.motion != "none":
-        raise ModaliftError(f"network 'two_stream': motion='{spec.motion}' with stack={stack} - frames of a stack show "
-                            "motion already; set motion='none' or stack=1")
-    trunk = StackedResNet(spec.prepared_channels, backbone, wide(64, width), stack)
+        raise ModaliftError(f"network 'two_stream': motion='{spec.motion}' with stack={stack} - a stack of frames contains "
+                            "the motion already; set motion='none' or stack=1")
+    trunk = StackedResNet(spec.prepared_channels, backbone, scaled_width(64, width), stack)
     return Recognizer(spec, trunk, MeanLogits(trunk.channels, spec.classes, dropout))

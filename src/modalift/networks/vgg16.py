@@ -8,27 +8,28 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalift.networks.recognizer import Backbone, Recognizer, Stage, wide
+from modalift.networks.frames import fold_frames, unfold_frames
+from modalift.networks.recognizer import Backbone, Recognizer, Stage, scaled_width
 from modalift.networks.registry import network
 from modalift.networks.spec import NetworkSpec
-from modalift.signatures import Positive
+from modalift.signatures import Positive, Share
 
 #: Channels of the 3 x 3 convolutions in each of the five blocks, configuration D of the paper.
 CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-#: Pixels, each way, of the map that the fully connected layers read.
+#: Height and width of the map that the fully connected layers read.
 GRID = 7
 
 
-def floored(pixels: int, stride: int) -> int:
-    """Pixels that are left behind poolings that leave the odd one out."""
+def floor_div(pixels: int, stride: int) -> int:
+    """Pixels that remain after poolings that round down."""
     return pixels // stride
 
 
 class VGG16(Backbone):
     """The convolutions of VGG-16 over every frame of a clip.
 
-    Stages are ``block1`` to ``block5``, behind the pooling of each; time keeps its length. ``layers`` counts as the
-    usual ImageNet file does (``features.0``, ``features.2``, ...), so that weights load by position.
+    Stages are ``block1`` to ``block5``, after the pooling of each; time keeps its length. ``layers`` has the indices of the
+    usual ImageNet files (``features.0``, ``features.2``, ...), so that weights load by position.
 
     Args:
         channels: channels of the prepared clip.
@@ -46,12 +47,12 @@ class VGG16(Backbone):
         self.ends: dict[int, str] = {}
         for i, block in enumerate(CHANNELS):
             for count in block:
-                layers += [nn.Conv2d(channels, wide(count, width), 3, padding=1), nn.ReLU(inplace=True)]
-                channels = wide(count, width)
+                layers += [nn.Conv2d(channels, scaled_width(count, width), 3, padding=1), nn.ReLU(inplace=True)]
+                channels = scaled_width(count, width)
             layers.append(nn.MaxPool2d(2))
             self.ends[len(layers) - 1] = f"block{i + 1}"
             stride = 2 ** (i + 1)
-            self.stages[f"block{i + 1}"] = Stage(channels, stride, space=partial(floored, stride=stride))
+            self.stages[f"block{i + 1}"] = Stage(channels, stride, space=partial(floor_div, stride=stride))
         self.layers = nn.Sequential(*layers)
         self.channels = channels
         for m in self.modules():
@@ -63,31 +64,27 @@ class VGG16(Backbone):
     def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         frames = x.shape[2]
         maps: dict[str, Tensor] = {}
-
-        def unfolded(y: Tensor) -> Tensor:
-            return y.unflatten(0, (-1, frames)).transpose(1, 2)  # (B*T, C, H, W) -> (B, C, T, H, W), no copy
-
-        y = x.transpose(1, 2).flatten(0, 1)
+        y = fold_frames(x)
         for i, layer in enumerate(self.layers):
             y = layer(y)
             name = self.ends.get(i, "")
             if name in keep:
-                maps[name] = unfolded(y)
-        return unfolded(y), maps
+                maps[name] = unfold_frames(y, frames)
+        return unfold_frames(y, frames), maps
 
 
 class FrameClassifier(nn.Module):
-    r"""The three fully connected layers of VGG-16 on every frame, logits averaged over the frames.
+    r"""The three fully connected layers of VGG-16 for every frame, logits averaged over the frames.
 
     .. math:: z = \frac1T \sum_t \left( W f(\mathrm{pool}_{7 \times 7}(x_t)) + b \right)
 
-    where f is two layers with ReLU and dropout, and the pooling is an adaptive average (nothing at 224 pixels).
+    where f is two layers with ReLU and dropout, and the pooling is an adaptive average (the identity at 224 pixels).
 
     Args:
         channels: channels of the map.
         classes: K.
         hidden: outputs of the two layers.
-        dropout: share of their outputs that is dropped in training.
+        dropout: dropout probability of their outputs.
 
     Shapes: ``(B, C, T, H, W)`` -> ``(B, K)``, any T, H and W.
     """
@@ -105,27 +102,27 @@ class FrameClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         frames = x.shape[2]
-        y = x.transpose(1, 2).flatten(0, 1)  # (B*T, C, H, W)
+        y = fold_frames(x)
         if y.shape[2:] != (GRID, GRID):
             y = functional.adaptive_avg_pool2d(y, GRID)
         return self.fc(self.classifier(y.flatten(1))).unflatten(0, (-1, frames)).mean(1)
 
 
 @network("vgg16", papers="MTUT", clip=(3, 1, 224))
-def vgg16(spec: NetworkSpec, *, width: Positive = 1.0, dropout: float = 0.5) -> Recognizer:
-    """VGG-16 on every frame, logits averaged over the frames before the softmax: a network that sees no movement.
+def vgg16(spec: NetworkSpec, *, width: Positive = 1.0, dropout: Share = 0.5) -> Recognizer:
+    """VGG-16 over every frame, logits averaged over the frames before the softmax; it uses no motion.
 
     Args:
         width: factor on the channels of every layer, the fully connected ones included.
-        dropout: behind each of the two fully connected layers in front of the classifier.
+        dropout: dropout probability after each of the two fully connected layers before the classifier.
 
     Any number of frames works, of 32 x 32 pixels or more; the published one reads single frames of 224 x 224.
 
     Raises:
-        ModaliftError: a width that leaves no channel.
+        ModaliftError: an option outside its range.
 
     Source: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015,
-    configuration D. A frame's parameters, multiply-accumulates and outputs are those of torchvision's ``vgg16``; its
+    configuration D. Parameters, multiply-accumulates and outputs per frame are those of torchvision's ``vgg16``; its
     ``features.N``, ``classifier.0``, ``classifier.3`` and ``classifier.6`` are here ``backbone.layers.N``,
     ``head.classifier.0``, ``head.classifier.3`` and ``head.fc``.
 
@@ -135,4 +132,4 @@ def vgg16(spec: NetworkSpec, *, width: Positive = 1.0, dropout: float = 0.5) -> 
         (64, 8, 2, 2)
     """
     trunk = VGG16(spec.prepared_channels, width)
-    return Recognizer(spec, trunk, FrameClassifier(trunk.channels, spec.classes, wide(4096, width), dropout))
+    return Recognizer(spec, trunk, FrameClassifier(trunk.channels, spec.classes, scaled_width(4096, width), dropout))

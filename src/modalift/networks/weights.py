@@ -1,22 +1,22 @@
-"""Weights from files: our own, and those that people already have.
+"""Loads weights from files: our own, and public ones.
 
-Kinds of files, under the names that :func:`load_weights` tells (``modalift list networks`` says which network reads
-which; :data:`modalift.networks.layouts.FORMATS` holds their rules):
+Formats by the names that :func:`load_weights` reports (``modalift list networks`` shows which network reads which;
+:data:`modalift.networks.weight_formats.FORMATS` holds their rules):
 
 ========================================= ============================================================================
-kind                                      what it is
+format                                    what it is
 ========================================= ============================================================================
 modalift                                  our own
-torchvision ResNet, torchvision VGG       ImageNet networks; a 3-D network takes them inflated
+torchvision ResNet, torchvision VGG       ImageNet networks; a 3D network inflates them
 torchvision video ResNet                  ``r3d_18``
-Res2Net                                   ImageNet ``res2net50_26w_4s``, from which TEA begins
-TSN, TSM, TEA, ACTION-Net                 the published code's checkpoints (TEA also bare of its wrapper)
+Res2Net                                   ImageNet ``res2net50_26w_4s``, with which TEA is initialized
+TSN, TSM, TEA, ACTION-Net                 the published code's checkpoints (TEA also without its wrapper)
 mmaction2 TSN, TSM, C3D                   checkpoints of mmaction2
-mmaction2 3-D ResNet (I3D, SlowOnly)      mmaction2's ``i3d_r50``, ``slowonly_r50`` and their like
-SlowFast 3-D ResNet                       ``I3D_8x8_R50`` as SlowFast's own training writes it; not the ``.pkl`` of its
-                                          model zoo, which are Caffe2's
+mmaction2 3-D ResNet (I3D, SlowOnly)      mmaction2's ``i3d_r50``, ``slowonly_r50`` and similar
+SlowFast 3-D ResNet                       ``I3D_8x8_R50`` as SlowFast's training writes it; not the ``.pkl`` files of
+                                          its model zoo, which are Caffe2's
 pytorch-i3d, hassony2 I3D                 Inception I3D, converted from TensorFlow: rgb, flow, Charades
-mmpose MTUT I3D                           an rgb and a depth network in one file; the network's modality chooses
+mmpose MTUT I3D                           an rgb and a depth network in one file, chosen by the network's modality
 3-D ResNet (kenshohara, okankop)          ResNet-18 to 50 and ResNeXt-101; also GesRec's
 C3D, C3D (Caffe layers), GesRec C3D       jfzhang95's names, the converted Caffe file's, and the variant with BatchNorm
 ========================================= ============================================================================
@@ -39,23 +39,23 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
-from modalift.networks.layouts import FORMATS, WRAPPERS, WRAPPINGS, Format, formats_for, renamed
 from modalift.networks.recognizer import Network
+from modalift.networks.weight_formats import FORMATS, WRAPPERS, WRAPPINGS, Format, formats_for, renamed
 
 __all__ = ["FORMATS", "Format", "Loaded", "formats_for", "load_weights", "read_state", "to_torchvision"]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came of loading a file, by the network's names.
+    """The result of loading a file, by the network's tensor names.
 
     Attributes:
-        format: the kind of file.
-        loaded: names taken as they were.
+        format: the file's format.
+        loaded: names loaded unchanged.
         adapted: name -> what was changed to fit.
-        left: name of the file -> why it was left out.
-        missing: names that the file does not have; they keep what they had.
-        note: what else to know of such files.
+        left: name in the file -> why it was left out.
+        missing: names that the file does not have; their values do not change.
+        note: what else to know about such files.
     """
 
     format: str
@@ -74,7 +74,7 @@ class Loaded:
 
 
 def _grouped(what: str, reasons: Mapping[str, str]) -> list[str]:
-    """A line for every name, or one for many of one reason."""
+    """A line per name, or one for many names with one reason."""
     names: dict[str, list[str]] = defaultdict(list)
     for name, reason in reasons.items():
         names[reason].append(name)
@@ -87,32 +87,32 @@ def _grouped(what: str, reasons: Mapping[str, str]) -> list[str]:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The named tensors of a ``.modalift``, ``.safetensors`` or PyTorch file; never runs code that the file may hold.
+    """The named tensors in a ``.modalift``, ``.safetensors`` or PyTorch file; never runs code that the file may contain.
 
     Raises:
-        ModaliftError: no such file, a damaged one, one with code in it, or one without named tensors.
+        ModaliftError: a missing or damaged file, one that contains code, or one without named tensors.
     """
     path = Path(path)
     if not path.is_file():
-        raise ModaliftError(f"{path}: no such file of weights")
+        raise ModaliftError(f"{path}: no such weights file")
     if path.suffix in (".safetensors", ".modalift"):
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModaliftError(f"{path}: not a readable safetensors file ({_first(error)}) - fetch it again") from None
+            raise ModaliftError(f"{path}: not a readable safetensors file ({_first(error)}) - download it again") from None
     with path.open("rb") as file:
         if not file.read(2).startswith((b"PK", b"\x80")):  # a zip archive, or a pickle as older versions wrote
-            raise ModaliftError(f"{path}: not a PyTorch file of weights - fetch it again")
+            raise ModaliftError(f"{path}: not a PyTorch weights file - download it again")
     try:
         with warnings.catch_warnings(action="ignore"):
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)", f"{error} {error.__context__}")
-        what = f"a {asked[1][:80]}" if asked else "more than tensors, or damage"
+        found = re.search(r"GLOBAL (\S+)", f"{error} {error.__context__}")
+        what = f"a {found[1][:80]}" if found else "more than tensors, or damage"
         raise ModaliftError(f"{path}: holds {what}, so opening it could run code - save its state_dict() alone, or as "
                             ".safetensors") from None
     except Exception as error:  # a damaged pickle can raise anything
-        raise ModaliftError(f"{path}: not a readable PyTorch file ({_first(error)}) - fetch it again") from None
+        raise ModaliftError(f"{path}: not a readable PyTorch file ({_first(error)}) - download it again") from None
     for wrapping in WRAPPINGS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapping), Mapping):
             state = state[wrapping]
@@ -129,27 +129,27 @@ def _first(error: BaseException) -> str:
 
 
 def _trunk(names: Iterable[str]) -> list[str]:
-    """Names of the trunk's tensors, counters left aside."""
+    """Names of the trunk's tensors, without BatchNorm's counters."""
     return [n for n in names if not n.startswith(("head.", "neck.", "prepare.")) and not n.endswith("num_batches_tracked")]
 
 
 @dataclass
 class _Reading:
-    """A file read as one layout, for one network.
+    """A file read in one format, for one network.
 
     Attributes:
-        layout: the layout.
-        taken: our name -> name in the file, of tensors that fit as they are or can be changed to fit.
-        left: name in the file -> why it finds no place.
-        wrong: our name -> name in the file, of tensors of the trunk that cannot be made to fit.
-        homeless: names, ours where there are rules, of tensors of no head that this network lacks.
+        format: the format.
+        taken: our name -> name in the file, of tensors that fit or can be adapted.
+        left: name in the file -> why it is left out.
+        wrong: our name -> name in the file, of tensors of the trunk that cannot be adapted.
+        unmatched: translated names of the file's trunk tensors that this network does not have.
     """
 
-    layout: Format
+    format: Format
     taken: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
-    homeless: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
 
     @property
     def found(self) -> int:
@@ -157,15 +157,15 @@ class _Reading:
 
 
 def _bare(shape: Sequence[int]) -> tuple[int, ...]:
-    """A shape without its last ones: a linear layer and a convolution of one pixel hold the same matrix."""
+    """A shape without trailing ones: a linear layer and a 1x1 convolution have the same matrix."""
     while len(shape) > 1 and shape[-1] == 1:
         shape = shape[:-1]
     return tuple(shape)
 
 
 def _fits(given: Tensor, wanted: Tensor, first: bool) -> bool:
-    """Whether a tensor of the file can fill one of the network's; ``first`` for the first convolution."""
-    if wanted.is_floating_point() and _odd(given):
+    """Whether a tensor of the file fits one of the network's, adapted if needed; ``first``: the first convolution."""
+    if wanted.is_floating_point() and _not_plain(given):
         return False
     shape = list(given.shape)
     if given.dim() == 4 and wanted.dim() == 5:
@@ -175,8 +175,8 @@ def _fits(given: Tensor, wanted: Tensor, first: bool) -> bool:
     return shape == list(wanted.shape) or _bare(given.shape) == _bare(wanted.shape)
 
 
-def _odd(tensor: Tensor) -> str:
-    """What keeps a tensor from being a plain one of real numbers, if anything."""
+def _not_plain(tensor: Tensor) -> str:
+    """Why a tensor is not a dense one of floating-point numbers; empty if it is."""
     if tensor.layout != torch.strided or tensor.is_meta:
         return " without values" if tensor.is_meta else " and sparse"
     return "" if tensor.is_floating_point() and tensor.numel() else f" of {str(tensor.dtype).removeprefix('torch.')}"
@@ -188,66 +188,66 @@ def _inputs(net: Network) -> set[str]:
     return {f"{n}.weight" for n in list(names)[:1]}
 
 
-def _read_as(layout: Format, state: Mapping[str, Tensor], net: Network) -> _Reading:
-    """A file, its names bare of wrappers' prefixes, as one layout."""
+def _read_as(kind: Format, state: Mapping[str, Tensor], net: Network) -> _Reading:
+    """A file, wrappers' prefixes removed, read in one format."""
     own = net.state_dict()
     inputs = _inputs(net)
-    sensors = layout.sensors(state)
+    sensors = kind.sensors(state)
     sensor = net.modality if net.modality in sensors else net.view
-    reading = _Reading(layout)
+    reading = _Reading(kind)
     for key, tensor in state.items():
-        name = layout.translate(key, sensor)
+        name = kind.translate(key, sensor)
         if name is None:
             reading.left[key] = "of another sensor's network in the file"
         elif name not in own:
             reading.left[key] = "the network has no such layer"
-            reading.homeless += _trunk([name])
+            reading.unmatched += _trunk([name])
         elif name in reading.taken:
             reading.left[key] = f"'{reading.taken[name]}' is the same layer"
         elif _fits(tensor, own[name], name in inputs):
             reading.taken[name] = key
         elif name.startswith(("head.", "prepare.")):
-            reading.left[key] = f"{_why(name, layout)}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here"
+            reading.left[key] = f"{_why(name, kind)}: {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here"
         else:
             reading.wrong[name] = key
     return reading
 
 
-def _why(name: str, layout: Format) -> str:
+def _why(name: str, kind: Format) -> str:
     """Why a tensor of the head or of the constants does not fit."""
     if name.startswith("prepare."):
         return "other channels"
-    if name.startswith("head.fc.") or not layout.clip:
+    if name.startswith("head.fc.") or not kind.clip:
         return "other classes or another head"
-    return f"made for clips of {layout.clip}"
+    return f"made for clips of {kind.clip}"
 
 
 def _refuse_another(net: Network, reading: _Reading, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise where the file is of another trunk, also one with which names and shapes agree by chance."""
-    layout = reading.layout
-    what, advice = f"{path}: a file of {layout.name}", "these are weights of another network"
-    if layout.families and net.config.get("name") not in layout.families:
-        advice += f" ({', '.join(layout.families)})"
+    """Raises if the file is of another trunk, also if names and shapes agree by chance."""
+    kind = reading.format
+    what, advice = f"{path}: a file of {kind.name}", "these are weights of another network"
+    if kind.families and net.config.get("name") not in kind.families:
+        advice += f" ({', '.join(kind.families)})"
     else:
-        advice = f"these are weights of another {'' if layout.families else 'network, '}backbone, width or pattern"
+        advice = f"these are weights of another {'' if kind.families else 'network, '}backbone, width or pattern"
     own = net.state_dict()
-    if (sensors := layout.sensors(state)) and net.modality not in sensors and net.view not in sensors:
+    if (sensors := kind.sensors(state)) and net.modality not in sensors and net.view not in sensors:
         raise ModaliftError(f"{what} with a network each for {' and '.join(sensors)}, none for '{net.modality or net.view}' - "
                             f"build the network with modality_name {' or '.join(repr(s) for s in sensors)}")
     if reading.wrong:
         name, key = next(iter(reading.wrong.items()))
         tensor = state[key]
-        held = f"{tuple(tensor.shape)}{_odd(tensor)}"
+        held = f"{tuple(tensor.shape)}{_not_plain(tensor)}"
         raise ModaliftError(f"{path}: '{key}' is {held} but {tuple(own[name].shape)} in the network - {advice}")
     trunk = _trunk(own)
     if 2 * reading.found < len(trunk):
         raise ModaliftError(f"{what} with {reading.found} of the {len(trunk)} tensors of this network's trunk - {advice}")
-    given = len(reading.homeless) + reading.found
+    given = len(reading.unmatched) + reading.found
     blocks, here = _blocks(trunk), _blocks(reading.taken)
-    deeper = [n for n in reading.homeless if _blocks([n]) - blocks]
-    if 10 * len(reading.homeless) > given or deeper:
-        raise ModaliftError(f"{what} with {len(reading.homeless)} tensors that this network lacks, such as "
-                            f"'{(deeper or reading.homeless)[0]}' - {advice}")
+    deeper = [n for n in reading.unmatched if _blocks([n]) - blocks]
+    if 10 * len(reading.unmatched) > given or deeper:
+        raise ModaliftError(f"{what} with {len(reading.unmatched)} tensors that this network lacks, such as "
+                            f"'{(deeper or reading.unmatched)[0]}' - {advice}")
     for block in sorted(blocks - here):
         raise ModaliftError(f"{what} without '{block}' - {advice}")
     for name in trunk:
@@ -257,12 +257,12 @@ def _refuse_another(net: Network, reading: _Reading, state: Mapping[str, Tensor]
 
 
 def _blocks(names: Iterable[str]) -> set[str]:
-    """The numbered blocks of trunks that names belong to, such as ``backbone.layer3.5``."""
+    """The numbered blocks that names belong to, such as ``backbone.layer3.5``."""
     return {m[0] for n in names if (m := re.match(r"backbone\.[^.]+\.\d+(?=\.[^.]+\.)", n))}
 
 
 def _change(tensor: Tensor, wanted: Tensor, net: Network) -> tuple[Tensor, str]:
-    """A tensor of the file as the network has it, and what was done, if anything, beside a change of shape."""
+    """A tensor of the file adapted to the network, and what was done beyond a reshape, or an empty string."""
     if _bare(tensor.shape) == _bare(wanted.shape):
         return tensor.reshape(wanted.shape), ""
     done = []
@@ -280,9 +280,9 @@ def _change(tensor: Tensor, wanted: Tensor, net: Network) -> tuple[Tensor, str]:
 def _adapt_input(weight: Tensor, net: Network, channels: int) -> tuple[Tensor, str]:
     """The first convolution's weights for another number of channels, and what was done.
 
-    One channel gets the sum over the file's channels (a gray picture then gives what its copy in every channel gave);
-    other numbers, also those of stacked frames, get their mean, repeated. Motion channels begin at zero, so that the
-    network computes what the file did until training moves them.
+    One channel gets the sum over the file's channels (so that a gray image gives the same output as the image repeated in
+    every channel); other numbers, also those of stacked frames, get their mean, repeated. Motion channels start at zero,
+    so that the network first computes what the file's network did.
     """
     moving = net.spec.prepared_channels - net.channels  # motion channels follow the plain ones
     plain = channels - moving if channels == net.spec.prepared_channels else channels
@@ -301,25 +301,24 @@ def _adapt_input(weight: Tensor, net: Network, channels: int) -> tuple[Tensor, s
 
 
 def load_weights(net: Network, path: str | Path) -> Loaded:
-    """Load a file's weights into a network, and say what was loaded, adapted and left out.
+    """Loads a file's weights into a network, and reports what was loaded, adapted and left out.
 
-    Reads our own network files and the kinds in the table above, as PyTorch files or safetensors. A file is read as the
-    kind under which most of its tensors fit the network. Only three things are changed to fit: 2-D convolutions of a
-    3-D network are inflated,
+    Reads the formats in the table above, as PyTorch files or safetensors. A file is read in the format in which most of
+    its tensors fit the network. Three adaptations are made: 2D convolutions are inflated for a 3D network,
 
     .. math:: w'_{oityx} = w_{oiyx} / k_t, \\qquad t = 1 \\ldots k_t,
 
-    so that a clip that stands still gives what its picture gave; the first convolution takes another number of
-    channels (one gets the sum of the file's, other numbers their mean, motion channels start at zero); and a classifier
-    of other classes is left out. ``adapted`` and ``left`` of the result say each.
+    so that a static clip gives the output of its image; the first convolution is adapted to the number of channels (one
+    gets the sum of the file's, other numbers their mean, motion channels start at zero); and a classifier of other classes
+    is left out. ``adapted`` and ``left`` of the result list them.
 
     Args:
-        net: the network; left as it was if an error is raised.
+        net: the network; not changed if an error is raised.
         path: the file.
 
     Raises:
-        ModaliftError: a missing or damaged file, one that could run code, an unknown layout, a layer of another shape,
-            or a trunk that is deeper or shallower than this one, or quite another.
+        ModaliftError: a missing or damaged file, one that could run code, an unknown format, a layer of another shape,
+            or a trunk of another depth or kind.
 
     Source: inflation is that of Carreira and Zisserman, "Quo vadis, action recognition?", CVPR 2017, section 2.4; the
     mean over channels that of Wang et al., "Temporal segment networks", ECCV 2016, section 3.2.
@@ -339,14 +338,14 @@ def load_weights(net: Network, path: str | Path) -> Loaded:
         raise ModaliftError(f"{path}: holds '{re.sub(WRAPPERS, '', twice)}' twice, with and without a wrapper's prefix - "
                             "save one state_dict()")
     state = {bare: held[k] for bare, k in whole.items()}
-    readings = [_read_as(layout, state, net) for layout in FORMATS if layout.signed(state)]
+    readings = [_read_as(kind, state, net) for kind in FORMATS if kind.matches(state)]
     if not readings:
-        raise ModaliftError(f"{path}: unknown layout of keys ({', '.join(list(held)[:3])}, ...) - known: "
+        raise ModaliftError(f"{path}: unknown tensor names ({', '.join(list(held)[:3])}, ...) - known: "
                             f"{', '.join(f.name for f in FORMATS)}")
     best = max(readings, key=lambda r: (r.found, -len(r.wrong)))
     _refuse_another(net, best, state, path)
     own = net.state_dict()
-    result = Loaded(best.layout.name, left={whole[k]: why for k, why in best.left.items()}, note=best.layout.note)
+    result = Loaded(best.format.name, left={whole[k]: why for k, why in best.left.items()}, note=best.format.note)
     fitting = {}
     for name, key in best.taken.items():
         fitting[name], done = _change(state[key], own[name], net)
@@ -359,7 +358,7 @@ def load_weights(net: Network, path: str | Path) -> Loaded:
     return result
 
 
-#: What torchvision has: a weight that tells, its kernel, what all names look like, and how ours become them.
+#: torchvision's networks: a characteristic weight, its kernel, a pattern of all names, and the rules from our names.
 _TORCHVISION = (
     ("conv1.weight", (7, 7), r"(conv1|bn1|layer[1-4]\.\d+\.((conv|bn)[123]|downsample\.[01])|fc)\.\w+",
      ((r"^(backbone|head)\.", ""),)),
@@ -372,9 +371,9 @@ _TORCHVISION = (
 
 
 def to_torchvision(net: Network) -> dict[str, Tensor]:
-    """The weights of a network under torchvision's names, so that other programs can read them.
+    """The weights of a network under torchvision's names, for other programs.
 
-    ResNets over frames (``tsm``, ``tsn``) have a counterpart there, ``vgg16``, and ``r3d`` as ``res3d18``.
+    ResNets over frames (``tsm``, ``tsn``), ``vgg16`` and ``r3d`` with ``res3d18`` have a counterpart there.
 
     Raises:
         ModaliftError: a network whose trunk or head has no counterpart there.

@@ -1,1 +1,1 @@
-""""""
+"""Everything that users look at: terminal tables, figures, HTML pages."""

@@ -1,4 +1,4 @@
-"""The charts of one run: how training went, and where one evaluation is right and wrong."""
+"""The charts of one run: training curves, and the details of one evaluation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from modalift.report.results import Column, Metrics, headlines
 
 
 def curves(record: Record) -> str:
-    """Loss, each of its terms, headline figures and learning rate over time."""
+    """Loss, loss terms, headline metrics and learning rate over time."""
     if not record.epochs and not record.steps:
-        return missing("Nothing has been logged yet: the first line of log.jsonl is written after some steps of training.")
+        return missing("Nothing has been logged yet: the first line of log.jsonl is written after the first steps of training.")
     grid = [card("loss", _over_time(record, lambda e: e.get("loss")), "weighted sum of all terms")]
     grid += [_term(record, name) for name in _names(record, "terms")]
-    watched = [chart for column in headlines() if (chart := _while_training(record, column))]
+    validated = [chart for column in headlines() if (chart := _while_training(record, column))]
     rate = [Line("learning rate", *_points(record.steps or record.epochs, lambda e: e.get("lr"), record))]
-    grid += [*watched, card("learning rate", lines(rate, low=0))]
-    note = "" if watched else missing(
-        "Nothing was measured on validation clips: the recipe holds no subject out for validation (protocol.val_subjects),"
+    grid += [*validated, card("learning rate", lines(rate, low=0))]
+    note = "" if validated else missing(
+        "There are no validation results: the recipe holds out no subjects for validation (protocol.val_subjects),"
         " and the test split is never evaluated during training.")
     return f'<div class="grid">{"".join(grid)}</div>{note}'
 
@@ -33,21 +33,21 @@ def _term(record: Record, name: str) -> str:
                if (w := (e.get("weights") or {}).get(name)) is not None]
     used = [w for _, w in weights]
     if not any(used):
-        said = "logged only, not part of the loss"
+        note = "logged only, not part of the loss"
     elif len(set(used)) == 1:
-        said = f"unweighted; its weight in the loss is {used[0]:g}"
+        note = f"unweighted; its weight in the loss is {used[0]:g}"
     else:
         first = next(x for x, w in weights if w)
-        said = f"unweighted; its weight in the loss goes from {used[0]:g} to {used[-1]:g} (above zero from epoch {first:g})"
+        note = f"unweighted; its weight in the loss goes from {used[0]:g} to {used[-1]:g} (above zero from epoch {first:g})"
     last = (record.epochs or record.steps)[-1]
     raw, loss = (last.get("terms") or {}).get(name), last.get("loss")
     if raw is not None and loss and any(used):
-        said += f"; {100 * used[-1] * raw / loss:.0f} % of the final loss"
-    return card(name, _over_time(record, lambda e: (e.get("terms") or {}).get(name), low=0), said)
+        note += f"; {100 * used[-1] * raw / loss:.0f} % of the final loss"
+    return card(name, _over_time(record, lambda e: (e.get("terms") or {}).get(name), low=0), note)
 
 
 def _while_training(record: Record, headline: Column) -> str:
-    """A headline figure of each network after each epoch; empty where none has been measured."""
+    """A headline metric of each network after each epoch; empty if it was never measured."""
     drawn = []
     for split, dash in (("train", True), ("val", False)):
         for k, role in enumerate(dict.fromkeys(r for e in record.epochs for r in e.get(split) or {})):
@@ -59,7 +59,7 @@ def _while_training(record: Record, headline: Column) -> str:
 
 
 def _over_time(record: Record, value: Callable[[Mapping[str, Any]], Any], low: float | None = None) -> str:
-    """Single steps as a thin line, means of epochs as a bold one."""
+    """Single steps as a thin line, means over epochs as a bold line."""
     drawn = []
     if record.steps:
         drawn.append(Line("steps", *_points(record.steps, value, record), 6, thin=bool(record.epochs)))
@@ -75,7 +75,7 @@ def _points(entries: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, 
 
 
 def _epoch(entry: Mapping[str, Any], record: Record) -> float:
-    """Where an entry stands, in epochs done: steps between epochs are placed by their number."""
+    """The time of an entry in completed epochs; steps within an epoch are placed by their number."""
     if entry.get("kind") == "epoch" or not entry.get("step"):
         return float(entry.get("epoch") or 0) + (entry.get("kind") == "epoch")
     ends = [e for e in record.epochs if e.get("step")]
@@ -92,7 +92,7 @@ def _names(record: Record, key: str) -> list[str]:
 
 
 def worst_clips(m: Metrics) -> str:
-    """The clips whose pictures are least like the target sensor's."""
+    """The clips whose generated images are least similar to the target sensor's."""
     worst = sorted(m["per_clip"], key=lambda f: f["ssim"])[:10]
     return card("clips with the lowest SSIM", html.table(("clip", "PSNR, dB", "SSIM", "edge correlation"), [
         (f["id"], f"{f['psnr']:.1f}", f"{f['ssim']:.3f}", f"{f['edges']:.3f}") for f in worst], range(1, 4)))
@@ -102,34 +102,34 @@ def classification(m: Metrics) -> str:
     """Confusion, classes, calibration, brightness and subjects of one network on one split."""
     matrix = card("confusion matrix", heat(m["confusion"], m["classes"]))
     side = [card("calibration", reliability(m["calibration"]),
-                 f"Expected calibration error {percent(m['ece'])}: the mean distance between confidence and accuracy, over"
-                 " 15 bins. On the dashed line, confidence equals accuracy.")]
-    facts = dict(m.get("by_fact", {}))
-    if "lux" in facts:
-        side.append(_by_fact("lux", facts.pop("lux"), len(m["classes"])))
+                 f"Expected calibration error {percent(m['ece'])}: the mean difference between confidence and accuracy"
+                 " over 15 bins. On the dashed line, confidence equals accuracy.")]
+    metadata = dict(m.get("by_metadata", {}))
+    if "lux" in metadata:
+        side.append(_by_metadata("lux", metadata.pop("lux"), len(m["classes"])))
     else:
         side.append(missing("Accuracy by brightness is not shown: the clips have no 'lux' in their metadata, or all the same."))
     out = matrix + f'<div class="wide">{"".join(side)}</div>' + _classes(m["per_class"])
-    if len(people := m.get("by_subject") or []) > 1:
-        marks = [Mark(p["subject"], p["top1"], note=f"{p['n']} clips") for p in sorted(people, key=lambda p: -p["top1"])]
-        out += html.fold(f"accuracy of each of the {len(people)} subjects", forest(marks))
-    if facts:
-        rest = "".join(_by_fact(name, groups, len(m["classes"])) for name, groups in facts.items())
-        out += html.fold(f"accuracy by {', '.join(facts)}", f'<div class="wide">{rest}</div>')
+    if len(subjects := m.get("by_subject") or []) > 1:
+        marks = [Mark(p["subject"], p["top1"], note=f"{p['n']} clips") for p in sorted(subjects, key=lambda p: -p["top1"])]
+        out += html.fold(f"accuracy of each of the {len(subjects)} subjects", forest(marks))
+    if metadata:
+        rest = "".join(_by_metadata(name, groups, len(m["classes"])) for name, groups in metadata.items())
+        out += html.fold(f"accuracy by {', '.join(metadata)}", f'<div class="wide">{rest}</div>')
     return out
 
 
-def _by_fact(name: str, groups: Sequence[Mapping[str, Any]], classes: int) -> str:
+def _by_metadata(name: str, groups: Sequence[Mapping[str, Any]], classes: int) -> str:
     marks = [Mark(f"{g['value']:g}" if isinstance(g.get("value"), float) else str(g["value"]) if "value" in g
                   else f"{g['low']:.3g}–{g['high']:.3g}", g["top1"], g["interval"], note=f"n {g['n']}") for g in groups]
     title = "accuracy by brightness" if name == "lux" else f"accuracy by {name}"
-    return card(title, columns(marks, x_label=name, reference=1 / classes, said="chance"),
-                "Whiskers: 95 % interval over clips. Dashed: chance.")
+    return card(title, columns(marks, x_label=name, reference=1 / classes, reference_label="chance"),
+                "Error bars: 95 % interval over clips. Dashed: chance.")
 
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> str:
     ordered = sorted(rows, key=lambda r: (r["recall"] is None, -(r["recall"] or 0), r["class"]))
-    body = html.table(("class", "clips", "recall", "precision", "F1", "most often mistaken for"),
+    body = html.table(("class", "clips", "recall", "precision", "F1", "most often predicted instead"),
                       [(r["class"], r["support"], bar(r["recall"]), bar(r["precision"]), percent(r["f1"]),
                         r.get("mistaken_for") or "–") for r in ordered], (1, 4))
     absent = sum(not r["support"] for r in rows)

@@ -1,4 +1,4 @@
-"""What `modalift check` found in a dataset, for the terminal and as JSON."""
+"""The findings of `modalift check` about a dataset, for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from modalift.report.numbers import UNKNOWN, percent
 
 def as_json(findings: Findings) -> dict[str, Any]:
     """Findings as plain dictionaries and lists."""
-    return {**asdict(findings), "trouble": findings.trouble}
+    return {**asdict(findings), "has_errors": findings.has_errors}
 
 
 def render(findings: Findings) -> Group:
-    """Tables of views, classes and subjects, then one line per problem."""
+    """Tables of the views, classes and subjects, followed by one line per problem."""
     total = sum(findings.clips.values())
     splits = ", ".join(f"{n} {s}" for s, n in findings.clips.items() if n)
     head = Text(f"{findings.name}: {total} clips ({splits}), {len(findings.classes)} classes,"
@@ -31,7 +31,7 @@ def render(findings: Findings) -> Group:
     if findings.decoded < total:
         lines.append(Text(f"{findings.decoded} of {total} clips were decoded; the others were only opened", "dim"))
     for problem in findings.problems:
-        lines.append(Text.assemble((problem.severity, "bold red" if problem.severity == "trouble" else "yellow"), " ",
+        lines.append(Text.assemble((problem.severity, "bold red" if problem.severity == "error" else "yellow"), " ",
                                    problem.reason))
     if not findings.problems:
         lines.append(Text("no problem was found", "green"))

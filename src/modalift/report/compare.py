@@ -1,4 +1,4 @@
-"""Runs against each other on the same clips: a dictionary for programs, a page for people."""
+"""Comparison of runs on the same clips: as a dictionary and as an HTML page."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from modalift.engine.run import Run
 from modalift.engine.statistics import aligned, mean_accuracy, paired, paired_seeds
 from modalift.engine.tables import open_table
-from modalift.errors import ModaliftError
+from modalift.errors import ModaliftError, nearest
 from modalift.files import write_text
-from modalift.modalities import Table
+from modalift.modalities import SPLITS, Table
 from modalift.models import Predictions
 from modalift.models.metrics import score
 from modalift.recipe import load_recipe
 from modalift.report import html
-from modalift.report.clips import Sample, gallery, pick, sample_clips
+from modalift.report.clips import Sample, choose_clips, gallery, sample_clips
 from modalift.report.figures import Mark, columns, diverging, forest
 from modalift.report.html import card, esc, missing
 from modalift.report.numbers import UNKNOWN, duration, percent, points, points_span, quantity, span
@@ -31,23 +31,23 @@ CLIPS = 8
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way of training: its runs (one per seed), their predictions, and the scores of the first."""
+    """One compared method: its runs (one per seed), their predictions, and the metrics of the first run."""
 
     name: str
     role: str
     records: tuple[Record, ...]
-    answers: tuple[Predictions, ...]
+    predictions: tuple[Predictions, ...]
     score: dict[str, Any]
 
 
 def compare_runs(runs: Runs, *, split: str = "test", role: str = "",
                  roles: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Every run with its intervals and its paired difference to the first one, as plain JSON values.
+    """Compares runs: metrics and intervals of each, and paired differences from the first, as plain JSON values.
 
     Args:
         runs: run folders, the baseline first; or name -> folder, or name -> folders of the same seeds.
-        split: which predictions.
-        role: which network, where a run trained several; ``roles`` (name -> role) has precedence.
+        split: the split whose predictions are compared.
+        role: the network's role, if a run trained several; ``roles`` (name -> role) takes precedence.
 
     Returns:
         ``{"split", "baseline", "rows": [...]}``; a row has ``name``, ``role``, ``view``, ``n``, ``seeds``, ``top1`` and its
@@ -57,37 +57,37 @@ def compare_runs(runs: Runs, *, split: str = "test", role: str = "",
         of the two, or :func:`~modalift.engine.statistics.paired_seeds` where both have as many seeds (two or more).
 
     Raises:
-        ModaliftError: fewer than two runs, a run without predictions, or runs on other clips.
+        ModaliftError: fewer than two runs, a run without predictions, or runs on different clips.
     """
     return _summary(_candidates(runs, split, role, roles or {}), split)
 
 
 def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", role: str = "",
                      roles: Mapping[str, str] | None = None, table: Table | None = None,
-                     samples: Sequence[Sample] | None = None, title: str = "", lede: str = "", focus: str = "",
+                     samples: Sequence[Sample] | None = None, title: str = "", summary: str = "", focus: str = "",
                      views: Sequence[str] = ()) -> Path:
-    """Write the page of a comparison: one file that asks no other host for anything.
+    """Writes the page of a comparison: one HTML file that loads nothing from other hosts.
 
     Args:
         runs, split, role, roles: see :func:`compare_runs`.
         out: the file to write.
-        table: clips to show; by default those of the first run's recipe, where its data are still there.
-        samples: clips ready to be shown instead.
-        title, lede: plain text of the heading and of the first paragraph, instead of those made from the figures.
+        table: clips to show; by default those of the first run's recipe, if its data still exist.
+        samples: clips to show instead, from :func:`modalift.report.clips.sample_clips`.
+        title, summary: plain text of the heading and of the first paragraph; by default made from the results.
         focus: the run whose classes are compared with the baseline's; by default the last one.
-        views: which sensors of the clips to show; by default all.
+        views: views of the clips to show; by default all.
     """
     candidates = _candidates(runs, split, role, roles or {})
     found = _summary(candidates, split)
     chosen = next((c for c in candidates if c.name == focus), candidates[-1])
     if focus and chosen.name != focus:
-        raise ModaliftError(f"focus '{focus}' is none of the runs: {', '.join(c.name for c in candidates)}")
+        raise ModaliftError(f"focus '{focus}' is not one of the runs: {', '.join(c.name for c in candidates)}")
     shown, why = (list(samples), "") if samples is not None else _samples(candidates, split, table, views)
-    note = ("What every sensor recorded at the same moment, and what each network predicted from its own sensor. Drawn at"
-            " random, one from each band of brightness where that is known, without regard to the predictions.")
+    note = ("What every sensor recorded at the same moment, and what each network predicted from its own sensor. Selected"
+            " at random, one from each interval of brightness if it is known, without regard to the predictions.")
     tables, clips = _tables(found), gallery(shown, note)
     page = html.document(title or f"{chosen.name} against {found['baseline']}", "comparison",
-                         esc(lede) if lede else _lede(found, chosen), [
+                         esc(summary) if summary else _summary_text(found, chosen), [
         ("clips", "Sample clips and their predictions", "Clips", clips or missing(why or "No clips were given.")),
         ("results", "Results", "Results", tables[0] + _forests(found)),
         ("cost", "Cost", "Cost", tables[1]),
@@ -102,9 +102,11 @@ def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", role: 
 
 
 def _candidates(runs: Runs, split: str, role: str, roles: Mapping[str, str]) -> list[Candidate]:
+    if split not in SPLITS:
+        raise ModaliftError(f"unknown split '{split}' - {nearest(split, SPLITS)}")
     named = dict(runs) if isinstance(runs, Mapping) else _named([Path(r) for r in runs])
     if len(named) < 2:
-        raise ModaliftError("a comparison needs two different run folders or more")
+        raise ModaliftError("a comparison needs at least two different run folders")
     return [_candidate(name, [Path(f) for f in folders] if isinstance(folders, Sequence) and not isinstance(folders, str)
                        else [Path(folders)], split, roles.get(name, role)) for name, folders in named.items()]
 
@@ -118,20 +120,20 @@ def _candidate(name: str, folders: Sequence[Path], split: str, role: str) -> Can
     if not folders:
         raise ModaliftError(f"'{name}' has no run folder - give at least one")
     records = tuple(read_record(f) for f in folders)
-    answers, own = [], role
+    predictions, own = [], role
     for folder in folders:
         run = Run(folder)
-        own = run.role(role)
-        path = run.predictions(own, split)
+        own = run.resolve_role(role)
+        path = run.predictions_path(own, split)
         if not path.is_file():
             raise ModaliftError(f"{folder}: no predictions of '{own}' on the split '{split}' -"
                                 f" run `modalift eval {folder} --split {split}` first")
-        answers.append(Predictions.load(path))
-    first = answers[0]
+        predictions.append(Predictions.load(path))
+    first = predictions[0]
     shipped = records[0].networks.get(own)
     classes = shipped.classes if shipped else tuple(str(k) for k in range(first.probabilities.shape[1]))
-    metrics = score(first.probabilities, first.labels, classes, subjects=first.subjects, facts=dict(first.facts))
-    return Candidate(name, own, records, tuple(answers), metrics)
+    metrics = score(first.probabilities, first.labels, classes, subjects=first.subjects, metadata=dict(first.metadata))
+    return Candidate(name, own, records, tuple(predictions), metrics)
 
 
 def _summary(candidates: Sequence[Candidate], split: str) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def _summary(candidates: Sequence[Candidate], split: str) -> dict[str, Any]:
         shipped, computed = c.records[0].networks.get(c.role), [r.compute for r in c.records]
         rows.append({
             "name": c.name, "role": c.role, "view": shipped.view if shipped else None,
-            **mean_accuracy(c.answers), "mean_class": c.score["mean_class"],
+            **mean_accuracy(c.predictions), "mean_class": c.score["mean_class"],
             "ece": c.score["ece"], "parameters": shipped.parameters if shipped else None,
             "macs": shipped.macs if shipped else None, "epochs": computed[0].get("epochs"),
             "training_macs": _mean(x.get("training_macs") for x in computed),
@@ -151,9 +153,9 @@ def _summary(candidates: Sequence[Candidate], split: str) -> dict[str, Any]:
 
 
 def _difference(base: Candidate, other: Candidate) -> dict[str, Any]:
-    if len(base.answers) == len(other.answers) > 1:
-        return paired_seeds(base.answers, other.answers)
-    return paired(base.answers[0], other.answers[0])
+    if len(base.predictions) == len(other.predictions) > 1:
+        return paired_seeds(base.predictions, other.predictions)
+    return paired(base.predictions[0], other.predictions[0])
 
 
 def _mean(values: Any) -> float | None:
@@ -165,20 +167,21 @@ def _samples(candidates: Sequence[Candidate], split: str, table: Table | None,
              views: Sequence[str]) -> tuple[list[Sample], str]:
     try:
         table = table or open_table(load_recipe(candidates[0].records[0].folder))
-        seen = set(candidates[0].answers[0].ids.tolist())
+        seen = set(candidates[0].predictions[0].ids.tolist())
         part = table.where(lambda r: r.id in seen)
         if not len(part):
             return [], f"The data of the first run hold none of the clips of its {split} predictions."
-        return sample_clips(part, pick(part, CLIPS), views, answers={c.name: c.answers[0] for c in candidates}), ""
+        predictions = {c.name: c.predictions[0] for c in candidates}
+        return sample_clips(part, choose_clips(part, CLIPS), views, predictions=predictions), ""
     except ModaliftError as error:
         return [], f"No clips are shown, because the data could not be opened: {error}"
 
 
-# ---- what is said ---------------------------------------------------------------------------------------------------
+# ---- results as text ---------------------------------------------------------------------------------------------------
 
 
 def main_interval(pair: Mapping[str, Any]) -> tuple[Sequence[float] | None, str]:
-    """The widest interval that a paired difference has, and what it is over."""
+    """The widest interval of a paired difference, and what it was computed over."""
     if "seeds" in pair:
         if pair["over_subjects_seeds"] is not None:
             return pair["over_subjects_seeds"], "over subjects and seeds"
@@ -188,10 +191,10 @@ def main_interval(pair: Mapping[str, Any]) -> tuple[Sequence[float] | None, str]
 
 
 def verdict(pair: Mapping[str, Any]) -> str:
-    """What a paired difference shows, in a word or two."""
+    """The conclusion from a paired difference, in one or two words."""
     interval, _ = main_interval(pair)
     if interval is None:
-        return "too little data to say"
+        return "too little data"
     if interval[0] > 0:
         return "better"
     if interval[1] < 0:
@@ -199,23 +202,23 @@ def verdict(pair: Mapping[str, Any]) -> str:
     return "no difference shown"
 
 
-def _lede(found: Mapping[str, Any], chosen: Candidate) -> str:
+def _summary_text(found: Mapping[str, Any], chosen: Candidate) -> str:
     row = next(r for r in found["rows"] if r["name"] == chosen.name)
     base = found["rows"][0]
     if row is base:
         return f"{esc(base['name'])} on {base['n']} clips of the {esc(found['split'])} split."
     pair = row["against_first"]
     interval, over = main_interval(pair)
-    said = f" (95&nbsp;% interval {points_span(interval)} {esc(over)})" if interval else ""
+    interval_text = f" (95&nbsp;% interval {points_span(interval)} {esc(over)})" if interval else ""
     tail = {"better": "", "worse": "", "no difference shown": " The interval includes zero: <b>no difference is shown</b>"
-            " with this number of clips.", "too little data to say": " There are too few clips for an interval."}[verdict(pair)]
+            " with this number of clips.", "too little data": " There are too few clips for an interval."}[verdict(pair)]
     return (f"Top-1 on the same {row['n']} clips of the {esc(found['split'])} split: <b>{esc(row['name'])}</b>"
             f" <b>{percent(row['top1'])}</b>, {esc(base['name'])} <b>{percent(base['top1'])}</b>; difference"
-            f" <b>{points(pair['difference'])} points</b>{said}.{tail}")
+            f" <b>{points(pair['difference'])} points</b>{interval_text}.{tail}")
 
 
 def _tables(found: Mapping[str, Any]) -> tuple[str, str]:
-    """Accuracies, and costs."""
+    """The tables of accuracies and of costs."""
     rows, costs = [], []
     for r in found["rows"]:
         pair = r["against_first"]
@@ -235,7 +238,7 @@ def _tables(found: Mapping[str, Any]) -> tuple[str, str]:
     return html.table(("run", "view", "top-1", "CI over clips", "CI over subjects", "difference", "CI", "verdict"),
                       rows, range(2, 7)) + f'<p class="note">{esc(note)}</p>', html.table(
         ("run", "epochs", "training MACs", "training time", "parameters", "MACs per clip"), costs, range(1, 6)) + (
-        '<p class="note">MACs: multiply-accumulates. Those of training include the teachers\' own trainings; the time does not.'
+        '<p class="note">MACs: multiply-accumulates. Training MACs include that of the teachers; training time does not.'
         " Parameters and MACs per clip are those of the network that is deployed.</p>")
 
 
@@ -249,10 +252,10 @@ def _forests(found: Mapping[str, Any]) -> str:
             inner, note = pair["over_seeds"], f"{pair['seeds']} seeds"
         else:
             inner, note = pair["intervals"]["clips"], f"McNemar p {_p(pair['mcnemar_p'])}"
-        tone = {"better": 1, "worse": 2}.get(verdict(pair), 6)
-        gaps.append(Mark(r["name"], pair["difference"], inner, tone, note, main_interval(pair)[0]))
+        color = {"better": 1, "worse": 2}.get(verdict(pair), 6)
+        gaps.append(Mark(r["name"], pair["difference"], inner, color, note, main_interval(pair)[0]))
     return '<div class="wide">' + card("top-1", forest(each), "Bold: 95 % interval over clips. Faint: over subjects.") + card(
-        f"difference to {found['baseline']}, in points", forest(gaps, zero=0.0, difference=True),
+        f"difference from {found['baseline']}, in points", forest(gaps, zero=0.0, difference=True),
         "Bold: 95 % interval over clips (or seeds). Faint: over subjects (and seeds); gray where it includes zero.") + "</div>"
 
 
@@ -263,19 +266,20 @@ def _p(p: float) -> str:
 def _by_light(candidates: Sequence[Candidate]) -> str:
     cards = []
     for c in candidates:
-        groups = c.score["by_fact"].get("lux")
+        groups = c.score["by_metadata"].get("lux")
         if groups:
             marks = [Mark(f"{g['value']:g}" if "value" in g else f"{g['low']:.2g}–{g['high']:.2g}", g["top1"], g["interval"],
                           note=f"n {g['n']}") for g in groups]
-            cards.append(card(c.name, columns(marks, x_label="lux", reference=1 / len(c.score["classes"]), said="chance")))
+            chance = 1 / len(c.score["classes"])
+            cards.append(card(c.name, columns(marks, x_label="lux", reference=chance, reference_label="chance")))
     if not cards:
         return missing("Accuracy by brightness is not shown: the clips have no 'lux' in their metadata, or all the same.")
-    return f'<div class="wide">{"".join(cards)}</div><p class="note">Whiskers: 95 % interval over clips. Dashed: chance.</p>'
+    return f'<div class="wide">{"".join(cards)}</div><p class="note">Error bars: 95 % interval over clips. Dashed: chance.</p>'
 
 
 def _classes(base: Candidate, chosen: Candidate) -> str:
     if chosen.name == base.name:
-        return missing("There is no second run to compare the classes of.")
+        return missing("Classes are compared only between two different runs.")
     rows = []
     for one, other in zip(_recalls(base), _recalls(chosen), strict=True):
         if one[1] is not None and other[1] is not None:
@@ -283,25 +287,25 @@ def _classes(base: Candidate, chosen: Candidate) -> str:
     rows.sort(key=lambda r: -r[1])
     return '<div class="wide">' + card(
         f"recall of {chosen.name} minus that of {base.name}, in points", diverging(rows),
-        "A class has few clips, so single bars are uncertain; the table above has the whole.") + card(
+        "Single classes have few clips, so these bars are uncertain; the table above has the overall result.") + card(
         "clips that were predicted correctly by", forest(_agreement(base, chosen), zero=0.0, unit="% of clips"),
-        "Only clips that one of the two alone predicts correctly tell them apart.") + "</div>"
+        "The two differ only in the clips that exactly one of them predicts correctly.") + "</div>"
 
 
 def _agreement(base: Candidate, chosen: Candidate) -> list[Mark]:
-    """Share of clips that both, one or none of the two got right."""
-    pairs = [aligned(p, q) for p, q in zip(base.answers, chosen.answers, strict=False)]
-    a, b = (np.concatenate([pair[k].right for pair in pairs]) for k in (0, 1))
+    """Fraction of clips that both, one or neither of the two predict correctly."""
+    pairs = [aligned(p, q) for p, q in zip(base.predictions, chosen.predictions, strict=False)]
+    a, b = (np.concatenate([pair[k].correct for pair in pairs]) for k in (0, 1))
     parts = (("both", a & b, 6), (f"only {chosen.name}", b & ~a, 1), (f"only {base.name}", a & ~b, 2),
              ("neither", ~a & ~b, 6))
-    return [Mark(name, float(x.mean()), tone=tone) for name, x, tone in parts]
+    return [Mark(name, float(x.mean()), color=color) for name, x, color in parts]
 
 
 def _recalls(c: Candidate) -> list[tuple[str, float | None, int]]:
-    """Class, recall over all seeds, clips of one seed."""
+    """Per class: its name, recall over all seeds, and number of clips of one seed."""
     out: list[tuple[str, float | None, int]] = []
     for k, name in enumerate(c.score["classes"]):
-        of = [p.right[p.labels == k] for p in c.answers]
+        of = [p.correct[p.labels == k] for p in c.predictions]
         out.append((name, float(np.mean(np.concatenate(of))) if len(of[0]) else None, len(of[0])))
     return out
 
@@ -321,7 +325,7 @@ def _how(found: Mapping[str, Any]) -> str:
                          f" least that size would occur with probability p {_p(pair['mcnemar_p'])} (exact McNemar test, which"
                          " takes clips as independent).</p>")
     return "".join(lines) + (
-        "<p>An interval over clips estimates what other clips of the same people would give; one over subjects, what other"
-        " people would give, and it is wider where people differ. Where an interval includes zero, no difference is shown;"
-        " this does not show that there is none. Equal epochs do not mean equal cost: the table of costs includes the"
+        "<p>An interval over clips estimates results on other clips of the same people; an interval over subjects,"
+        " results on other people, so it is wider if people differ. Where an interval includes zero, no difference is shown;"
+        " this does not show that there is none. Equal epochs do not mean equal cost: the cost table includes the"
         " teachers.</p>")

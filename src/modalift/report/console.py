@@ -1,4 +1,4 @@
-"""What a person sees while a long task runs: messages, a bar with the time left, and lines in a log instead of a bar."""
+"""Messages and progress of long tasks: a bar with the remaining time on a terminal, single lines in a log file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from modalift.engine.monitor import Monitor
 
-#: Seconds between two lines about progress where the console is no terminal.
+#: Seconds between two lines about progress if the console is not a terminal.
 EVERY = 30.0
 
 
@@ -20,8 +20,8 @@ class ConsoleMonitor(Monitor):
     """Prints messages and progress on a console.
 
     Args:
-        console: a terminal gets a bar; a file or a pipe gets one line at most every ``every`` seconds.
-        every: see there.
+        console: on a terminal, progress is a bar; in a file or a pipe, lines.
+        every: seconds between two such lines.
     """
 
     def __init__(self, console: Console, every: float = EVERY) -> None:
@@ -44,28 +44,28 @@ class ConsoleMonitor(Monitor):
 
             def update(done: int, note: str = "") -> None:
                 nonlocal last
-                last = note or last  # what was said stays beside the bar until something else is
+                last = note or last  # a note stays next to the bar until the next one
                 bar.update(shown, completed=done, note=last)
 
             yield update
 
-    def _lines(self, task: str, total: int, begun: int) -> Callable[[int, str], None]:
-        started = said = time.monotonic()
+    def _lines(self, task: str, total: int, initial: int) -> Callable[[int, str], None]:
+        started = last_line = time.monotonic()
 
         def update(done: int, note: str = "") -> None:
-            nonlocal said
+            nonlocal last_line
             now = time.monotonic()
-            if now - said < self.every or done <= begun:
+            if now - last_line < self.every or done <= initial:
                 return
-            said = now
-            left = (now - started) / (done - begun) * (total - done)
+            last_line = now
+            left = (now - started) / (done - initial) * (total - done)
             self.message(f"{task} {done}/{total}, {clock(left)} left" + (f", {note}" if note else ""))
 
         return update
 
 
 def clock(seconds: float) -> str:
-    """A time as a bar has it.
+    """Formats a time as h:mm:ss or m:ss.
 
     Example:
         >>> clock(70), clock(3725)

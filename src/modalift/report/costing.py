@@ -1,4 +1,4 @@
-"""A network's cost, computed without allocating it: for the command line and the tables of networks."""
+"""A network's cost, computed without allocating memory for it; for `modalift cost` and the network tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modalift.networks import FAMILIES, Recognizer, build
 from modalift.networks.cost import LARGEST, cost, legacy_flops
 from modalift.report.numbers import quantity
 
-#: Said beside every figure of the early counter.
+#: Shown with every number of that counter.
 LEGACY_NOTE = ("the MSD paper's GFLOPs come from a counter with a known defect: it divides the output of a strided "
                "convolution by the stride once more (docs/networks.md)")
 
@@ -40,17 +40,17 @@ class Extents:
 
 
 def read_extents(text: str) -> Extents:
-    """``3x8x224x224`` (channels, frames, height, width) read.
+    """Parses ``3x8x224x224`` (channels, frames, height, width).
 
     Raises:
-        ModaliftError: another form, an extent below 1, or more numbers than any machine holds.
+        ModaliftError: the text has another form, an extent is below 1, or the product is too large.
 
     Example:
         >>> read_extents("60x32x1x1")
         Extents(channels=60, frames=32, height=1, width=1)
     """
     if not re.fullmatch(r"\s*[0-9]{1,18}(\s*[x×]\s*[0-9]{1,18}){3}\s*", text, re.IGNORECASE | re.ASCII):
-        raise ModaliftError(f"--input {text}: write channels x frames x height x width, such as 3x8x224x224 for a video "
+        raise ModaliftError(f"--input {text}: give channels x frames x height x width, such as 3x8x224x224 for a video "
                             "or 60x32x1x1 for a signal")
     found = Extents(*map(int, re.findall(r"[0-9]+", text)))
     if min(asdict(found).values()) < 1 or found.numbers > LARGEST:
@@ -59,23 +59,23 @@ def read_extents(text: str) -> Extents:
 
 
 def clip_of(name: str) -> Extents:
-    """The clip that a family is shown on."""
+    """The default clip of a network family."""
     channels, frames, pixels = FAMILIES[name].clip
     return Extents(channels, frames, pixels, pixels)
 
 
 def make(name: str, classes: int, clip: Extents, options: Mapping[str, Any] | None = None) -> Recognizer:
-    """A network without storage, so that its size costs nothing.
+    """Builds a network on the meta device, which allocates no memory.
 
     Raises:
-        ModaliftError: an unknown family or option, or a clip of the wrong kind.
+        ModaliftError: an unknown family or option, or a clip of the wrong kind (video or signal).
     """
     options = dict(options or {})
     for key, instead in (("classes", "--classes"), ("channels", "--input"), ("frames", "--input"), ("size", "--input")):
         if key in options:
             raise ModaliftError(f"{key}={options[key]}: is not an option of a network - use {instead}")
     if "name" in options:
-        raise ModaliftError(f"name={options['name']}: the network is the first word - modalift cost {options['name']} ...")
+        raise ModaliftError(f"name={options['name']}: give the network first, as in modalift cost {options['name']} ...")
     view = str(options.pop("view", FAMILIES[name].view))
     with torch.device("meta"):
         net = build(name, classes=classes, view=view, channels=clip.channels, frames=clip.frames, size=clip.height, **options)
@@ -84,12 +84,12 @@ def make(name: str, classes: int, clip: Extents, options: Mapping[str, Any] | No
     if signals and not point:
         raise ModaliftError(f"network '{name}' reads signals, not a clip of {clip} - give CxTx1x1, such as {clip_of(name)}")
     if point and not signals:
-        raise ModaliftError(f"network '{name}' reads video, and {clip} is a signal's clip - give such as {clip_of(name)}")
+        raise ModaliftError(f"network '{name}' reads video, but a clip of {clip} is a signal - use {clip_of(name)}")
     return net
 
 
 def figures(net: Recognizer, clip: Extents, legacy: bool = False) -> dict[str, int]:
-    """Exact integers: ``parameters``, ``macs``, ``flops``, ``activation_bytes`` and, if asked, ``paper_msd_flops``."""
+    """Exact integers: ``parameters``, ``macs``, ``flops``, ``activation_bytes`` and, with ``legacy``, ``paper_msd_flops``."""
     size = (clip.height, clip.width)
     spent = cost(net, clip.frames, size)
     found = {"parameters": spent.parameters, "macs": spent.macs, "flops": 2 * spent.macs,
@@ -98,7 +98,7 @@ def figures(net: Recognizer, clip: Extents, legacy: bool = False) -> dict[str, i
 
 
 def render(title: str, found: Mapping[str, int]) -> Table:
-    """The figures for a person: in short, and to the last digit."""
+    """A table of the costs: rounded, and as exact integers."""
     table = Table(title=Text(title), title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")

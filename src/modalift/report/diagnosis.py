@@ -1,4 +1,4 @@
-"""What `modalift diagnose` found about a trained network, for the terminal and as JSON."""
+"""The findings of `modalift diagnose` about a trained network, for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from modalift.engine.diagnose import Finding
 
-_COLORS = {"good": "green", "look": "yellow", "wrong": "bold red", "unknown": "dim"}
+_COLORS = {"good": "green", "warning": "yellow", "wrong": "bold red", "unknown": "dim"}
 
 
 def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
@@ -25,5 +25,5 @@ def render(findings: Sequence[Finding]) -> Table:
     for name in ("check", "state", "finding"):
         table.add_column(name)
     for f in findings:
-        table.add_row(Text(f.check), Text(f.state, _COLORS.get(f.state, "")), Text(f.says))
+        table.add_row(Text(f.check), Text(f.state, _COLORS.get(f.state, "")), Text(f.message))
     return table

@@ -1,4 +1,4 @@
-"""An experiment before training: its networks, their cost, which are trained and deployed, and which teaches which."""
+"""Describes an experiment before training: its networks, their cost, which are trained and deployed, and the loss terms."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def networks_of(experiment: Experiment) -> list[NetworkSummary]:
 
 
 def describe(net: Recognizer) -> str:
-    """A network's family and the options that matter to a reader."""
+    """A network's family and its most important options."""
     shown = [str(net.config[k]) for k in ("backbone", "width") if k in net.config]
     extra = ["causal"] if net.config.get("causal") else []
     return " ".join([net.config.get("name", "?"), *shown, *extra])
@@ -55,7 +55,7 @@ def describe(net: Recognizer) -> str:
 
 @dataclass(frozen=True)
 class TrainingModule:
-    """A module that is trained with the networks and never deployed."""
+    """A module that is used in training only and never deployed."""
 
     name: str
     made_of: str
@@ -65,7 +65,7 @@ class TrainingModule:
 def training_modules(experiment: Experiment) -> list[TrainingModule]:
     """Decoders, projections, discriminators, and the fusion head that several networks share."""
     scheme, found = experiment.scheme, []
-    for name, module in scheme.parts.items():
+    for name, module in scheme.training_only_modules.items():
         parameters = sum(p.numel() for p in module.parameters())
         if parameters:
             found.append(TrainingModule(name, made_of(module), parameters))
@@ -73,7 +73,7 @@ def training_modules(experiment: Experiment) -> list[TrainingModule]:
 
 
 def made_of(module: nn.Module) -> str:
-    """A module's kind, or what of a list of modules learns.
+    """A module's type, or the types of the trainable modules in a list.
 
     Example:
         >>> made_of(nn.ModuleList([nn.ModuleList([nn.Linear(1, 1)]), nn.Linear(1, 1), nn.Identity()]))
@@ -88,10 +88,10 @@ def made_of(module: nn.Module) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in counts.items())
 
 
-def rehearse(experiment: Experiment) -> Terms:
-    """The scheme's terms on two random clips: the names are those that the scheme computes."""
-    views = sorted(experiment.scheme.needs())
-    framed = {v: experiment.framings[v] for v in views}  # of views that no network reads; a network declares its own
+def example_terms(experiment: Experiment) -> Terms:
+    """Computes the scheme's loss terms on two random clips, to get their names and weights."""
+    views = sorted(experiment.scheme.required_views())
+    framed = {v: experiment.framings[v] for v in views}  # for views that no network reads; networks declare their own
     shape = {v: (2, experiment.table.modality(v).channels, f.frames, f.size, f.size) for v, f in framed.items()}
     shape |= {n.view: (2, n.channels, n.frames, n.size, n.size) for n in experiment.scheme.roles.values()}
     generator = torch.Generator().manual_seed(0)
@@ -101,7 +101,7 @@ def rehearse(experiment: Experiment) -> Terms:
     epochs = experiment.recipe.optim.epochs
     was = experiment.scheme.training
     with torch.no_grad():
-        terms = experiment.scheme.eval()(batch, Progress(epochs, epochs))  # at the end of training every term has a weight
+        terms = experiment.scheme.eval()(batch, Progress(epochs, epochs))  # at the end of training, every term has its weight
     experiment.scheme.train(was)
     return terms
 
@@ -112,7 +112,7 @@ def as_json(experiment: Experiment) -> dict[str, Any]:
         "networks": [vars(m) for m in networks_of(experiment)],
         "training_only_modules": [vars(p) for p in training_modules(experiment)],
         "notes": experiment.scheme.notes,
-        "terms": {k: w for k, (w, _) in rehearse(experiment).items()},
+        "terms": {k: w for k, (w, _) in example_terms(experiment).items()},
         "training_clips": len(experiment.train),
         "labeled": sum(r.label is not None for r in experiment.train),
         "macs_per_epoch": epoch_macs(experiment), "training_macs": own_macs(experiment),
@@ -121,7 +121,7 @@ def as_json(experiment: Experiment) -> dict[str, Any]:
 
 def render(experiment: Experiment) -> Group:
     """The experiment as tables for the terminal."""
-    recipe, told = experiment.recipe, as_json(experiment)
+    recipe, summary = experiment.recipe, as_json(experiment)
     members = RichTable(title=f"{recipe.scheme.name} on {experiment.table.name}", title_justify="left")
     for name in ("role", "network", "view", "clip (C x T x H x W)", "weights", "deployed", "parameters", "MACs per clip"):
         members.add_column(name, justify="right" if name in ("parameters", "MACs per clip") else "left")
@@ -129,25 +129,26 @@ def render(experiment: Experiment) -> Group:
         members.add_row(Text(m.role), m.network, Text(m.view), m.clip, "trained" if m.trained else "frozen",
                         Text("yes", "green") if m.deployed else "training only", f"{m.parameters:,}", f"{m.macs:,}")
     shown: list[RenderableType] = [members]
-    if told["training_only_modules"]:
-        beside = RichTable(title="further modules, for training only", title_justify="left")
+    if summary["training_only_modules"]:
+        modules = RichTable(title="modules for training only", title_justify="left")
         for name in ("module", "made of", "parameters"):
-            beside.add_column(name, justify="right" if name == "parameters" else "left")
-        for p in told["training_only_modules"]:
-            beside.add_row(Text(p["name"]), Text(p["made_of"]), f"{p['parameters']:,}")
-        shown.append(beside)
+            modules.add_column(name, justify="right" if name == "parameters" else "left")
+        for p in summary["training_only_modules"]:
+            modules.add_row(Text(p["name"]), Text(p["made_of"]), f"{p['parameters']:,}")
+        shown.append(modules)
     terms = RichTable(title="loss terms", title_justify="left")
     for name in ("term", "weight", "who teaches whom"):
         terms.add_column(name)
-    for name, weight in told["terms"].items():
+    for name, weight in summary["terms"].items():
         terms.add_row(Text(name), f"{weight:g}" if weight else "logged only", who(name))
-    text = Text(f"{told['training_clips']} training clips, {told['labeled']} of them labeled; {recipe.optim.epochs} epochs cost"
-                f" {quantity(told['training_macs'])} multiply-accumulates (a backward pass counts as two forward passes)")
-    return Group(*shown, terms, *(Text(f"note: {note}") for note in told["notes"]), text)
+    text = Text(f"{summary['training_clips']} training clips, {summary['labeled']} of them labeled; {recipe.optim.epochs}"
+                f" epochs cost {quantity(summary['training_macs'])} multiply-accumulates (a backward pass counts as two forward"
+                " passes)")
+    return Group(*shown, terms, *(Text(f"note: {note}") for note in summary["notes"]), text)
 
 
 def who(term: str) -> str:
-    """A term's name in words.
+    """Describes a loss term's name in words.
 
     Example:
         >>> who("mgcam/teacher>student")

@@ -1,4 +1,4 @@
-"""What one kind of model shows besides its columns: charts of an evaluation, and what is to be said about the figures."""
+"""What a kind of model shows in addition to its result columns: charts of an evaluation, and notes about the metrics."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from modalift.report.results import Metrics, kind_of
 
 @dataclass(frozen=True)
 class Extras:
-    """What a kind of model shows besides its columns.
+    """What a kind of model shows in addition to its result columns.
 
     Attributes:
-        charts: charts of one network on one split, HTML.
-        note: what is to be said about the columns, plain text; given the metrics of all rows.
+        charts: makes the charts of one network on one split, as HTML.
+        note: makes an explanation of the columns, as plain text, from the metrics of all rows.
     """
 
     charts: Callable[[Metrics], str] = lambda metrics: ""
@@ -28,28 +28,28 @@ _OVER_SUBJECTS = Column("intervals.top1.subjects", "over subjects", "interval")
 
 def _note_on_classes(rows: Sequence[Metrics]) -> str:
     unlabeled = sum(m.get("unlabeled", 0) for m in rows)
-    return ("Intervals are 95 % percentile bootstraps of top-1: over clips (had other clips of the same people been recorded)"
-            " and over subjects (had other people been recorded). ECE: expected calibration error. NLL: mean negative"
+    return ("Intervals are 95 % percentile bootstrap intervals of top-1: over clips (for other clips of the same people)"
+            " and over subjects (for other people). ECE: expected calibration error. NLL: mean negative"
             " log-likelihood of the label." + (f" {unlabeled} clips without a label were left out." if unlabeled else "")
-            + (" Where all clips are of one subject, nothing can be said about other people."
+            + (" Where all clips are of one subject, there is no interval over subjects."
                if any(_OVER_SUBJECTS.of(m) is None for m in rows) else ""))
 
 
-def _note_on_pictures(rows: Sequence[Metrics]) -> str:
-    return ("Means over clips, of the network's output against the target sensor's recording. PSNR: peak signal-to-noise"
-            " ratio. SSIM: structural similarity, 1 where both are equal. Edge correlation: of Sobel magnitudes, insensitive to"
-            " brightness and contrast. Flicker: mean change from frame to frame, relative to that of the target's recording.")
+def _note_on_images(rows: Sequence[Metrics]) -> str:
+    return ("Means over clips, of the network's output compared with the target sensor's recording. PSNR: peak signal-to-noise"
+            " ratio. SSIM: structural similarity, 1 for equal images. Edge correlation: of Sobel magnitudes, insensitive to"
+            " brightness and contrast. Flicker: mean change from frame to frame, relative to the target sensor's recording.")
 
 
 _OF_CLASSES = Extras(charts.classification, _note_on_classes)
-#: Kind of model -> what it shows besides; a kind that is not here shows its columns only.
+#: Kind of model -> its additions; other kinds show their columns only.
 EXTRAS: dict[str, Extras] = {
     "recognizer": _OF_CLASSES,
     "fusion": _OF_CLASSES,
-    "translator": Extras(charts.worst_clips, _note_on_pictures),
+    "translator": Extras(charts.worst_clips, _note_on_images),
 }
 
 
 def extras_of(metrics: Metrics) -> Extras:
-    """What the kind of these metrics shows besides its columns."""
+    """The additions of the kind of model that these metrics belong to."""
     return EXTRAS.get(kind_of(metrics).kind, Extras())

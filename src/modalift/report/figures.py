@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines, bars with whiskers, forests, heat maps, reliability. Colors come from the page."""
+"""Charts as inline SVG: lines, bars with error bars, forest plots, heat maps, reliability. The page defines the colors."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ _MAX_POINTS = 300
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its name, points, color (1..6) and whether it is thin (raw readings) or dashed."""
+    """One curve: its name, points, color (1..6), and whether it is thin (single steps) or dashed."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    tone: int = 1
+    color: int = 1
     thin: bool = False
     dash: bool = False
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One estimate: what it is of, its value and interval, its color, and a word beside it."""
+    """One estimate: its name, value, interval and color, a note, and a second, wider interval."""
 
     name: str
     value: float | None
     interval: Sequence[float] | None = None
-    tone: int = 1
+    color: int = 1
     note: str = ""
     wide: Sequence[float] | None = None
 
 
 def lines(curves: Sequence[Line], *, x_label: str = "epoch", shares: bool = False, low: float | None = None,
           high: float | None = None, reference: float | None = None) -> str:
-    """Curves over a common axis, with a key where there are several. Readings that are not finite leave a gap."""
+    """Curves over a common axis, with a legend if there are several. Values that are not finite leave a gap."""
     W, H, left, right, top, bottom = 360, 200, 46, 10, 10, 30
-    drawn = [_thinned(c) for c in curves]
+    drawn = [_downsampled(c) for c in curves]
     xs = [x for c in drawn for x, y in zip(c.x, c.y, strict=True) if math.isfinite(y)]
     ys = [y for c in drawn for y in c.y if math.isfinite(y)]
     if not xs:
-        return '<p class="note">No finite reading.</p>'
+        return '<p class="note">No finite value.</p>'
     grid = ticks(min([*ys, *([low] if low is not None else [])]), max([*ys, *([high] if high is not None else [])]), 4)
     bottom_y, top_y = grid[0], grid[-1]
     x0, x1 = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
@@ -70,26 +70,27 @@ def lines(curves: Sequence[Line], *, x_label: str = "epoch", shares: bool = Fals
                 pen = "L"
             else:
                 pen = "M"
-        css = f"line s{c.tone}" + (" thin" if c.thin else "") + (" dash" if c.dash else "")
+        css = f"line s{c.color}" + (" thin" if c.thin else "") + (" dash" if c.dash else "")
         parts.append(f'<path class="{css}" d="{"".join(path)}"/>')
         if not c.thin and (last := _last(c)) is not None:
-            said = percent(last[1]) if shares else f"{last[1]:.4g}"
-            parts.append(f'<circle class="f{c.tone}" cx="{px(last[0]):.1f}" cy="{py(last[1]):.1f}" r="3">'
-                         f"<title>{esc(c.name)}: {said}</title></circle>")
+            text = percent(last[1]) if shares else f"{last[1]:.4g}"
+            parts.append(f'<circle class="f{c.color}" cx="{px(last[0]):.1f}" cy="{py(last[1]):.1f}" r="3">'
+                         f"<title>{esc(c.name)}: {text}</title></circle>")
     named = [c for c in curves if c.name and not c.thin]
-    key = "".join(f'<span style="--c:var(--s{c.tone})">{esc(c.name)}</span>' for c in named) if len(named) > 1 else ""
+    key = "".join(f'<span style="--c:var(--s{c.color})">{esc(c.name)}</span>' for c in named) if len(named) > 1 else ""
     chart = _svg(W, H, "".join(parts), ", ".join(c.name for c in curves))
     return chart + (f'<div class="key">{key}</div>' if key else "")
 
 
 def forest(marks: Sequence[Mark], *, zero: float | None = None, difference: bool = False,
            unit: str = "% top-1") -> str:
-    """Estimates below each other, each with its interval; the name above its track, so that it fits a phone.
+    """A forest plot: one row per estimate with its interval; names are above the intervals, so that it fits a phone screen.
 
     Args:
-        zero: where a line marks *no difference* or *chance*.
-        difference: values are differences, written in percentage points.
-        unit: what the other values are, in percent.
+        marks: the estimates.
+        zero: position of a reference line (no difference, or chance).
+        difference: whether values are differences, which are written in percentage points.
+        unit: label of the axis otherwise.
     """
     W, row, left, right = 420, 40, 8, 74
     ends = [v for m in marks for v in (m.value, *(m.interval or ()), *(m.wide or ())) if v is not None]
@@ -117,21 +118,22 @@ def forest(marks: Sequence[Mark], *, zero: float | None = None, difference: bool
         parts.append(f'<text class="ink halo" x="{left}" y="{y - 12}">{esc(m.name)}'
                      f'<tspan fill="var(--soft)">{esc(note)}</tspan></text>')
         if m.wide:
-            parts.append(f'<path class="line s{m.tone}" opacity=".35" d="M{px(m.wide[0]):.1f} {y}'
+            parts.append(f'<path class="line s{m.color}" opacity=".35" d="M{px(m.wide[0]):.1f} {y}'
                          f'H{px(m.wide[1]):.1f}"/>')
         if m.interval:
-            parts.append(f'<path class="line s{m.tone}" style="stroke-width:4" d="M{px(m.interval[0]):.1f} {y}'
+            parts.append(f'<path class="line s{m.color}" style="stroke-width:4" d="M{px(m.interval[0]):.1f} {y}'
                          f'H{px(m.interval[1]):.1f}"/>')
         if m.value is not None:
-            said = points(m.value) if difference else percent(m.value)
-            parts.append(f'<circle class="f{m.tone}" stroke="var(--card)" stroke-width="2" cx="{px(m.value):.1f}"'
+            text = points(m.value) if difference else percent(m.value)
+            parts.append(f'<circle class="f{m.color}" stroke="var(--card)" stroke-width="2" cx="{px(m.value):.1f}"'
                          f' cy="{y}" r="6"/>')
-            parts.append(f'<text class="ink" x="{W}" y="{y + 4}" text-anchor="end" font-weight="600">{said}</text>')
+            parts.append(f'<text class="ink" x="{W}" y="{y + 4}" text-anchor="end" font-weight="600">{text}</text>')
     return _svg(W, H, "".join(parts), "; ".join(m.name for m in marks))
 
 
-def columns(marks: Sequence[Mark], *, x_label: str = "", reference: float | None = None, said: str = "") -> str:
-    """Columns of shares with whiskers (accuracy by brightness); a dashed line at ``reference``."""
+def columns(marks: Sequence[Mark], *, x_label: str = "", reference: float | None = None,
+            reference_label: str = "") -> str:
+    """A column chart of fractions with error bars (such as accuracy by brightness), and a dashed line at ``reference``."""
     W, H, left, right, top, bottom = 420, 230, 40, 8, 12, 44
     grid = ticks(0, max([m.value or 0 for m in marks] + [m.interval[1] for m in marks if m.interval] + [0.1]), 4)
     step = (W - left - right) / max(1, len(marks))
@@ -144,7 +146,7 @@ def columns(marks: Sequence[Mark], *, x_label: str = "", reference: float | None
         x = left + (k + 0.5) * step
         if m.value is not None:
             half = min(26.0, step * 0.32)
-            parts.append(f'<rect class="f{m.tone}" opacity=".75" rx="3" x="{x - half:.1f}" y="{py(m.value):.1f}"'
+            parts.append(f'<rect class="f{m.color}" opacity=".75" rx="3" x="{x - half:.1f}" y="{py(m.value):.1f}"'
                          f' width="{2 * half:.1f}" height="{H - bottom - py(m.value):.1f}">'
                          f"<title>{esc(m.name)}: {percent(m.value)} {esc(m.note)}</title></rect>")
         if m.interval:
@@ -154,13 +156,13 @@ def columns(marks: Sequence[Mark], *, x_label: str = "", reference: float | None
         parts.append(f'<text x="{x:.1f}" y="{H - bottom + 28}" text-anchor="middle">{esc(m.note)}</text>')
     if reference is not None and reference <= grid[-1]:
         parts.append(f'<path class="line thin dash s6" style="opacity:1" d="M{left} {py(reference):.1f}H{W - right}">'
-                     f"<title>{esc(said)}</title></path>")
+                     f"<title>{esc(reference_label)}</title></path>")
     parts.append(f'<text x="{W - right}" y="{H - 2}" text-anchor="end">{esc(x_label)}</text>')
     return _svg(W, H, "".join(parts), x_label)
 
 
 def heat(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """A confusion matrix: rows are true classes, columns predicted ones, shade is the share of the row."""
+    """A confusion matrix: rows are true classes, columns predicted ones; the shade is the fraction of the row."""
     K = len(names)
     cell = 30 if K <= 12 else 21 if K <= 32 else 13 if K <= 64 else max(3, 700 // K)
     labels, upright = K <= 64, K <= 12
@@ -195,12 +197,12 @@ def heat(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
                          f"{esc(short) if upright else k + 1}</text>")
     parts.append(f'<text x="{left:.0f}" y="{H - 6:.0f}">rows: true class · columns: predicted class</text>')
     svg = _svg(W, H, "".join(parts), "confusion matrix", stretch=1.5)
-    # A matrix may be wider than a phone: it keeps its size and scrolls.
+    # A matrix may be wider than a phone screen: it keeps its size and scrolls.
     return f'<div class="scroll"><div style="min-width:{min(W, 620):.0f}px;max-width:{1.5 * W:.0f}px">{svg}</div></div>'
 
 
 def reliability(bins: Sequence[dict[str, float | None]]) -> str:
-    """Accuracy against confidence, bin by bin; on the diagonal they are equal."""
+    """A reliability diagram: accuracy against confidence per bin; on the diagonal they are equal."""
     W, H, left, right, top, bottom = 360, 270, 46, 10, 10, 44
     most = max((b["n"] or 0 for b in bins), default=0) or 1
 
@@ -228,7 +230,7 @@ def reliability(bins: Sequence[dict[str, float | None]]) -> str:
 
 
 def diverging(rows: Sequence[tuple[str, float, str]]) -> str:
-    """Bars to both sides of zero: (name, difference, note), such as the recall gained in each class."""
+    """Bars on both sides of zero: (name, difference, note), such as the difference in recall per class."""
     W, row, left, right = 420, 22, 140, 60
     top = max([abs(d) for _, d, _ in rows] + [0.05])
     H, middle = row * len(rows) + 6, left + (W - left - right) / 2
@@ -247,7 +249,7 @@ def diverging(rows: Sequence[tuple[str, float, str]]) -> str:
 
 
 def ticks(low: float, high: float, count: int, inside: bool = False) -> list[float]:
-    """Round numbers that span low..high (or, ``inside``, lie within), about ``count`` steps of 1, 2 or 5.
+    """Round numbers that span low..high (with ``inside``: lie within it), in about ``count`` steps of 1, 2 or 5.
 
     Example:
         >>> ticks(0.13, 0.78, 4)
@@ -276,7 +278,7 @@ def _y_axis(grid: Sequence[float], py: object, left: float, right: float, shares
 
 
 def _number(v: float) -> str:
-    if v and (abs(v) >= 1e5 or abs(v) < 1e-3):  # longer numbers do not fit beside the axis
+    if v and (abs(v) >= 1e5 or abs(v) < 1e-3):  # longer numbers do not fit next to the axis
         return f"{v:.1e}".replace(".0e", "e").replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
     return f"{v:.4g}".replace("-", "−")
 
@@ -285,8 +287,8 @@ def _last(c: Line) -> tuple[float, float] | None:
     return next(((x, y) for x, y in zip(reversed(c.x), reversed(c.y), strict=True) if math.isfinite(y)), None)
 
 
-def _thinned(c: Line) -> Line:
-    """At most 300 points: the means of equal runs of readings."""
+def _downsampled(c: Line) -> Line:
+    """Reduces a curve to at most 300 points: means of equally long sections."""
     n = len(c.x)
     if n <= _MAX_POINTS:
         return c
@@ -294,9 +296,9 @@ def _thinned(c: Line) -> Line:
     spans = [slice(a, b) for a, b in pairwise(cuts)]
     x = [sum(c.x[s]) / len(c.x[s]) for s in spans]
     y = [sum(c.y[s]) / len(c.y[s]) for s in spans]
-    return Line(c.name, x, y, c.tone, c.thin, c.dash)
+    return Line(c.name, x, y, c.color, c.thin, c.dash)
 
 
-def _svg(width: float, height: float, body: str, said: str, stretch: float = 1.25) -> str:
-    return (f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{esc(said)}"'
+def _svg(width: float, height: float, body: str, label: str, stretch: float = 1.25) -> str:
+    return (f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{esc(label)}"'
             f' style="width:100%;max-width:{stretch * width:.0f}px">{body}</svg>')

@@ -1,4 +1,4 @@
-"""One page without a server: HTML that carries its own style and pictures, and may ask no host for anything."""
+"""Self-contained HTML pages: style and images are embedded, and nothing is loaded from other hosts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from modalift.report.numbers import UNKNOWN, percent
 from modalift.version import __version__
 
-#: No script, no font, no request: browsers enforce it even where a name in a table tries to smuggle one in.
+#: No scripts, fonts or requests; browsers enforce it, even if a name in a table contains HTML.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -23,7 +23,7 @@ _LOGO = ('<svg viewBox="0 0 34 22" aria-hidden="true"><g fill="none" stroke-widt
 
 
 def esc(text: Any) -> str:
-    """Text as HTML: whatever a class or a file is called, it stays text."""
+    """Escapes text for HTML, so that names of classes and files cannot contain markup."""
     return escape(str(text), quote=True)
 
 
@@ -31,16 +31,16 @@ def data_uri(content: bytes, kind: str = "image/jpeg") -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def document(title: str, kind: str, lede: str, sections: Iterable[tuple[str, str, str, str]], tiles: str = "") -> str:
-    """A whole page.
+def document(title: str, kind: str, summary: str, sections: Iterable[tuple[str, str, str, str]], tiles: str = "") -> str:
+    """Renders a whole page.
 
     Args:
         title: plain text.
-        kind: what sort of page it is, plain text beside the name.
-        lede: HTML of the first paragraph.
-        sections: (anchor, heading, its short form, HTML body), the first three plain text; those with an empty
+        kind: the kind of page, plain text next to the logo.
+        summary: HTML of the first paragraph.
+        sections: (anchor, heading, short heading, HTML body), the first three plain text; sections with an empty
             body are left out.
-        tiles: HTML of the headline figures.
+        tiles: HTML of the headline metrics.
     """
     shown = [s for s in sections if s[3]]
     nav = "".join(f'<a href="#{esc(a)}">{esc(short)}</a>' for a, _, short, _ in shown)
@@ -51,9 +51,9 @@ def document(title: str, kind: str, lede: str, sections: Iterable[tuple[str, str
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{esc(title)} · {esc(kind)}</title><style>{_style()}</style></head><body>"
         f'<header><div class="brand">{_LOGO}<span>Modalift · {esc(kind)}</span></div><h1>{esc(title)}</h1>'
-        f'<p class="lede">{lede}</p>{tiles}</header><nav aria-label="Sections">{nav}</nav><main>{body}</main>'
-        f"<footer>Made by Modalift {esc(__version__)}. This file is complete in itself and asks no other host for"
-        " anything.</footer></body></html>\n"
+        f'<p class="summary">{summary}</p>{tiles}</header><nav aria-label="Sections">{nav}</nav><main>{body}</main>'
+        f"<footer>Made by Modalift {esc(__version__)}. This file is self-contained and loads nothing from"
+        " other hosts.</footer></body></html>\n"
     )
 
 
@@ -63,12 +63,12 @@ def _style() -> str:
 
 
 def missing(sentence: str) -> str:
-    """A place where something would stand, with what to do to get it."""
+    """A placeholder for missing content, which says how to create it."""
     return f'<p class="missing">{esc(sentence)}</p>'
 
 
 def tiles(entries: Iterable[tuple[str, str]]) -> str:
-    """Headline figures: (figure, what it is), plain text."""
+    """Headline metrics: (value, name), plain text."""
     return '<div class="tiles">' + "".join(f'<div class="tile"><b>{esc(a)}</b><span>{esc(b)}</span></div>'
                                            for a, b in entries) + "</div>"
 
@@ -92,7 +92,7 @@ class Raw:
 
 
 def bar(share: float | None) -> Raw:
-    """A small bar and its figure."""
+    """A small bar and its percentage."""
     if share is None:
         return Raw(f'<span class="soft">{UNKNOWN}</span>')
     return Raw(f'<span class="bar"><i style="width:{100 * min(1, max(0, share)):.1f}%"></i></span>{percent(share)}')
@@ -105,7 +105,7 @@ def pairs(entries: Iterable[tuple[str, Any]]) -> str:
 
 
 def fold(summary: str, body: str) -> str:
-    """Something to open."""
+    """An expandable section."""
     return f"<details><summary>{esc(summary)}</summary>{body}</details>"
 
 

@@ -1,13 +1,18 @@
-"""What is registered, as tables."""
+"""Tables of everything that is registered, for `modalift list`."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from rich.table import Table
 from rich.text import Text
 
@@ -18,15 +23,15 @@ Rows = list[dict[str, Any]]
 
 
 def listing(what: str) -> tuple[Rows, Table]:
-    """Rows of one kind of thing, and a table of them.
+    """Lists one kind of entries, as rows and as a table.
 
     Raises:
-        ModaliftError: a kind that is not listed.
+        ModaliftError: an unknown kind.
     """
     kinds: dict[str, Callable[[], Rows]] = {"schemes": _schemes, "networks": _networks, "modalities": _modalities,
-                                            "datasets": _datasets, "derived": _derived, "recipes": _recipes}
+                                            "datasets": _datasets, "derived": _derived, "recipes": _recipes, "keys": _keys}
     if what not in kinds:
-        raise ModaliftError(f"list {what}: {nearest(what, kinds)}")
+        raise ModaliftError(f"cannot list '{what}' - {nearest(what, kinds)}")
     rows = kinds[what]()
     shown = [_shown_network(row) for row in rows] if what == "networks" else rows
     table = Table(title=what, title_justify="left", expand=what == "networks", padding=(0, 1))
@@ -57,7 +62,7 @@ def _schemes() -> Rows:
 
 
 def _networks() -> Rows:
-    """Counted for each family's usual clip, with 27 classes, on the meta device."""
+    """The families, with the cost for their default clip and 27 classes (computed on the meta device)."""
     from modalift.networks import FAMILIES, NETWORKS, options_of
     from modalift.networks.cost import macs
     from modalift.networks.weights import formats_for
@@ -79,7 +84,7 @@ def _shown_network(row: dict[str, Any]) -> dict[str, Any]:
     return {"name": row["name"], "params": quantity(row["parameters"], digits=4),
             "MACs": quantity(row["macs"], digits=4), "clip": row["input"],
             "papers": re.sub(r" \([^)]*\)", "", row["papers"]).replace("Modalift's own", "own") or UNKNOWN,
-            "loads": ", ".join(w for w in row["weights"] if w != "modalift") or UNKNOWN,  # its own files, every network loads
+            "loads": ", ".join(w for w in row["weights"] if w != "modalift") or UNKNOWN,  # which every network loads
             "streams": "causal" if row["streams"] else "no", "description": first}
 
 
@@ -103,6 +108,45 @@ def _derived() -> Rows:
     return [{"name": n, "description": summary_of(DERIVED[n])} for n in DERIVED]
 
 
+def _keys() -> Rows:
+    """The keys of a recipe; ``ROLE`` stands for the role of a network."""
+    from modalift.recipe import NetworkSection, Recipe
+    from modalift.settings import fields, span_of
+
+    found = [(key, field) for key, field in fields(Recipe) if key != "networks"]
+    before = next(i for i, (key, _) in enumerate(found) if key.startswith("scheme"))
+    found[before:before] = fields(NetworkSection, "networks.ROLE")
+    return [{"key": key, "type": _type_name(field.annotation), "default": _default_of(field),
+             "range": span_of(field.rebuild_annotation()).removeprefix("be ").removeprefix("lie in "),
+             "description": field.description} for key, field in found if field.description]
+
+
+def _default_of(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return UNKNOWN  # its keys have their own
+    return value if value and isinstance(value, str) else json.dumps(value, default=str).strip('"') or '""'
+
+
+def _type_name(hint: Any) -> str:
+    """The type of a key in words: ``float``, ``cpu or cuda``, ``list of str``."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    if origin is Annotated:
+        return _type_name(typing.get_args(hint)[0])
+    parts = [_type_name(part) for part in typing.get_args(hint) if part is not Ellipsis]
+    if origin in (Union, UnionType):
+        return " or ".join(parts)
+    if origin in (list, tuple):
+        return f"list of {parts[0]}" if len(parts) == 1 else f"list of {len(parts)} {parts[0]}"
+    if (isinstance(hint, type) and issubclass(hint, BaseModel)) or origin is dict:
+        return "section"
+    return "none" if hint is type(None) else str(hint.__name__).lower()
+
+
 def _recipes() -> Rows:
     from modalift.recipe import find_recipes, load_recipe
 
@@ -110,6 +154,6 @@ def _recipes() -> Rows:
     for path in find_recipes([Path("recipes")]):
         recipe = load_recipe(path)
         rows.append({"recipe": path, "scheme": recipe.scheme.name, "paper": recipe.paper.title or UNKNOWN,
-                     "row": recipe.paper.row or UNKNOWN, "paper's figure": recipe.paper.value or UNKNOWN,
+                     "row": recipe.paper.row or UNKNOWN, "paper's result": recipe.paper.value or UNKNOWN,
                      "level reached": recipe.paper.level})
     return rows

@@ -1,7 +1,7 @@
-"""A contact sheet of what networks receive, to check that the data are what they should be.
+"""Draws a contact sheet of network inputs, to check the data visually.
 
-Everything is drawn from the tensors of a Batch, after framing, augmentation and collation, so a wrong crop, a swapped
-unit, a hole or a lost synchrony shows as the network sees it.
+Everything is drawn from the tensors of a Batch, after framing, augmentation and collation, so a wrong crop, a wrong unit,
+invalid readings or a loss of synchronization are visible exactly as they reach the network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from modalift.loading.collation import collate
 from modalift.modalities import Batch, Modality
 from modalift.report.clips import skeleton
 
-Picture = NDArray[np.uint8]  # BGR
+Image = NDArray[np.uint8]  # BGR
 Floats = NDArray[np.float32]
 Words = list[tuple[str, tuple[int, int, int]]]
 #: A network's preprocessing of a view's clips: ``(view, (B, C, T, H, W)) -> (B, C', T, H, W)``.
@@ -33,68 +33,68 @@ _HOLE, _HATCH = (30, 27, 26), (52, 46, 44)
 _CURVES = ((180, 196, 69), (79, 146, 240), (255, 155, 143), (185, 121, 232), (74, 185, 205), (175, 163, 156))
 _GUTTER, _GAP, _HEAD, _LINE_HEIGHT = 236, 6, 44, 19
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-#: Pixels of a cell's side; small clips are enlarged by a whole factor, so that a network's pixel stays a square.
+#: Side of a cell in pixels; small clips are enlarged by an integer factor, so that their pixels stay square.
 _CELL = 144
 
 
 def look(clips: ClipSet, indices: Sequence[int], out: Path, *, epoch: int = 0, columns: int = 8,
          prepare: Prepared | None = None) -> Path:
-    """Draws clips as their networks receive them: one row per view, one column per frame.
+    """Draws clips as networks receive them: one row per view, one column per frame.
 
-    Depth is colored by distance with its holes hatched, 8-bit views are as they are, flow is colored by direction,
-    joints are figures and other signals are curves. The margin tells shapes, ranges and units.
+    Depth is colored by distance with invalid readings hatched, 8-bit views are not changed, flow is colored by direction,
+    joints are stick figures and other signals are curves. Shapes, ranges and units are written in the margin.
 
     Args:
-        clips: the data set; with augmentation, one draw of ``epoch`` is shown.
-        indices: places in the data set.
+        clips: the dataset; if it is augmented, the augmentation of ``epoch`` is shown.
+        indices: positions in the dataset.
         out: the ``.png`` to write.
-        epoch: whose random changes are shown.
-        columns: at most so many frames of a clip, evenly spread.
-        prepare: also draw each video after this function (a network's normalization), one row per channel.
+        epoch: the epoch whose augmentation is shown.
+        columns: largest number of frames per clip, evenly spread.
+        prepare: a network's normalization; each video is also drawn after it, one row per channel.
 
     Returns:
         ``out``.
 
     Raises:
-        ModaliftError: no such clip, a file name that is not ``.png``, a clip that cannot be read.
+        ModaliftError: there is no such clip, the file name does not end in ``.png``, or a clip cannot be read.
     """
     out = Path(out)
     if out.suffix.lower() != ".png":
-        raise ModaliftError(f"{out}: the contact sheet is a picture - give it a name that ends in .png")
+        raise ModaliftError(f"{out}: the contact sheet is a PNG image - give a file name that ends in .png")
     wrong = [i for i in indices if not 0 <= i < len(clips)]
     if wrong or not len(indices):
-        raise ModaliftError(f"{f'no clip {wrong[0]}' if wrong else 'no clip was asked for'}: there are {len(clips)} -"
-                            f" give places from 0 to {len(clips) - 1}")
+        raise ModaliftError(f"{f'no clip {wrong[0]}' if wrong else 'no clip was selected'}: there are {len(clips)} -"
+                            f" give positions from 0 to {len(clips) - 1}")
     sheet = draw(clips, collate([clips[epoch, i] for i in indices]), columns=columns, prepare=prepare)
     done, png = cv2.imencode(".png", sheet)
     if not done:
-        raise ModaliftError(f"{out}: a contact sheet of {sheet.shape[1]}x{sheet.shape[0]} pixels is too large - ask"
-                            " for fewer clips")
+        raise ModaliftError(f"{out}: a contact sheet of {sheet.shape[1]}x{sheet.shape[0]} pixels is too large - select"
+                            " fewer clips")
     write_beside(out, lambda path: path.write_bytes(png.tobytes()))
     return out
 
 
-def draw(clips: ClipSet, batch: Batch, *, columns: int = 8, prepare: Prepared | None = None) -> Picture:
-    """The contact sheet ``(height, width, 3)``, BGR, of a batch of the data set."""
+def draw(clips: ClipSet, batch: Batch, *, columns: int = 8, prepare: Prepared | None = None) -> Image:
+    """The contact sheet ``(height, width, 3)``, BGR, of a batch of the dataset."""
     prepared = {} if prepare is None else {v: _numbers(prepare(v, batch.clips[v])) for v in clips.framings
                                            if clips.modalities[v].kind == "video"}
-    strips: list[str | tuple[Words, list[Picture]]] = []
+    strips: list[str | tuple[Words, list[Image]]] = []
     for row in range(len(batch)):
         strips.append(_title(clips, batch, row))
         for view in clips.framings:
             kind = clips.modalities[view]
             clip = _numbers(batch.clips[view][row])
             valid = batch.valid[view][row, 0].numpy() if view in batch.valid else None
-            here = bool(batch.present[view][row])
+            is_present = bool(batch.present[view][row])
             chosen = np.unique(np.linspace(0, clip.shape[1] - 1, min(columns, clip.shape[1])).round().astype(int))
-            strips.append((_facts(view, kind, clip, valid, here), _cells(clip, valid, kind, chosen, here)))
-            if here and view in prepared:
+            strips.append((_facts(view, kind, clip, valid, is_present), _cells(clip, valid, kind, chosen, is_present)))
+            if is_present and view in prepared:
                 for channel, values in enumerate(prepared[view][row]):
                     words = [(f"{view}, prepared [{channel}]", _INK),
                              (f"mean {values.mean():+.2f}  deviation {values.std():.2f}", _SOFT),
                              (f"{values.min():+.1f} to {values.max():+.1f}  (blue - to red +)", _SOFT)]
                     strips.append((words, [_signed(values[t], values) for t in chosen]))
-    return _compose(strips, f"{clips.table.name}: what networks receive")
+    return _compose(strips, f"{clips.table.name}: network inputs")
 
 
 def _numbers(tensor: Tensor) -> Floats:
@@ -111,11 +111,11 @@ def _title(clips: ClipSet, batch: Batch, row: int) -> str:
 
 
 def _facts(view: str, kind: Modality, clip: Floats, valid: NDArray[np.bool_] | None,
-           here: bool) -> Words:
-    """The margin's lines: what the view is, its shape, its range and its holes."""
+           is_present: bool) -> Words:
+    """The lines in the margin: the view, its shape, its range and its fraction of valid readings."""
     words = [(view if view == kind.name else f"{view} ({kind.name})", _INK),
              (f"(C, T, H, W) = {clip.shape}", _SOFT)]
-    if not here:
+    if not is_present:
         return [*words, ("sensor absent", _CURVES[1])]
     readings = clip[:, valid] if valid is not None else clip
     if readings.size:
@@ -130,9 +130,9 @@ def _facts(view: str, kind: Modality, clip: Floats, valid: NDArray[np.bool_] | N
 
 
 def _cells(clip: Floats, valid: NDArray[np.bool_] | None, kind: Modality, chosen: NDArray[Any],
-           here: bool) -> list[Picture]:
-    """Pictures of the chosen frames; a signal that is no figure is one wide picture of curves."""
-    if not here:
+           is_present: bool) -> list[Image]:
+    """Images of the chosen frames; a signal other than joints is one wide image of curves."""
+    if not is_present:
         return [_hatched(_CELL, _CELL) for _ in chosen]
     if kind.kind == "signal":
         values = clip[:, :, 0, 0].T
@@ -153,14 +153,14 @@ def _cells(clip: Floats, valid: NDArray[np.bool_] | None, kind: Modality, chosen
     return [_enlarged(cv2.applyColorMap((255 * share[t]).astype(np.uint8), cv2.COLORMAP_CIVIDIS)) for t in chosen]
 
 
-def _eight_bit(frame: Floats) -> Picture:
+def _eight_bit(frame: Floats) -> Image:
     """``(C, H, W)`` gray levels: color where there are three channels, else the first as gray."""
     planes = frame[::-1] if len(frame) == 3 else np.repeat(frame[:1], 3, 0)
     return np.ascontiguousarray(planes.transpose(1, 2, 0)).astype(np.uint8)
 
 
-def _depth(frame: Floats, valid: NDArray[np.bool_], low: float, high: float) -> Picture:
-    """Distance in colors, near is bright; holes are hatched."""
+def _depth(frame: Floats, valid: NDArray[np.bool_], low: float, high: float) -> Image:
+    """Depth as colors: near is bright, invalid readings are hatched."""
     share = 1 - np.clip((frame - low) / max(high - low, 1e-6), 0, 1)
     colored = _enlarged(cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_VIRIDIS))
     height, width = colored.shape[:2]
@@ -168,13 +168,13 @@ def _depth(frame: Floats, valid: NDArray[np.bool_], low: float, high: float) -> 
     return np.where(solid[..., None], colored, _hatched(height, width))
 
 
-def _hatched(height: int, width: int) -> Picture:
-    """What stands where there is no reading."""
+def _hatched(height: int, width: int) -> Image:
+    """The pattern for missing readings."""
     y, x = np.mgrid[:height, :width]
     return np.where(((x + y) % 8 < 2)[..., None], _HATCH, _HOLE).astype(np.uint8)
 
 
-def _vectors(frame: Floats, top: float) -> Picture:
+def _vectors(frame: Floats, top: float) -> Image:
     """Flow: direction is hue, speed is brightness."""
     hue = (np.arctan2(frame[1], frame[0]) + np.pi) / (2 * np.pi) * 179
     value = 255 * np.clip(np.hypot(frame[0], frame[1]) / top, 0, 1)
@@ -182,7 +182,7 @@ def _vectors(frame: Floats, top: float) -> Picture:
     return _enlarged(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR))
 
 
-def _signed(frame: Floats, clip: Floats) -> Picture:
+def _signed(frame: Floats, clip: Floats) -> Image:
     """Normalized values: blue below zero, red above, dark at zero, in units of the clip's 99th percentile."""
     top = max(float(np.percentile(np.abs(clip), 99)), 1e-6)
     share = np.clip(frame / top, -1, 1)
@@ -191,17 +191,17 @@ def _signed(frame: Floats, clip: Floats) -> Picture:
     return _enlarged(mixed.astype(np.uint8))
 
 
-def _enlarged(picture: NDArray[Any]) -> Picture:
-    factor = max(1, _CELL // max(picture.shape[:2]))
-    return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+def _enlarged(image: NDArray[Any]) -> Image:
+    factor = max(1, _CELL // max(image.shape[:2]))
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
 
 
-def _figures(joints: Floats, chosen: NDArray[Any]) -> list[Picture]:
-    """Joints ``(T, J, 3)`` seen from the front, with the paths that they came along since the last figure."""
+def _figures(joints: Floats, chosen: NDArray[Any]) -> list[Image]:
+    """Joints ``(T, J, 3)`` from the front, with their paths since the previous drawn frame."""
     bones, upwards = skeleton(joints)
     flat = joints[..., :2].astype(np.float64)
     center = (flat.min((0, 1)) + flat.max((0, 1))) / 2
-    if upwards:  # in the world, down in a picture
+    if upwards:  # up in the world is down in an image
         flat, center = flat * (1, -1), center * (1, -1)
     zoom = 0.9 * _CELL / max(float(np.ptp(flat, axis=(0, 1)).max()), 1e-6)
     at = np.round(((flat - center) * zoom + _CELL / 2) * 16).astype(np.int32)
@@ -219,30 +219,30 @@ def _figures(joints: Floats, chosen: NDArray[Any]) -> list[Picture]:
     return cells
 
 
-def _curves(values: Floats, width: int) -> Picture:
-    """Channels ``(T, C)`` over time, each in its own lane and its own range; the samples are dots."""
+def _curves(values: Floats, width: int) -> Image:
+    """Channels ``(T, C)`` over time, each in its own lane, scaled to its own range; samples are dots."""
     lanes = min(values.shape[1], 12)
     height = max(_CELL, lanes * 24)
-    picture = np.full((height, width, 3), _PAPER, np.uint8)
+    image = np.full((height, width, 3), _PAPER, np.uint8)
     lane = height / lanes
     x = np.linspace(6, width - 6, max(len(values), 2))[: len(values)]
     for k in range(lanes):
         low, high = float(values[:, k].min()), float(values[:, k].max())
         y = lane * (k + 0.88 - 0.76 * (values[:, k] - low) / max(high - low, 1e-6))
         points = np.round(np.stack([x, y], -1) * 16).astype(np.int32)
-        cv2.line(picture, (0, round(lane * (k + 1)) - 1), (width, round(lane * (k + 1)) - 1), _LINE, 1)
+        cv2.line(image, (0, round(lane * (k + 1)) - 1), (width, round(lane * (k + 1)) - 1), _LINE, 1)
         color = _CURVES[k % len(_CURVES)]
-        cv2.polylines(picture, [points], False, color, 1, cv2.LINE_AA, 4)
+        cv2.polylines(image, [points], False, color, 1, cv2.LINE_AA, 4)
         for point in points:
-            cv2.circle(picture, point.tolist(), 24, color, -1, cv2.LINE_AA, 4)
-    return picture
+            cv2.circle(image, point.tolist(), 24, color, -1, cv2.LINE_AA, 4)
+    return image
 
 
 # ---- the sheet ------------------------------------------------------------------------------------------------------
 
 
-def _compose(strips: Sequence[str | tuple[Words, list[Picture]]], head: str) -> Picture:
-    """Titles and strips, one under the other."""
+def _compose(strips: Sequence[str | tuple[Words, list[Image]]], head: str) -> Image:
+    """Stacks titles and strips vertically."""
     rows = [s for s in strips if not isinstance(s, str)]
     width = _GUTTER + max(sum(c.shape[1] + _GAP for c in cells) for _, cells in rows)
     width = max(width, 720)
@@ -266,7 +266,7 @@ def _compose(strips: Sequence[str | tuple[Words, list[Picture]]], head: str) -> 
     return sheet
 
 
-def _write(sheet: Picture, text: str, at: tuple[int, int], color: tuple[int, int, int], size: float) -> None:
-    """Text in the built-in font, which knows ASCII only."""
+def _write(sheet: Image, text: str, at: tuple[int, int], color: tuple[int, int, int], size: float) -> None:
+    """Writes text in the built-in font, which supports ASCII only."""
     plain = text.replace("°", "deg ").replace("µ", "u").encode("ascii", "replace").decode()
     cv2.putText(sheet, plain, at, _FONT, size, color, 1, cv2.LINE_AA)

@@ -1,16 +1,16 @@
-"""Numbers as people read them: shares, intervals, differences, quantities with a unit, durations."""
+"""Formats numbers for tables and pages: percentages, intervals, differences, quantities, durations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-#: What stands where a number is not known.
+#: Shown where a number is unknown.
 UNKNOWN = "–"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share in percent.
+    """Formats a fraction in percent.
 
     Example:
         >>> percent(0.8712), percent(None)
@@ -20,7 +20,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def span(interval: Sequence[float] | None, digits: int = 1) -> str:
-    """An interval of a share, in percent.
+    """Formats an interval of a fraction in percent.
 
     Example:
         >>> span([0.81, 0.9])
@@ -30,7 +30,7 @@ def span(interval: Sequence[float] | None, digits: int = 1) -> str:
 
 
 def points(difference: float | None, digits: int = 1) -> str:
-    """A difference of shares in percentage points, with its sign.
+    """Formats a difference of fractions in percentage points, with its sign.
 
     Example:
         >>> points(-0.024)
@@ -40,7 +40,7 @@ def points(difference: float | None, digits: int = 1) -> str:
 
 
 def points_span(interval: Sequence[float] | None, digits: int = 1) -> str:
-    """An interval of a difference, in percentage points.
+    """Formats an interval of a difference in percentage points.
 
     Example:
         >>> points_span([-0.01, 0.045])
@@ -50,12 +50,12 @@ def points_span(interval: Sequence[float] | None, digits: int = 1) -> str:
 
 
 def quantity(number: float | None, unit: str = "", *, digits: int = 3, base: int = 1000) -> str:
-    """A number with a prefix of its unit: ``k``, ``M``, ``G``, ... or, of ``base=1024``, ``Ki``, ``Mi``, ``Gi``, ...
+    """Formats a number with a unit prefix: ``k``, ``M``, ``G``, ... or, of ``base=1024``, ``Ki``, ``Mi``, ``Gi``, ...
 
     Args:
-        number: what is counted; integers below ``base`` stay whole.
-        unit: what it is counted in.
-        digits: significant ones.
+        number: the number; integers below ``base`` are written exactly.
+        unit: the unit.
+        digits: number of significant digits.
         base: 1000 or 1024.
 
     Example:
@@ -72,13 +72,13 @@ def quantity(number: float | None, unit: str = "", *, digits: int = 3, base: int
             return f"{number:.{digits}g}" if abs(size) < 1 else str(number)
         return f"{size:.{max(0, digits - len(str(int(abs(size)))))}f}"
 
-    while power < len(prefixes) - 1 and abs(float(rounded())) >= base:  # as written: 999999 is 1.00 M, not 1000 k
+    while power < len(prefixes) - 1 and abs(float(rounded())) >= base:  # after rounding: 999999 is 1.00 M, not 1000 k
         size, power = size / base, power + 1
     return f"{rounded()} {prefixes[power]}{unit}".strip()
 
 
 def duration(seconds: float) -> str:
-    """A time in its two largest units.
+    """Formats a duration in its two largest units.
 
     Example:
         >>> duration(4.25), duration(3725), duration(7500)
@@ -91,7 +91,7 @@ def duration(seconds: float) -> str:
 
 
 def figure_of(value: Any) -> str:
-    """Any JSON value in few words.
+    """Formats any JSON value briefly.
 
     Example:
         >>> figure_of({"top1": 0.71234, "seeds": [0, 1], "ema": None})
@@ -109,12 +109,12 @@ def figure_of(value: Any) -> str:
 
 
 def shown(value: Any, form: str) -> str:
-    """A value in one of the forms that columns of result tables are declared in.
+    """Formats a value in one of the formats of result columns.
 
     Args:
         value: a JSON value; None is unknown.
-        form: ``percent``, ``number1`` or ``number3`` (digits after the point), ``count``, ``text`` or ``interval`` (of a
-            share).
+        form: ``percent``, ``number1`` or ``number3`` (decimal places), ``count``, ``text`` or ``interval`` (of a
+            fraction).
 
     Example:
         >>> shown(0.5, "percent"), shown(21.64, "number1"), shown([0.4, 0.6], "interval"), shown(12, "count")

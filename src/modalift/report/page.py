@@ -1,4 +1,4 @@
-"""The page of one run: what is deployed and how good it is, what taught it, how training went, and what is missing."""
+"""The page of one run: the deployed network and its results, its teachers, the training, and what is missing."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from modalift.recipe import load_recipe
 from modalift.report import html
 from modalift.report import results as tables
 from modalift.report.charts import curves
-from modalift.report.clips import Sample, gallery, pick, sample_clips
+from modalift.report.clips import Sample, choose_clips, gallery, sample_clips
 from modalift.report.explain import who
 from modalift.report.extras import extras_of
 from modalift.report.html import Raw, esc, fold, missing, pairs
 from modalift.report.numbers import duration, figure_of, percent, quantity, shown
-from modalift.report.record import Record, Shipped, read_record
+from modalift.report.record import DeployableNetwork, Record, read_record
 
 CLIPS = 8
 
 
 def write_report(run: str | Path, *, table: Table | None = None, samples: Sequence[Sample] | None = None) -> Path:
-    """Write ``report.html`` into a run folder: one file that asks no other host for anything.
+    """Writes ``report.html`` into a run folder: one file that loads nothing from other hosts.
 
-    A run that is not finished, has no validation split or was never evaluated has a page too; it says what is missing
-    and which command makes it.
+    The run may be unfinished, without a validation split, or not evaluated; the page then says what is missing and which
+    command creates it.
 
     Args:
         run: the run folder.
-        table: the clips to show; by default the recipe's, where its data are still there.
-        samples: clips ready to be shown (see :func:`modalift.report.clips.sample_clips`) instead of some of the table.
+        table: the clips to choose from; by default the recipe's, if its data still exist.
+        samples: clips to show instead, from :func:`modalift.report.clips.sample_clips`.
 
     Raises:
         ModaliftError: not a run folder, or the page cannot be written.
@@ -42,16 +42,16 @@ def write_report(run: str | Path, *, table: Table | None = None, samples: Sequen
     record = read_record(run)
     shown, why = (list(samples), "") if samples is not None else _samples(record, table)
     page = render(record, shown, why)
-    return write_text(Run(record.folder).report, page)
+    return write_text(Run(record.folder).report_path, page)
 
 
 def render(record: Record, samples: Sequence[Sample], why: str = "") -> str:
-    """The page as text; ``why`` there are no samples."""
+    """Renders the page as HTML; ``why`` tells the reason if there are no samples."""
     top = record.headline()
-    note = ("Drawn at random, one from each band of brightness where that is known, without regard to the predictions."
-            " Each picture is one sensor's recording of the same moment.")
-    clips = gallery(samples, note) or missing(why or "No clips were given to show.")
-    return html.document(record.name, "run report", _lede(record, top), [
+    note = ("Selected at random, one from each interval of brightness if it is known, without regard to the predictions."
+            " All sensors recorded the same moment.")
+    clips = gallery(samples, note) or missing(why or "There are no clips to show.")
+    return html.document(record.name, "run report", _summary(record, top), [
         ("results", "Results", "Results", _results(record, top)),
         ("networks", "Networks, and which teaches which", "Networks", _networks(record)),
         ("clips", "Sample clips and their predictions", "Clips", clips),
@@ -64,13 +64,13 @@ def render(record: Record, samples: Sequence[Sample], why: str = "") -> str:
 
 
 def _samples(record: Record, table: Table | None) -> tuple[list[Sample], str]:
-    """Clips to show, or why there are none."""
+    """The clips to show, or the reason why there are none."""
     try:
         table = table or open_table(load_recipe(record.folder))
         split = (record.headline() or ("", "test"))[1]
         part = table.split(split) if len(table.split(split)) else table
-        answers = {r: p for r in record.networks if (p := record.predictions(r, split)) is not None}
-        return sample_clips(part, pick(part, CLIPS), answers=answers), ""
+        predictions = {r: p for r in record.networks if (p := record.predictions(r, split)) is not None}
+        return sample_clips(part, choose_clips(part, CLIPS), predictions=predictions), ""
     except ModaliftError as error:
         return [], f"No clips are shown, because the data could not be opened: {error}"
 
@@ -78,7 +78,7 @@ def _samples(record: Record, table: Table | None) -> tuple[list[Sample], str]:
 # ---- the head -------------------------------------------------------------------------------------------------------
 
 
-def _lede(record: Record, top: tuple[str, str] | None) -> str:
+def _summary(record: Record, top: tuple[str, str] | None) -> str:
     state = _state(record)
     if top is None:
         return f"{state} No network of this run has been evaluated yet."
@@ -120,8 +120,8 @@ def _tiles(record: Record, top: tuple[str, str] | None) -> str:
 def _results(record: Record, top: tuple[str, str] | None) -> str:
     notes = "".join(missing(p) for p in record.problems)
     if top is None:
-        todo = "modalift eval" if record.networks else "modalift train, then modalift eval,"
-        return missing(f"There are no results yet: {todo} makes them.") + notes
+        todo = "modalift eval" if record.networks else "modalift train, then modalift eval"
+        return missing(f"There are no results yet: run {todo} first.") + notes
     body = ""
     for members in tables.grouped(((role, split), m) for role, splits in record.results.items() for split, m in splits.items()):
         body += tables.page_table(members)
@@ -131,7 +131,7 @@ def _results(record: Record, top: tuple[str, str] | None) -> str:
 
 
 def _details(record: Record, top: tuple[str, str] | None) -> str:
-    """The charts of the first network, and those of the others to open."""
+    """The charts of the first network, and those of the others in expandable sections."""
     if top is None:
         return ""
     role, split = top
@@ -166,8 +166,8 @@ def _networks(record: Record) -> str:
     return f'<div class="grid">{"".join(cards)}</div>' + _terms_card(terms, weights)
 
 
-def _from_run(section: Mapping[str, Any]) -> Shipped | None:
-    """A teacher's network, from the run that trained it, where that is still there."""
+def _from_run(section: Mapping[str, Any]) -> DeployableNetwork | None:
+    """A teacher's network, from the run that trained it, if that still exists."""
     init = Path(str(section.get("init") or ""))
     try:
         found = read_record(init).networks if section.get("init") and init.is_dir() else {}
@@ -191,7 +191,7 @@ def _terms_card(terms: Mapping[str, float], weights: Mapping[str, Sequence[float
 
 
 def _terms(record: Record) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Last raw value, and weights over time, of each term."""
+    """The last raw value of each term, and its weights over time."""
     entries = record.epochs or record.steps
     weights: dict[str, list[float]] = {}
     for entry in entries:
@@ -202,7 +202,7 @@ def _terms(record: Record) -> tuple[dict[str, float], dict[str, list[float]]]:
 
 
 def _roles(term: str) -> tuple[str, str]:
-    """Who teaches and who learns, from a term's name: ``mgcam/teacher>student``, ``ce/student``."""
+    """The teacher and the learner in a term's name: ``mgcam/teacher>student``, ``ce/student``."""
     teacher, arrow, learner = term.partition("/")[2].partition(">")
     return (teacher.replace("+", " and "), learner) if arrow else ("labels", teacher or term)
 
@@ -224,10 +224,10 @@ def _recipe(record: Record) -> str:
                        f" deployed: the {protocol.get('select', 'last')} checkpoint"),
     ]
     if (share := data.get("labeled", 1)) != 1:
-        entries.insert(2, ("labels", f"of {percent(share)} of the training clips"))
+        entries.insert(2, ("labels", f"used for {percent(share)} of the training clips"))
     if paper.get("title"):
         aim = f", which reports {figure_of(paper['value'])}" if paper.get("value") is not None else ""
-        entries.append(("aims at", f"{paper['title']}, {paper.get('table', '')} {paper.get('row', '')}{aim}"
+        entries.append(("reproduces", f"{paper['title']}, {paper.get('table', '')} {paper.get('row', '')}{aim}"
                                    f" (level reached: {paper.get('level', '?')})"))
     return pairs(entries) + fold("the whole recipe", f"<pre>{esc(record.recipe_text)}</pre>")
 
@@ -241,14 +241,14 @@ def _ledger(record: Record) -> str:
     rows = [[shown(e.get(k), known[k].format) if k in known else figure_of(e.get(k)) for k in keys] for e in record.ledger]
     times = len({e.get("when") for e in record.ledger})
     often = "once" if times == 1 else f"{times} times"
-    return (f"<p>The test split was evaluated {often}. The more often it is evaluated, the more a model that was chosen by its"
-            f" result is fitted to it.</p>{html.table(head, rows)}")
+    return (f"<p>The test split was evaluated {often}. If models are selected by their results on it, these results are too"
+            f" optimistic.</p>{html.table(head, rows)}")
 
 
 def _environment(record: Record) -> str:
     entries = [(k, figure_of(v)) for k, v in record.environment.items()]
     if macs := record.compute.get("training_macs"):
-        entries.append(("training cost", f"{quantity(macs)} multiply-accumulates, its teachers' trainings included"))
+        entries.append(("training cost", f"{quantity(macs)} multiply-accumulates, including the training of its teachers"))
     body = pairs(entries) if entries else missing("environment.json is missing, so versions and hardware are unknown.")
     left = record.compute.get("left_out") or {}
     if left:

@@ -1,4 +1,4 @@
-"""What a bundle predicted for many recordings, for the terminal and as JSON."""
+"""A bundle's predictions for several recordings, for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from modalift.deploy.predict import Answer
+from modalift.deploy.predict import Outcome
 from modalift.report.numbers import percent
 
 
-def as_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Plain values: each a Prediction's, or ``{"clip": ..., "error": ...}``."""
-    return [{"clip": a.clip, "error": a.error} if a.prediction is None else a.prediction.to_dict() for a in answers]
+def as_json(results: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Plain values: those of each Prediction, or ``{"clip": ..., "error": ...}``."""
+    return [{"clip": a.clip, "error": a.error} if a.prediction is None else a.prediction.to_dict() for a in results]
 
 
-def render(answers: Sequence[Answer]) -> Group:
-    """A table of the predictions, and a line for each recording that has none."""
+def render(results: Sequence[Outcome]) -> Group:
+    """A table of the predictions, followed by one line per recording that could not be read."""
     parts: list[Table | Text] = []
-    good = [(a.clip, a.prediction) for a in answers if a.prediction is not None]
+    good = [(a.clip, a.prediction) for a in results if a.prediction is not None]
     if good:
         table = Table(title_justify="left", expand=True)
-        # A long path folds: its end tells clips of one folder apart.
+        # Long paths are wrapped, not truncated: clips of one folder differ at the end of their paths.
         table.add_column("clip", overflow="fold", ratio=1)
         table.add_column("label", style="bold")
         table.add_column("probability", justify="right")
@@ -34,5 +34,5 @@ def render(answers: Sequence[Answer]) -> Group:
             # Text, not str: names of files and classes may hold brackets, which are markup to Rich.
             table.add_row(Text(clip), Text(found.label), percent(found.probability), Text(others))
         parts.append(table)
-    parts += [Text.assemble(("error ", "bold red"), a.error) for a in answers if a.error]
+    parts += [Text.assemble(("error ", "bold red"), a.error) for a in results if a.error]
     return Group(*parts)

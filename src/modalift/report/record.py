@@ -1,4 +1,4 @@
-"""The content of a run folder, read so that nothing missing, half-written or interrupted can stop a report."""
+"""Reads a run folder such that missing, partly written or damaged files do not prevent a report."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from modalift.engine.run import Run
 from modalift.errors import ModaliftError
 from modalift.models import KINDS, Predictions, read_document
 from modalift.networks import cost
+from modalift.overrides import yaml_problem
 from modalift.report.results import headline_value
 
 
 @dataclass(frozen=True)
-class Shipped:
+class DeployableNetwork:
     """A network that can be deployed: the header of its file, and its cost."""
 
     role: str
@@ -34,17 +35,17 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Record:
-    """One run, as far as it goes.
+    """The content of one run folder, as far as it exists.
 
     Attributes:
         folder: the run folder.
-        recipe: nested dictionaries, empty where the file is missing; ``recipe_text`` is the file itself.
+        recipe: nested dictionaries, empty if the file is missing; ``recipe_text`` is the text of the file.
         steps, epochs: entries of ``log.jsonl``.
         results: role -> split -> metrics.
-        networks: role -> what ships.
+        networks: role -> deployable network.
         ledger: evaluations on the test split.
-        environment, compute: as written.
-        problems: sentences about what could not be read.
+        environment, compute: contents of these files.
+        problems: messages about what could not be read.
     """
 
     folder: Path
@@ -53,7 +54,7 @@ class Record:
     steps: list[dict[str, Any]]
     epochs: list[dict[str, Any]]
     results: dict[str, dict[str, dict[str, Any]]]
-    networks: dict[str, Shipped]
+    networks: dict[str, DeployableNetwork]
     ledger: list[dict[str, Any]]
     environment: dict[str, Any]
     compute: dict[str, Any]
@@ -66,7 +67,7 @@ class Record:
 
     @property
     def planned(self) -> int | None:
-        """Epochs that the recipe asks for."""
+        """Number of epochs in the recipe."""
         return self.section("optim").get("epochs")
 
     def section(self, name: str) -> dict[str, Any]:
@@ -74,7 +75,7 @@ class Record:
         return found if isinstance(found, dict) else {}
 
     def headline(self, split: str = "", role: str = "") -> tuple[str, str] | None:
-        """The (role, split) to show first: the asked ones, else the student on the test split, else the best that ships."""
+        """The (role, split) to show first: those given, else the student on test, else the best deployable network."""
         roles = [r for r in self.results if self.results[r] and (not role or r == role)]
         for wanted in ([split] if split else ["test", "val", "train"]):
             having = [r for r in roles if self.results[r].get(wanted, {}).get("n")]
@@ -84,7 +85,7 @@ class Record:
         return None
 
     def predictions(self, role: str, split: str) -> Predictions | None:
-        path = Run(self.folder).predictions(role, split)
+        path = Run(self.folder).predictions_path(role, split)
         if not path.is_file():
             return None
         try:
@@ -95,31 +96,31 @@ class Record:
 
 
 def read_record(folder: str | Path) -> Record:
-    """Everything that a run folder holds.
+    """Reads everything in a run folder.
 
     Raises:
-        ModaliftError: the folder is not there, or holds nothing of a run.
+        ModaliftError: the folder does not exist, or is not a run folder.
     """
     folder = Path(folder)
     run = Run(folder)
     if not folder.is_dir():
         raise ModaliftError(f"{folder}: no such run folder")
-    if not run.recipe.is_file() and not run.log.is_file() and not run.results.is_file():
+    if not run.recipe_path.is_file() and not run.log_path.is_file() and not run.results_path.is_file():
         raise ModaliftError(f"{folder}: not a run folder (no recipe.yaml, log.jsonl or results.json in it)")
     problems: list[str] = []
-    text = _text(run.recipe)
+    text = _text(run.recipe_path)
     try:
         recipe = yaml.safe_load(text) if text else {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         recipe = {}
-        problems.append(f"recipe.yaml is not YAML: {str(error).splitlines()[0]}")
-    entries = _lines(run.log, problems)
+        problems.append(f"recipe.yaml is not valid YAML: {yaml_problem(error)}")
+    entries = _lines(run.log_path, problems)
     steps = {(e.get("epoch"), e.get("step")): e for e in entries if e.get("kind") == "step"}
     epochs = {e.get("epoch"): e for e in entries if e.get("kind") == "epoch"}
     return Record(
         folder, recipe if isinstance(recipe, dict) else {}, text, list(steps.values()), list(epochs.values()),
-        _object(run.results, problems), _networks(run, problems), _lines(run.ledger, problems),
-        _object(run.environment, problems), _object(run.cost, problems), problems)
+        _object(run.results_path, problems), _networks(run, problems), _lines(run.ledger_path, problems),
+        _object(run.environment_path, problems), _object(run.compute_path, problems), problems)
 
 
 def _text(path: Path) -> str:
@@ -135,14 +136,14 @@ def _object(path: Path, problems: list[str]) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(text)
-    except json.JSONDecodeError:
-        problems.append(f"{path.name} is not whole; it was left out.")
+    except (ValueError, RecursionError):
+        problems.append(f"{path.name} is damaged; it was left out.")
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """JSON lines; a last line that a killed run left half-written is dropped silently, others are counted."""
+    """Reads JSON lines; an incomplete last line (of a killed run) is ignored, other damaged lines are counted."""
     lines = [line for line in _text(path).splitlines() if line.strip()]
     found, broken = [], 0
     for k, line in enumerate(lines):
@@ -151,16 +152,16 @@ def _lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
             if not isinstance(entry, dict):
                 raise ValueError
             found.append(entry)
-        except ValueError:
+        except (ValueError, RecursionError):
             broken += k < len(lines) - 1
     if broken:
         problems.append(f"{path.name}: {broken} lines could not be read; they were left out.")
     return found
 
 
-def _networks(run: Run, problems: list[str]) -> dict[str, Shipped]:
+def _networks(run: Run, problems: list[str]) -> dict[str, DeployableNetwork]:
     found = {}
-    for path in run.model_files():
+    for path in run.model_paths():
         role = path.stem
         try:
             document = read_document(path)
@@ -173,8 +174,8 @@ def _networks(run: Run, problems: list[str]) -> dict[str, Shipped]:
         try:
             net = networks.build(**config)
             spent = cost(net, frames=net.frames, size=net.size)
-            found[role] = Shipped(role, config, classes, spent.parameters, spent.macs)
-        except (ModaliftError, TypeError):  # a family of a plugin that is not loaded here
+            found[role] = DeployableNetwork(role, config, classes, spent.parameters, spent.macs)
+        except (ModaliftError, TypeError):  # a network family of a plugin that is not loaded
             problems.append(f"The cost of '{role}' is unknown: no network '{config.get('name')}' is registered here.")
-            found[role] = Shipped(role, config, classes)
+            found[role] = DeployableNetwork(role, config, classes)
     return found

@@ -1,7 +1,7 @@
-"""Results of evaluations as tables, figures and sentences, from what each kind of model declares about them.
+"""Evaluation results as tables and sentences, from the columns that each kind of model declares.
 
-A kind of model declares its headline figure and the columns of its result tables; nothing here knows what they mean. What a
-kind shows besides, such as a confusion matrix, stands in :mod:`modalift.report.extras`.
+A kind of model declares its headline metric and the columns of its result tables; this module does not depend on their
+meaning. Further content of a kind, such as a confusion matrix, is in :mod:`modalift.report.extras`.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from modalift.report.terminal import figures
 
 #: Metrics of one network on one split, as ``results.json`` has them.
 Metrics = Mapping[str, Any]
-#: Words in front of a row of a table (the network, the split), and the metrics in it.
+#: The leading cells of a table row (the network, the split), and its metrics.
 ResultRow = tuple[tuple[str, ...], Metrics]
-#: Long tables inside of metrics, which a terminal leaves out.
-_LONG = ("confusion", "per_class", "by_fact", "by_subject", "per_clip", "calibration")
+#: Long tables in the metrics, which are not shown on a terminal.
+_LONG = ("confusion", "per_class", "by_metadata", "by_subject", "per_clip", "calibration")
 
 
-#: What is shown of results whose kind is not registered here.
+#: The only column for results of a kind that is not registered.
 _CLIPS = Column("n", "clips", "count")
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What is shown of a kind of results: its headline figure, and the columns of its tables."""
+class Presentation:
+    """How results of a kind of model are shown: the headline metric, and the table columns."""
 
     kind: str
     headline: Column
     columns: tuple[Column, ...]
 
 
-def kind_of(metrics: Metrics) -> Shown:
-    """What the kind of model that metrics are of declares; of one that is not registered here, no more than the clips."""
+def kind_of(metrics: Metrics) -> Presentation:
+    """How the metrics of a kind of model are shown; for a kind that is not registered, only the number of clips."""
     name = str(metrics.get("kind"))
     if name not in KINDS:
-        return Shown(name, _CLIPS, (_CLIPS,))
-    return Shown(name, KINDS[name].headline, KINDS[name].columns)
+        return Presentation(name, _CLIPS, (_CLIPS,))
+    return Presentation(name, KINDS[name].headline, KINDS[name].columns)
 
 
 def headlines() -> list[Column]:
-    """The headline figure of every kind, each once."""
+    """The headline metrics of all kinds, without duplicates."""
     return list(dict.fromkeys(kind.headline for kind in map(KINDS.__getitem__, KINDS)))
 
 
 def headline_value(metrics: Metrics) -> float:
-    """The headline figure, or 0 where it is not known: what networks are ordered by."""
+    """The headline metric, or 0 if it is unknown; networks are sorted by it."""
     return float(kind_of(metrics).headline.of(metrics) or 0)
 
 
 def brief(metrics: Metrics) -> dict[str, Any]:
-    """The figures of one evaluation without its long tables."""
+    """The metrics of one evaluation without the long tables."""
     return {k: v for k, v in metrics.items() if k not in _LONG}
 
 
 def column_of(key: str) -> Column | None:
-    """The column that any kind declares for a key."""
+    """The column that some kind declares for a key, if any."""
     return next((c for kind in map(KINDS.__getitem__, KINDS) for c in kind.columns if c.key == key), None)
 
 
@@ -72,7 +72,7 @@ def column_of(key: str) -> Column | None:
 
 
 def grouped(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
-    """Rows in groups that have the same columns."""
+    """Groups rows that have the same columns."""
     groups: dict[tuple[Column, ...], list[ResultRow]] = {}
     for row in rows:
         groups.setdefault(kind_of(row[1]).columns, []).append(row)
@@ -80,7 +80,7 @@ def grouped(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
 
 
 def terminal_tables(found: Mapping[str, Metrics], split: str) -> Group:
-    """One row per network; networks whose kinds have other columns are in a table of their own."""
+    """One row per network; kinds with different columns are in separate tables."""
     tables = []
     for members in grouped(((role,), m) for role, m in found.items()):
         kind = kind_of(members[0][1])
@@ -103,23 +103,23 @@ def page_table(members: Sequence[ResultRow]) -> str:
 
 
 def sentence(metrics: Metrics, split: str) -> str:
-    """The headline figure with its widest interval, as HTML."""
+    """A sentence with the headline metric and its widest interval, as HTML."""
     kind = kind_of(metrics)
     people = len(metrics.get("by_subject") or [])
     of = "" if not people else " of one subject" if people == 1 else f" of {people} subjects"
     texts = "".join(f", {esc(c.title)} <b>{_value(metrics, c)}</b>" for c in kind.columns if c.format == "text")
     known = [c for c in kind.columns if c.format == "interval" and c.of(metrics)]
-    said = f" ({esc(known[-1].title)}: {_value(metrics, known[-1])})" if known else ""
+    interval = f" ({esc(known[-1].title)}: {_value(metrics, known[-1])})" if known else ""
     return (f"On the {metrics['n']:,} clips{of} in the {esc(split)} split{texts}, its {esc(kind.headline.title)} is"
-            f" <b>{_value(metrics, kind.headline)}</b>{said}.")
+            f" <b>{_value(metrics, kind.headline)}</b>{interval}.")
 
 
 def tiles(metrics: Metrics, split: str) -> list[tuple[str, str]]:
-    """The headline figure and the next one, each with its name."""
+    """The headline metric and the next one, each with its name."""
     kind = kind_of(metrics)
     over = next((c for c in kind.columns if c.format == "interval"), None)
-    said = f"; {over.title}: {shown(over.of(metrics), over.format)}" if over else ""
-    entries = [(shown(kind.headline.of(metrics), kind.headline.format), f"{kind.headline.title}, {split}{said}")]
+    interval = f"; {over.title}: {shown(over.of(metrics), over.format)}" if over else ""
+    entries = [(shown(kind.headline.of(metrics), kind.headline.format), f"{kind.headline.title}, {split}{interval}")]
     more = [c for c in kind.columns if c != kind.headline and c.format in ("percent", "number1", "number3")]
     return entries + [(shown(c.of(metrics), c.format), c.title) for c in more[:1]]
 

@@ -1,4 +1,4 @@
-"""Figures as tables for the terminal: results, comparisons, studies."""
+"""Tables for the terminal: results, comparisons, studies."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from modalift.report.numbers import UNKNOWN, percent, points, points_span, quant
 
 
 def figures(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], words: Collection[str] = ()) -> Table:
-    """A table that fits 80 columns where it can: headings, words and intervals fold, figures never do.
+    """A table that fits 80 columns if possible: headings, text and intervals are wrapped, numbers are not.
 
     Args:
-        title: above the table.
-        head: headings.
-        rows: cells, of text or :class:`~rich.text.Text`.
-        words: which headings are of columns of words, which are left-aligned.
+        title: the title above the table.
+        head: the headings.
+        rows: cells, str or :class:`~rich.text.Text`.
+        words: headings of the text columns, which are left-aligned.
     """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
                   show_edge=False)
@@ -32,13 +32,13 @@ def figures(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], word
             width = max(map(len, (*name.split(), *cells)))
             may_fold = any(" to " in cell for cell in cells)
             table.add_column(name if may_fold else textwrap.fill(name, width), justify="right", no_wrap=not may_fold)
-    for row in rows:  # Text, not str: names may hold brackets, which are markup to Rich
+    for row in rows:  # Text, not str: names may contain brackets, which Rich would read as markup
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return table
 
 
 def comparison(found: Mapping[str, Any]) -> Table:
-    """One row per run, and its paired difference to the first."""
+    """One row per run, with its paired difference from the first."""
     seeds = any("seeds" in (row["against_first"] or {}) for row in found["rows"])
     head = ("run", "view", "epochs", "training MACs", "top-1", "Δ, points",
             f"95 % CI over {'seeds' if seeds else 'clips'}", f"95 % CI over subjects{' and seeds' if seeds else ''}")
@@ -53,11 +53,11 @@ def comparison(found: Mapping[str, Any]) -> Table:
         rows.append((row["name"], row["view"] or UNKNOWN, str(row["epochs"] or UNKNOWN),
                      quantity(row["training_macs"]), Text(percent(row["top1"]), "bold"), *gap))
     return figures(f"top-1 on the {found['rows'][0]['n']} clips of the split '{found['split']}', Δ: difference"
-                   f" to '{found['baseline']}'", head, rows, ("run", "view"))
+                   f" from '{found['baseline']}'", head, rows, ("run", "view"))
 
 
 def study(found: Mapping[str, Any]) -> Table:
-    """One row per recipe, and its paired difference to the first."""
+    """One row per recipe, with its paired difference from the first."""
     head = ("recipe", "epochs", "training MACs", "seconds", "seeds", "mean", "standard deviation", "Δ, points",
             "95 % CI over seeds")
     rows = []
@@ -66,4 +66,4 @@ def study(found: Mapping[str, Any]) -> Table:
         gap = (points(pair["difference"]), points_span(pair["over_seeds"])) if pair else ("", "")
         rows.append((row["name"], str(row["epochs"]), quantity(row["training_macs"]), f"{row['seconds']:.0f}",
                      str(len(row["top1"])), Text(percent(row["mean"]), "bold"), percent(row["sd"]), *gap))
-    return figures(f"top-1 on the split '{found['split']}', over seeds; Δ: difference to the first", head, rows, ("recipe",))
+    return figures(f"top-1 on the split '{found['split']}', over seeds; Δ: difference from the first", head, rows, ("recipe",))

@@ -16,22 +16,22 @@ from modalift.schemes.scheme import (
     Scheme,
     Terms,
     Update,
-    average,
-    common,
-    joint,
-    joint_count,
-    joint_mean,
+    count_across_ranks,
+    gather_across_ranks,
     label_loss,
     labels_of,
-    look,
+    masked_mean,
+    mean_across_ranks,
+    observe,
+    observe_frozen,
+    on_common_clips,
     total,
-    watch,
 )
 
 __all__ = [
-    "SCHEMES", "Progress", "Scheme", "Terms", "Update", "average", "build", "check_settings", "common", "joint", "joint_count",
-    "joint_mean", "kind_of", "label_loss", "labels_of", "look", "optional_roles_of", "roles_of", "scheme", "settings_of",
-    "total", "watch",
+    "SCHEMES", "Progress", "Scheme", "Terms", "Update", "build", "check_settings", "count_across_ranks", "gather_across_ranks",
+    "kind_of", "label_loss", "labels_of", "masked_mean", "mean_across_ranks", "observe", "observe_frozen", "on_common_clips",
+    "optional_roles_of", "roles_of", "scheme", "settings_of", "total",
 ]
 
 discover(__name__)  # one file adds a scheme

@@ -1,4 +1,4 @@
-"""DMCL: for every clip the network that understands it best teaches the others."""
+"""DMCL: for each clip the network with the lowest loss teaches the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from modalift.losses import soft_target
 from modalift.modalities import Batch
 from modalift.networks import Observation, Recognizer
 from modalift.schemes.registry import scheme
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, joint_mean, labels_of, watch
+from modalift.schemes.scheme import (
+    Progress,
+    Scheme,
+    Terms,
+    labels_of,
+    masked_mean,
+    mean_across_ranks,
+    observe,
+    on_common_clips,
+)
 from modalift.signatures import NonNegative, Positive
 
 
@@ -26,59 +35,59 @@ class DMCL(Scheme):
         L_m = \frac1B \sum_b \begin{cases} \mathrm{CE}(z^m_b, y_b) & m = w_b \\
         \gamma\, \mathrm{CE}(z^m_b, y_b) + \lambda\, T^2\, \mathrm{KL}(p^{w_b}_b \,\|\, p^m_b) & \text{else} \end{cases}
 
-    where p is the softmax of logits over T, and the winner's is a target. The winner is chosen clip by clip, among the
-    sensors that recorded the clip; equals do not teach each other.
+    where p is the softmax of logits over T, and the winner's is detached. The winner is chosen for each clip, among the
+    sensors that recorded it; networks of equal loss do not teach each other.
 
     Args:
-        learners: one network a sensor; each may ship.
-        weight: :math:`\lambda`, what losers learn from the winner.
-        losers: :math:`\gamma`, what losers learn from the label.
-        temperature: T.
+        learners: one network per sensor; each may be deployed.
+        kd_weight: :math:`\lambda`, weight of the divergence from the winner.
+        loser_ce_weight: :math:`\gamma`, weight of the labels for all but the winner.
+        kd_temperature: T.
 
     Source: Garcia, Bargal, Ablavsky, Morerio, Murino, Sclaroff, *Distillation multiple choice learning for multimodal action
     recognition*, WACV 2021; weights and temperature are the defaults of the authors' code (github.com/ncgarcia/DMCL). It
-    has the cross-entropy with soft answers, whose gradient is that of the divergence. Deviations: where a clip has no label
-    its losses are unknown, and who wins is told by the batch's mean losses of labeled clips (the authors label every clip);
-    terms average over the clips that winner and loser both saw.
+    has the cross-entropy with soft targets, whose gradient is that of the divergence. Deviations: for a clip without a label
+    the winner is the network with the lowest mean loss over the labeled clips of the batch (the authors label every clip);
+    terms are means over the clips that both winner and loser saw.
     """
 
-    def __init__(self, learners: Mapping[str, Recognizer], *, weight: NonNegative = 1.0, losers: NonNegative = 1.0,
-                 temperature: Positive = 2.0) -> None:
+    def __init__(self, learners: Mapping[str, Recognizer], *, kd_weight: NonNegative = 1.0, loser_ce_weight: NonNegative = 1.0,
+                 kd_temperature: Positive = 2.0) -> None:
         super().__init__()
         if len(learners) < 2:
-            raise ModaliftError(f"scheme 'dmcl' lets networks choose among each other, and there is {len(learners)} - add"
-                                " another one to networks")
+            raise ModaliftError(f"scheme 'dmcl' needs two networks or more, and there is {len(learners)} - add another one to"
+                                " networks")
         self.learners = nn.ModuleDict(learners)
-        self.weight, self.losers, self.temperature = weight, losers, temperature
+        self.kd_weight, self.loser_ce_weight, self.kd_temperature = kd_weight, loser_ce_weight, kd_temperature
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
-        seen = {k: watch(net, batch) for k, net in self.roles.items()}
+        seen = {k: observe(net, batch) for k, net in self.roles.items()}
         losses = {k: self.losses(o, batch) for k, o in seen.items()}
-        lowest = torch.stack([self.placed(losses[k], o, batch) for k, o in seen.items()]).amin(0)  # (B,) of the winners
+        lowest = torch.stack([self.per_clip(losses[k], o, batch) for k, o in seen.items()]).amin(0)  # (B,) of the winners
         terms: Terms = {}
         for m, o in seen.items():
             labels, labeled = labels_of(o, batch)
             each = F.cross_entropy(o.logits.float(), labels.clamp_min(0), reduction="none")
-            won = losses[m] <= lowest[o.indices]
-            terms[f"ce/{m}"] = (1.0, average(torch.where(won, each, self.losers * each), labeled))
-            terms[f"wins/{m}"] = (0.0, average(won.float()))
+            wins = losses[m] <= lowest[o.indices]
+            terms[f"ce/{m}"] = (1.0, masked_mean(torch.where(wins, each, self.loser_ce_weight * each), labeled))
+            terms[f"win_rate/{m}"] = (0.0, masked_mean(wins.float()))
         for m in seen:
             for n in seen:
                 if n == m:
                     continue
-                own, other = common(seen[m], seen[n])
-                mine, best = (self.placed(losses[k], seen[k], batch)[own.indices] for k in (m, n))
+                own, other = on_common_clips(seen[m], seen[n])
+                mine, best = (self.per_clip(losses[k], seen[k], batch)[own.indices] for k in (m, n))
                 lost = (best <= lowest[own.indices]) & (mine > best)
-                each = soft_target(own.logits, other.logits, self.temperature, per_sample=True)
-                terms[f"answers/{n}>{m}"] = (self.weight, average(torch.where(lost, each, torch.zeros_like(each))))
+                each = soft_target(own.logits, other.logits, self.kd_temperature, per_sample=True)
+                terms[f"kd/{n}>{m}"] = (self.kd_weight, masked_mean(torch.where(lost, each, torch.zeros_like(each))))
         return terms
 
     def losses(self, seen: Observation, batch: Batch) -> Tensor:
-        """How badly a network does on each clip that it saw, ``(N,)``, without gradient."""
+        """The loss of each clip that a network saw, ``(N,)``, without gradient; the labeled clips' mean if it has no label."""
         labels, labeled = labels_of(seen, batch)
         each = F.cross_entropy(seen.logits.detach().float(), labels.clamp_min(0), reduction="none")
-        return torch.where(labeled, each, joint_mean(each, labeled))
+        return torch.where(labeled, each, mean_across_ranks(each, labeled))
 
-    def placed(self, values: Tensor, seen: Observation, batch: Batch) -> Tensor:
-        """Values of the clips that a network saw as ``(B,)``; infinite for the others, which it cannot win."""
+    def per_clip(self, values: Tensor, seen: Observation, batch: Batch) -> Tensor:
+        """Values of the clips that a network saw as ``(B,)``; infinite for the other clips, which it cannot win."""
         return values.new_full((len(batch),), float("inf")).index_copy(0, seen.indices, values)

@@ -1,4 +1,4 @@
-"""MGCAM+DKD: a frozen teacher guides another sensor's student by graphs over the batch and by decoupled answers."""
+"""MGCAM+DKD: a frozen teacher teaches another sensor's student by graphs over the batch and by decoupled logits."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from modalift.schemes.scheme import (
     Progress,
     Scheme,
     Terms,
-    average,
-    common,
-    joint,
-    joint_count,
+    count_across_ranks,
+    gather_across_ranks,
     label_loss,
     labels_of,
-    look,
-    watch,
+    masked_mean,
+    observe,
+    observe_frozen,
+    on_common_clips,
 )
 from modalift.signatures import NonNegative, Positive
 
@@ -37,88 +37,92 @@ class GraphTaughtStudent(Scheme):
         L = \mathrm{CE}(z^s, y) + \alpha\, (a_T\, \mathrm{TCKD} + a_N\, \mathrm{NCKD}) + \beta\, L_{MGCAM}
 
     where :math:`L_{MGCAM}` compares all pairs of the student's and the teacher's residual stages after both were mixed
-    over the clips of the batch, see :func:`~modalift.losses.graph_attention`. A clip without a label takes the teacher's
-    first answer for it. With ``beta=0``, DKD alone, no graph and no projection is made, and no clips are compared.
+    over the clips of the batch, see :func:`~modalift.losses.graph_attention`. For a clip without a label, DKD takes the
+    teacher's top-1 prediction in its place. With ``graph_weight=0``, DKD alone, there are no graphs and no projections, and
+    no clips are compared with each other.
 
-    **What the graph term teaches.** With the paper's settings A is nearly uniform, so the term matches the batch's mean
-    map and leaves a clip of its own almost no gradient (a share of .000 was measured for a batch of 8; plain squared
-    error: .87). ``temperature=.1, sigma=.3`` lets each clip attend to those like it (.87), ``residual=True`` adds each
-    clip's own difference (.30).
+    **What the graph term teaches.** With the paper's settings the attention A is nearly uniform, so the term compares the
+    mean maps of the batch and a clip's own map gets almost no gradient (a share of .000 was measured for a batch of 8; with
+    the plain squared error: .87). ``attention_temperature=.1, sigma=.3`` lets each clip attend to similar clips (.87),
+    ``residual=True`` adds each clip's own difference (.30).
 
     Args:
-        student: the network that learns and ships (the paper: infrared, ResNet-18 of 8 segments).
-        teacher: trained by its labels, frozen (RGB, ResNet-50).
-        alpha, beta: weights of the two parts: .1 and 1 for NTU RGB+D, .01 and 1 for PKU-MMD.
-        target, others: :math:`a_T, a_N`.
-        softness: temperature of the answers; the paper gives none, 4 is the usual one.
-        temperature: of the graphs' attention; None: :math:`\sqrt B`, as printed.
+        student: the network that is trained and deployed (the paper: infrared, ResNet-18 of 8 segments).
+        teacher: trained on its labels, frozen (RGB, ResNet-50).
+        kd_weight, graph_weight: :math:`\alpha, \beta`: .1 and 1 for NTU RGB+D, .01 and 1 for PKU-MMD.
+        tckd_weight, nckd_weight: :math:`a_T, a_N`.
+        kd_temperature: temperature of DKD; the paper gives none, 4 is the usual one.
+        attention_temperature: :math:`\tau` of the attention between graphs; None: :math:`\sqrt B`, as printed.
         sigma: width of the graphs' Gaussian; ``median``: the root of the batch's median squared distance.
-        residual: whether fused maps also keep what they were made from.
-        graph: ``own``: a graph of each network's clips; ``cross``: one between the two networks' maps that are compared, as
+        residual: whether mixed maps also keep the map that they were made of.
+        graph: ``own``: one graph per network and stage; ``cross``: one between the two networks' maps that are compared, as
             equation 1 is printed.
-        pairs: ``all`` pairs of stages, or the ``same`` depths alone.
-        vertices: what a graph's vertices are, ``clips`` or single ``frames`` (of networks that keep time).
-        projected: whether the student's maps are projected to the teacher's channels by 1x1 convolutions, one a pair;
-            without them maps of where networks are active are compared, and nothing is learned beside the student.
+        pairs: ``all`` pairs of stages, or only stages of the ``same`` depth.
+        vertices: the vertices of a graph, ``clips`` or single ``frames`` (of networks that keep time).
+        projected: whether the student's maps are projected to the teacher's channels by 1x1 convolutions, one per pair;
+            without them spatiotemporal attention maps are compared, and nothing is trained beside the student.
         student_stages, teacher_stages: names of the stages; by default the four deepest.
 
     Source: *Multi-scale graph cross-attention and decoupled knowledge distillation* (papers/mgcam-dkd), equations 1 to 10
-    and Algorithm 1. The projections, which channel counts force, stand on the student's side. Under several processes
-    the graph spans all their clips; how many these were is logged.
+    and Algorithm 1. The projections, needed because channel counts differ, are on the student's side. In distributed training
+    the graph spans the clips of all processes; their number is logged.
     """
 
     frozen_roles = ("teacher",)
     batch_relation = "builds a graph over the clips of a batch"
-    examples = ({}, {"beta": 0.0}, {"projected": False}, {"temperature": 0.1, "sigma": 0.3, "residual": True})
+    examples = ({}, {"graph_weight": 0.0}, {"projected": False},
+                {"attention_temperature": 0.1, "sigma": 0.3, "residual": True})
 
-    def __init__(self, student: Recognizer, teacher: Recognizer, *, alpha: NonNegative = 0.1, beta: NonNegative = 1.0,
-                 target: NonNegative = 0.7, others: NonNegative = 0.35, softness: Positive = 4.0,
-                 temperature: Positive | None = None, sigma: Positive | Literal["median"] = 1.0, residual: bool = False,
+    def __init__(self, student: Recognizer, teacher: Recognizer, *, kd_weight: NonNegative = 0.1,
+                 graph_weight: NonNegative = 1.0, tckd_weight: NonNegative = 0.7, nckd_weight: NonNegative = 0.35,
+                 kd_temperature: Positive = 4.0, attention_temperature: Positive | None = None,
+                 sigma: Positive | Literal["median"] = 1.0, residual: bool = False,
                  graph: Literal["own", "cross"] = "own", pairs: Literal["all", "same"] = "all",
                  vertices: Literal["clips", "frames"] = "clips", projected: bool = True,
                  student_stages: list[str] | None = None, teacher_stages: list[str] | None = None) -> None:
         super().__init__()
-        self.student, self.teacher = student, teacher
-        self.alpha, self.beta, self.target, self.others, self.softness = alpha, beta, target, others, softness
-        self.vertices, self.how = vertices, dict[str, Any](temperature=temperature, sigma=sigma, residual=residual, graph=graph,
-                                                           pairs=pairs)
+        self.student, self.teacher, self.kd_weight, self.graph_weight = student, teacher, kd_weight, graph_weight
+        self.tckd_weight, self.nckd_weight, self.kd_temperature = tckd_weight, nckd_weight, kd_temperature
+        self.vertices = vertices
+        self.graph_options: dict[str, Any] = {"temperature": attention_temperature, "sigma": sigma, "residual": residual,
+                                              "graph": graph, "pairs": pairs}
         most = min(4, len(student.stages), len(teacher.stages))
-        self.own, self.shown = paired_stages(student, teacher, student_stages or [], teacher_stages or [], most)
-        self.relates_batch = beta > 0
+        own, shown = paired_stages(student, teacher, student_stages or [], teacher_stages or [], most)
+        self.student_stages, self.teacher_stages = (own, shown) if graph_weight else ([], [])
+        self.relates_batch = graph_weight > 0
         self.project = nn.ModuleList(
             nn.ModuleList(Projection(student.stages[i].channels, teacher.stages[j].channels)
-                          if pairs == "all" or m == n else nn.Identity() for n, j in enumerate(self.shown))
-            for m, i in enumerate(self.own)) if projected and beta else None
+                          if pairs == "all" or m == n else nn.Identity() for n, j in enumerate(shown))
+            for m, i in enumerate(own)) if projected and graph_weight else None
 
     def forward(self, batch: Batch, progress: Progress) -> Terms:
-        seen = watch(self.student, batch, self.own if self.beta else ())
-        own, shown = common(seen, look(self.teacher, batch, self.shown if self.beta else ()))
+        seen = observe(self.student, batch, self.student_stages)
+        own, shown = on_common_clips(seen, observe_frozen(self.teacher, batch, self.teacher_stages))
         labels, labeled = labels_of(own, batch)
-        known = torch.where(labeled, labels, shown.logits.argmax(1))
-        answers = decoupled(own.logits, shown.logits, known, self.target, self.others, self.softness, per_sample=True)  # (7)
+        labels = torch.where(labeled, labels, shown.logits.argmax(1))
+        dkd = decoupled(own.logits, shown.logits, labels, self.tckd_weight, self.nckd_weight, self.kd_temperature,
+                        per_sample=True)  # equation 7
         terms: Terms = {"ce/student": (1.0, label_loss(seen, batch)),
-                        "answers/teacher>student": (self.alpha, average(answers))}
-        if not self.beta:
+                        "dkd/teacher>student": (self.kd_weight, masked_mean(dkd))}
+        if not self.graph_weight:
             return terms
-        return terms | {
-            "graph/teacher>student": (self.beta, self.compared([own.maps[s] for s in self.own],
-                                                               [shown.maps[s] for s in self.shown])),
-            "clips/teacher>student": (0.0, joint_count(own.logits)),
-        }
+        mgcam = self.mgcam([own.maps[s] for s in self.student_stages], [shown.maps[s] for s in self.teacher_stages])
+        return terms | {"mgcam/teacher>student": (self.graph_weight, mgcam),
+                        "batch_clips/teacher>student": (0.0, count_across_ranks(own.logits))}
 
-    def compared(self, own: list[Tensor], shown: list[Tensor]) -> Tensor:
+    def mgcam(self, own: list[Tensor], shown: list[Tensor]) -> Tensor:
         """Equations 1 to 6 over the clips of all processes."""
-        own, shown = [joint(m) for m in own], [joint(m) for m in shown]
+        own, shown = [gather_across_ranks(m) for m in own], [gather_across_ranks(m) for m in shown]
         if not len(own[0]):
             learned = () if self.project is None else self.project.parameters()
             return 0.0 * torch.stack([*(m.sum() for m in own), *(p.sum() for p in learned)]).sum()
         if self.vertices == "frames":
             frames = {m.shape[2] for m in (*own, *shown)}
             if len(frames) > 1:
-                raise ModaliftError(f"scheme.vertices=frames needs maps of as many frames, these have {sorted(frames)} - use"
-                                    " vertices=clips, or networks that keep every frame")
+                raise ModaliftError("scheme.vertices=frames needs maps of equal numbers of frames, these have"
+                                    f" {sorted(frames)} - use vertices=clips, or networks that keep every frame")
             own, shown = ([m.transpose(1, 2).flatten(0, 1).unsqueeze(2) for m in maps] for maps in (own, shown))
-        return graph_attention(own, shown, None if self.project is None else self.projected, **self.how)
+        return graph_attention(own, shown, None if self.project is None else self.projected, **self.graph_options)
 
     def projected(self, i: int, j: int, own: Tensor) -> Tensor:
         """The student's map of its stage i with the channels of the teacher's stage j."""

@@ -1,4 +1,4 @@
-"""From the learner's channels to the other's: what lets maps of two networks be compared."""
+"""Projections that make the maps of two networks comparable, and the choice of the stages that are compared."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from modalift.errors import ModaliftError, nearest
 from modalift.networks import Recognizer
-from modalift.networks.joint_norm import JointBatchNorm
+from modalift.networks.sync_batchnorm import CrossRankBatchNorm
 
 
 class Projection(nn.Module):
     """A pointwise convolution and a batch normalization, ``(B, C, T, H, W)`` to ``(B, C', T, H, W)``.
 
-    It stands on the side that learns: a transform that learns on the other side could make both maps zero. It is trained
-    with the student and stays at home. No clip at all passes through as no clip.
+    It is on the learner's side: a trained projection of the target could make both maps zero. It is trained with the student,
+    and training only. A batch of no clips is allowed.
     """
 
     def __init__(self, channels: int, out: int, relu: bool = False) -> None:
@@ -26,9 +26,9 @@ class Projection(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x.transpose(1, 2).flatten(0, 1))  # frames: twice as quick as the same convolution of clips
-        # A single number a channel has no deviation; without a clip there is nothing to normalize at all.
-        if isinstance(self.bn, JointBatchNorm) or y.numel() > y.shape[1]:
+        y = self.conv(x.transpose(1, 2).flatten(0, 1))  # of frames: twice as fast as in 3D
+        # A single value per channel has no variance, and no clips have no statistics.
+        if isinstance(self.bn, CrossRankBatchNorm) or y.numel() > y.shape[1]:
             y = self.bn(y)
         else:
             y = y * self.bn.weight.reshape(1, -1, 1, 1) + self.bn.bias.reshape(1, -1, 1, 1)
@@ -37,12 +37,17 @@ class Projection(nn.Module):
 
 
 def to_channels(channels: int, out: int, always: bool = False) -> nn.Module:
-    """A :class:`Projection`, or nothing where the channels agree (unless ``always``)."""
+    """A :class:`Projection`, or the identity if the channels are equal (unless ``always``)."""
     return nn.Identity() if channels == out and not always else Projection(channels, out)
 
 
 def check_stage(net: Recognizer, name: str, setting: str) -> str:
-    """The name of a stage that a setting gives.
+    """The name of a stage, checked.
+
+    Args:
+        net: the network.
+        name: the stage.
+        setting: the setting that names it, for the message.
 
     Raises:
         ModaliftError: the network has no such stage.
@@ -56,7 +61,7 @@ def chosen_stages(net: Recognizer, given: Sequence[str], count: int, role: str) 
     """The stages that a recipe names, or the ``count`` deepest of a network.
 
     Raises:
-        ModaliftError: a stage that the network does not have, or fewer stages than asked for.
+        ModaliftError: a named stage that the network does not have, or fewer than ``count`` stages.
     """
     known = list(net.stages)
     if not given and len(known) < count:
@@ -66,7 +71,9 @@ def chosen_stages(net: Recognizer, given: Sequence[str], count: int, role: str) 
 
 def paired_stages(student: Recognizer, teacher: Recognizer, student_stages: Sequence[str], teacher_stages: Sequence[str],
                   most: int | None = None) -> tuple[list[str], list[str]]:
-    """As many stages of both networks, the deepest together; without names all but the stem, or the ``most`` deepest.
+    """Equal numbers of stages of both networks, paired from the deepest.
+
+    Without names these are the ``most`` deepest, or by default all but the stem of the network of fewer stages.
 
     Raises:
         ModaliftError: unequal numbers of named stages.

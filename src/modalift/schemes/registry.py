@@ -1,4 +1,4 @@
-"""Schemes by name: what registers one, what its constructor's signature says, and how one is built."""
+"""The registry of schemes: registration, the roles and settings in a constructor's signature, and construction."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ def arguments_of(name: str) -> dict[str, tuple[Any, Any]]:
 
 
 def kind_of(name: str, role: str) -> type[Network]:
-    """What kind of network a role takes."""
+    """The kind of network that a role takes."""
     return network_in(arguments_of(name).get(role, (Network, None))[0]) or Network
 
 
 def roles_of(name: str) -> tuple[tuple[str, ...], bool]:
-    """Roles that a scheme takes by name, and whether it takes any number of further networks."""
+    """The required roles of a scheme, and whether it takes any number of networks under names of the recipe."""
     found = arguments_of(name)
     named = tuple(k for k, (hint, _) in found.items() if network_in(hint) and not is_optional(hint))
     return named, any(typing.get_origin(hint) is Mapping for hint, _ in found.values())
 
 
 def optional_roles_of(name: str) -> tuple[str, ...]:
-    """Roles that a scheme can do without."""
+    """The optional roles of a scheme."""
     return tuple(k for k, (hint, _) in arguments_of(name).items() if network_in(hint) and is_optional(hint))
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Setting -> default, read off the constructor: a scheme's part of a recipe."""
+    """Setting -> default, from the constructor's signature: the schema of the recipe's ``scheme`` section."""
     return settings_in(SCHEMES[name].__init__)
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with their types checked against the constructor.
+    """Settings, checked against the constructor's signature.
 
     Raises:
-        ModaliftError: an unknown setting (with the nearest one) or a value of the wrong type.
+        ModaliftError: an unknown setting (with the nearest known one), or a value of the wrong type or out of range.
     """
     return checked(SCHEMES[name].__init__, settings, settings_of(name), "scheme", f"scheme '{name}'")
 
@@ -66,7 +66,7 @@ def build(name: str, networks: Mapping[str, Any], settings: Mapping[str, Any] | 
     """A scheme over networks by role.
 
     Raises:
-        ModaliftError: a role without a network, a network without a role, a wrong setting, or one that would do nothing.
+        ModaliftError: a role without a network, a network without a role, a wrong setting, or one without effect.
     """
     named, more = roles_of(name)
     missing = [r for r in named if r not in networks]
@@ -88,12 +88,12 @@ def build(name: str, networks: Mapping[str, Any], settings: Mapping[str, Any] | 
         arguments[slot] = rest
     known_classes = {role: net.classes for role, net in networks.items() if getattr(net, "classes", 0)}
     if len(set(known_classes.values())) > 1:
-        told = ", ".join(f"{role} {count}" for role, count in known_classes.items())
-        raise ModaliftError(f"scheme '{name}': its networks know different numbers of classes ({told}) - train them on the"
+        counts = ", ".join(f"{role} {count}" for role, count in known_classes.items())
+        raise ModaliftError(f"scheme '{name}': its networks know different numbers of classes ({counts}) - train them on the"
                             " same classes")
     asked = check_settings(name, settings or {})
     made = SCHEMES[name](**arguments, **asked)
     for key in asked:
-        if key in made.idle:
-            raise ModaliftError(f"scheme.{key} does nothing {made.idle[key]} - remove it")
+        if key in made.unused_settings:
+            raise ModaliftError(f"scheme.{key} does nothing {made.unused_settings[key]} - remove it")
     return made

@@ -1,4 +1,4 @@
-"""RCO: the student follows anchors on the teacher's way, easy ones first."""
+"""RCO: the student is taught by earlier states of the teacher, in the order of its training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from modalift.losses import soft_target
 from modalift.modalities import Batch
 from modalift.networks import Recognizer
 from modalift.schemes.registry import scheme
-from modalift.schemes.scheme import Progress, Scheme, Terms, average, common, label_loss, look, watch
+from modalift.schemes.scheme import (
+    Progress,
+    Scheme,
+    Terms,
+    label_loss,
+    masked_mean,
+    observe,
+    observe_frozen,
+    on_common_clips,
+)
 from modalift.signatures import Count, NonNegative, Positive
 
 
@@ -22,30 +31,31 @@ class Route(Scheme):
     .. math:: L_{student} = \mathrm{CE}(z^s, y) + w\, T^2\, \mathrm{KL}\big(p^{t(k)} \| p^s\big), \qquad
               L_{teacher} = \mathrm{CE}(z^t, y)
 
-    where :math:`t(k)` is the teacher as it was at the last of ``anchors`` equally spaced moments of its training: a network
-    that knows little yet is easier to follow than one that knows all. Teacher and student train in one run; until the
-    first anchor the student has its labels alone. Moments are epochs; in a training of one epoch, steps.
+    where :math:`t(k)` is the anchor: a copy of the teacher at the last of ``anchors`` equally spaced points of its training.
+    An early state of the teacher is easier to learn from than the final one. Teacher and student are trained in one run;
+    before the first anchor the student learns from labels only. Anchors are taken at the beginning of epochs, or of steps if
+    there is one epoch.
 
     Args:
-        student: the network that learns and ships.
-        teacher: another sensor's network; learns from its labels, and stays at home.
-        anchors: how many moments.
-        weight: w.
-        temperature: T.
+        student: the network that is trained and deployed.
+        teacher: the network of another sensor; trained on its labels in the same run, training only.
+        anchors: number of anchors.
+        kd_weight: w.
+        kd_temperature: T.
 
     Source: Jin et al., *Knowledge distillation via route constrained optimization*, ICCV 2019, Algorithm 1. There the
-    teacher is trained before and its checkpoints are kept; anchors are equally spaced, as in its plain strategy.
+    teacher is trained before and its checkpoints are kept; the anchors are equally spaced, as in its baseline strategy.
     """
 
     frozen_roles = ("anchor",)
     reached: Tensor
 
-    def __init__(self, student: Recognizer, teacher: Recognizer, *, anchors: Count = 4, weight: NonNegative = 8.0,
-                 temperature: Positive = 4.0) -> None:
+    def __init__(self, student: Recognizer, teacher: Recognizer, *, anchors: Count = 4, kd_weight: NonNegative = 8.0,
+                 kd_temperature: Positive = 4.0) -> None:
         super().__init__()
         self.student, self.teacher, self.anchor = student, teacher, copy.deepcopy(teacher)
-        self.anchors, self.weight, self.temperature = anchors, weight, temperature
-        self.register_buffer("reached", torch.zeros((), dtype=torch.long))
+        self.anchors, self.kd_weight, self.kd_temperature = anchors, kd_weight, kd_temperature
+        self.register_buffer("reached", torch.zeros((), dtype=torch.long))  # how many anchors so far
 
     @property
     def students(self) -> dict[str, Recognizer]:
@@ -57,8 +67,8 @@ class Route(Scheme):
         if self.training and due > self.reached:
             self.anchor.load_state_dict(self.teacher.state_dict())
             self.reached.fill_(due)
-        seen, path = watch(self.student, batch), watch(self.teacher, batch)
-        own, shown = common(seen, look(self.anchor, batch))
-        each = soft_target(own.logits, shown.logits, self.temperature, per_sample=True)
-        return {"ce/student": (1.0, label_loss(seen, batch)), "ce/teacher": (1.0, label_loss(path, batch)),
-                "follow/anchor>student": (self.weight, average(each) * (self.reached > 0))}
+        seen, trained = observe(self.student, batch), observe(self.teacher, batch)
+        own, shown = on_common_clips(seen, observe_frozen(self.anchor, batch))
+        each = soft_target(own.logits, shown.logits, self.kd_temperature, per_sample=True)
+        return {"ce/student": (1.0, label_loss(seen, batch)), "ce/teacher": (1.0, label_loss(trained, batch)),
+                "kd/anchor>student": (self.kd_weight, masked_mean(each) * (self.reached > 0))}

@@ -1,4 +1,4 @@
-"""The Scheme: networks that learn together, and the words in which a scheme is written."""
+"""The Scheme: networks that are trained together, and the functions of which schemes are written."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modalift.errors import ModaliftError
-from modalift.losses.precision import full
+from modalift.losses.full_precision import at_least_float32
 from modalift.modalities import Batch, Table
 from modalift.networks import Network, Observation, Recognizer
-from modalift.networks.joint_norm import JointBatchNorm
+from modalift.networks.sync_batchnorm import CrossRankBatchNorm
 from modalift.signatures import checked, parameters
 
-#: Term name -> (weight, raw scalar). ``sum(weight * raw)`` is the loss, the raw values are the log. A name says what
-#: is compared and who teaches whom: ``graph/teacher>student``, ``imitate/teacher+assistant>student``; ``ce/student``
-#: for a term of labels.
+#: Term name -> (weight, raw scalar). ``sum(weight * raw)`` is the loss, the raw values are logged. A name is
+#: ``what/teacher>learner``: what is compared, who teaches and who learns, as ``kd/teacher>student`` or
+#: ``feature/teacher+assistant>student``; a term of labels is ``ce/student``. Terms of weight 0.0 may be for the log only.
 Terms = dict[str, tuple[float, Tensor]]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: ``epoch`` of ``epochs``, ``step`` of ``steps`` (all steps of the run), and which update."""
+    """The position in training: ``epoch`` of ``epochs``, ``step`` of ``steps`` (of the whole run), and the current update."""
 
     epoch: int = 0
     epochs: int = 1
@@ -42,11 +42,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Update:
-    """One optimizer's share of a step.
+    """The part of a training step that one optimizer takes.
 
     Attributes:
-        name: what a recipe's ``optim.updates`` calls it, and ``Progress.update`` while it runs.
-        members: the roles, and the names of further modules (decoders, projections), whose parameters it moves.
+        name: its key in a recipe's ``optim.updates``, and the value of ``Progress.update`` while it runs.
+        members: the roles, and the names of training-only modules (decoders, projections), whose parameters it updates.
     """
 
     name: str
@@ -54,29 +54,30 @@ class Update:
 
 
 class Scheme(nn.Module):
-    """Networks that learn together; ``forward(batch, progress)`` holds the paper's equations.
+    """Networks that are trained together; ``forward(batch, progress)`` holds the paper's equations.
 
     A subclass takes its networks (arguments annotated with a kind of Network, or ``Mapping[str, Recognizer]`` for any
-    number) and its settings (keyword arguments with defaults) in its constructor: that signature *is* its part of a recipe.
-    Settings are checked against their annotations whoever calls it, so a range is an annotation
-    (``weight: NonNegative = 1.0``) and a constructor itself checks only what relates one argument to another.
+    number) and its settings (keyword arguments with defaults) in its constructor. That signature is the schema of the
+    recipe's ``scheme`` section. Settings are checked against their annotations on every call, so a range is an annotation
+    (``kd_weight: NonNegative = 1.0``) and the constructor only checks arguments against each other.
     """
 
-    #: The settings under which the contracts try a scheme with every family of networks; by default the constructor's
-    #: defaults and each other choice of a ``Literal``. Choices that no example makes are tried with the smallest networks.
+    #: The settings under which the contract tests run a scheme with every family of networks; if empty, the constructor's
+    #: defaults and each other choice of a ``Literal``. Choices that are in no example are tested with the smallest networks.
     examples: ClassVar[Sequence[Mapping[str, Any]]] = ()
 
-    #: Roles whose networks must come trained (their ``init`` names a run) and never move.
+    #: Roles whose networks must be trained before (their ``init`` names a run) and are never updated.
     frozen_roles: tuple[str, ...] = ()
-    #: Whether clips without a label teach anything here; where not, they are left out of training.
+    #: Whether clips without a label contribute to the loss; if not, they are left out of training.
     uses_unlabeled: bool = True
-    #: Whether labels teach each student as they do in `single`; where not (ProKT's sees none), a scheme says so.
-    labels_teach: bool = True
-    #: Whether parameters rest in some phases: without a gradient, so that neither decay nor momentum moves them.
-    rests: bool = False
-    #: Whether the loss compares the clips of a batch, so that gradient accumulation would change it.
+    #: Whether each student has the same loss of labels as in `single`.
+    trains_on_labels: bool = True
+    #: Whether training has phases in which some parameters get no gradient (``None``), so that neither weight decay nor
+    #: momentum changes them.
+    has_phases: bool = False
+    #: Whether the loss compares the clips of a batch with each other, so that gradient accumulation would change it.
     relates_batch: bool = False
-    #: How it does so: what is said where accumulation is refused.
+    #: How it compares them, for the message that refuses accumulation.
     batch_relation: str = "compares the clips of a batch with each other"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -89,7 +90,7 @@ class Scheme(nn.Module):
 
     @classmethod
     def frozen_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """The frozen roles under these settings: where a setting decides, a scheme says so here."""
+        """The frozen roles under these settings; overridden by schemes where a setting decides."""
         return cls.frozen_roles
 
     @property
@@ -105,48 +106,51 @@ class Scheme(nn.Module):
 
     @property
     def students(self) -> dict[str, Any]:
-        """Role -> network, for the networks that may ship: by default every one that learns."""
+        """Role -> network, for the networks that may be deployed: by default all that are trained."""
         return {k: n for k, n in self.roles.items() if k not in self.frozen_roles}
 
     def frozen(self) -> list[nn.Module]:
-        """Networks that never move: no gradient, no drifting statistics."""
+        """The networks that are never updated: no gradient, and no update of BatchNorm statistics."""
         return [n for k, n in self.roles.items() if k in self.frozen_roles]
 
     @property
-    def parts(self) -> dict[str, nn.Module]:
-        """Name -> module, for what learns beside the networks and stays at home: decoders, projections, ..."""
+    def training_only_modules(self) -> dict[str, nn.Module]:
+        """Name -> module, for what is trained beside the networks and never deployed: decoders, projections, ..."""
         mine = {id(net) for net in self.roles.values()}
         return {k: m for k, m in self.named_children()
                 if id(m) not in mine and not any(id(x) in mine for x in m.modules())}
 
     @property
-    def idle(self) -> dict[str, str]:
-        """Settings that do nothing under the others or with these networks -> where; one that a recipe gives is refused."""
+    def unused_settings(self) -> dict[str, str]:
+        """Setting -> condition, for settings without effect under the other settings or with these networks.
+
+        A recipe that gives one of them is refused.
+        """
         return {}
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know before training and neither the cast nor the terms tell."""
+        """What ``modalift explain`` prints beside the networks and the terms."""
         return []
 
     def models(self) -> dict[str, Any]:
-        """Role -> network, for all that a run keeps: the students, and what is evaluated beside them (a joint prediction)."""
+        """Role -> network, for all that a run saves and evaluates: the students, and for example their fusion."""
         return dict(self.students)
 
     def evaluation_views(self, role: str) -> tuple[str, ...]:
-        """The views that evaluating one of :meth:`models` reads: those of its network, and what it is compared with."""
+        """The views that are read to evaluate one of :meth:`models`: its network's, and the view it is compared with."""
         return tuple(self.models()[role].views)
 
-    def needs(self) -> set[str]:
+    def required_views(self) -> set[str]:
         """The views that training reads."""
         return {n.view for n in self.roles.values()}
 
     def updates(self) -> list[Update]:
-        """The ordered updates of one step; by default one that moves everything that learns."""
-        return [Update("all", (*(k for k in self.roles if k not in self.frozen_roles), *self.parts))]
+        """The updates of one step, in order; by default a single one of all that is trained."""
+        return [Update("all", (*(k for k in self.roles if k not in self.frozen_roles), *self.training_only_modules))]
 
     def setup(self, table: Table) -> None:
-        """Called once before training, with the training table (memory banks, class counts)."""
+        """Called once before training with the training table (for memory banks, class counts)."""
 
     def after_step(self, batch: Batch) -> None:
         """Called after each optimizer step (momentum, banks)."""
@@ -159,7 +163,7 @@ class Scheme(nn.Module):
 
 
 def network_in(hint: Any) -> type[Network] | None:
-    """The kind of network that a constructor's argument takes; None where it takes none.
+    """The kind of network that a constructor's argument takes; None if it takes none.
 
     Example:
         >>> network_in(Recognizer | None), network_in(float)
@@ -175,13 +179,13 @@ def is_optional(hint: Any) -> bool:
 
 
 def settings_in(constructor: Callable[..., Any]) -> dict[str, Any]:
-    """Setting -> default: the arguments of a scheme's constructor that are no networks."""
+    """Setting -> default, for the arguments of a scheme's constructor that are not networks."""
     return {k: d for k, (hint, d) in parameters(constructor).items()
             if network_in(hint) is None and typing.get_origin(hint) is not Mapping}
 
 
 def with_checked_settings(constructor: Callable[..., None]) -> Callable[..., None]:
-    """A scheme's constructor that refuses settings of another type, or outside the range, than their annotations state."""
+    """A scheme's constructor that first checks the settings against the types and ranges of their annotations."""
     @functools.wraps(constructor)
     def checking(self: Scheme, *networks: Any, **named: Any) -> None:
         known = settings_in(constructor)
@@ -191,14 +195,22 @@ def with_checked_settings(constructor: Callable[..., None]) -> Callable[..., Non
     return checking
 
 
-# ---- the words of a scheme ------------------------------------------------------------------------------------------
+# ---- functions for the forward method of a scheme -------------------------------------------------------------------
 
 
-def watch(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observation:
-    """What ``net`` makes of the clips whose sensor was present; ``.indices`` says which these are.
+def observe(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observation:
+    """Logits and maps of ``net`` for the clips that have its sensor; ``.indices`` are their rows in the batch.
 
-    Absent rows never reach the network, so its batch statistics are those of real clips. Where no clip has the
-    sensor, logits are ``(0, K)`` and carry zero times every parameter, so that a distributed step stays in step.
+    Clips without the sensor never reach the network, so its batch statistics are those of recorded clips. If no clip has the
+    sensor, the logits are ``(0, K)`` and depend on every parameter with a gradient of zero, which distributed training needs.
+
+    Args:
+        net: the network.
+        batch: the clips.
+        stages: names of the stages whose maps are wanted.
+
+    Raises:
+        ModaliftError: the batch does not contain the view of the network.
     """
     if net.view not in batch.clips:
         raise ModaliftError(f"the batch has no view '{net.view}' - its views: {', '.join(batch.clips) or 'none'}")
@@ -207,8 +219,8 @@ def watch(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observat
     if bool(present.all()):
         return net.observe(clip, names)
     rows = present.nonzero().squeeze(1)
-    together = any(isinstance(m, JointBatchNorm) for m in net.modules())
-    if len(rows) == 0 and not (together and net.training):  # statistics over all processes need every one of them
+    together = any(isinstance(m, CrossRankBatchNorm) for m in net.modules())
+    if len(rows) == 0 and not (together and net.training):  # synchronized statistics need every process
         nothing = torch.stack([p.sum() * 0.0 for p in net.parameters() if p.requires_grad] or [clip.new_zeros(())])
         maps = {s: clip.new_zeros((0, net.stages[s].channels, 1, 1, 1), dtype=torch.float32) + nothing.sum() for s in names}
         return Observation(clip.new_zeros((0, net.classes), dtype=torch.float32) + nothing.sum(), maps, rows)
@@ -216,17 +228,18 @@ def watch(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observat
     return Observation(seen.logits, seen.maps, rows)
 
 
-def look(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observation:
-    """:func:`watch` without gradients, and without moving the network's statistics: for a teacher that only shows."""
-    with torch.no_grad(), still(net):
-        return watch(net, batch, stages)
+def observe_frozen(net: Recognizer, batch: Batch, stages: Iterable[str] = ()) -> Observation:
+    """:func:`observe` without gradients and without an update of BatchNorm statistics, for a network that only teaches."""
+    with torch.no_grad(), frozen_batchnorm_stats(net):
+        return observe(net, batch, stages)
 
 
 @contextmanager
-def still(net: nn.Module) -> Iterator[None]:
-    """While it lasts a network normalizes as ever, but moves copies of its running statistics.
+def frozen_batchnorm_stats(net: nn.Module) -> Iterator[None]:
+    """Context manager: the network normalizes as usual, but its running statistics are unchanged afterwards.
 
-    Copies, because a graph that is still to be walked back may hold the statistics themselves.
+    The statistics are replaced by copies for the duration: they cannot be restored in place, because the graph of an earlier
+    forward pass may hold them for its backward pass.
     """
     held = [(m, dict(m.named_buffers(recurse=False))) for m in net.modules() if isinstance(m, _BatchNorm) and m.training]
     for m, buffers in held:
@@ -240,24 +253,24 @@ def still(net: nn.Module) -> Iterator[None]:
                 setattr(m, name, value)
 
 
-def common(one: Observation, other: Observation) -> tuple[Observation, Observation]:
-    """The two observations on the clips that both networks saw, in the same order."""
+def on_common_clips(one: Observation, other: Observation) -> tuple[Observation, Observation]:
+    """The two observations restricted to the clips that both networks saw, in the same order."""
     if torch.equal(one.indices, other.indices):
-        return one, other  # nothing to copy
+        return one, other
     both = one.indices.unsqueeze(1) == other.indices.unsqueeze(0)
     return one.take(both.any(1)), other.take(both.any(0))
 
 
 def labels_of(seen: Observation, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Labels and the labeled mask of the clips that an observation holds."""
+    """Labels ``(B,)`` and the mask of labeled clips ``(B,)`` for the clips of an observation."""
     return batch.labels[seen.indices], batch.labeled[seen.indices]
 
 
-def average(values: Tensor, keep: Tensor | None = None) -> Tensor:
-    """Mean of per-sample values ``(B,)`` over the kept ones; zero (with a gradient of zero) where none is kept.
+def masked_mean(values: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Mean of per-sample values ``(B,)`` where ``keep`` is true; zero, with a gradient of zero, if it is true nowhere.
 
-    Under distributed training the count is that of all processes, so that the mean of the processes' gradients is
-    the gradient of the joint batch however unevenly labels and sensors fall.
+    In distributed training the number of kept samples is counted over all processes, so that the mean of the processes'
+    gradients equals the gradient of the global batch, however labels and sensors are distributed over processes.
     """
     if keep is None:
         keep = torch.ones_like(values, dtype=torch.bool)
@@ -265,26 +278,26 @@ def average(values: Tensor, keep: Tensor | None = None) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(count)
         count = count / world_size()
-    # where(), not a product: 0 * inf is NaN, and what is left out must not matter.
+    # where() instead of a product: 0 * inf is NaN.
     return torch.where(keep, values, torch.zeros_like(values)).sum() / count.clamp_min(1e-12)
 
 
 def world_size() -> int:
-    """How many processes train together; 1 where none was joined."""
+    """The number of processes; 1 without distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def joint(rows: Tensor) -> Tensor:
-    """The rows of all processes, in the order of their ranks, so that a relation spans the global batch.
+def gather_across_ranks(rows: Tensor) -> Tensor:
+    """The rows of all processes, in the order of their ranks, for losses that compare the clips of the global batch.
 
-    Gradients flow back to each process's own rows. Every process computes the same loss of the joint rows, and the mean
-    of the processes' gradients is then that of the joint batch. Numbers of rows may differ between processes; one without
-    any need not know the extents or the precision of the others' rows, so half precision becomes float32.
+    Gradients flow back to each process's own rows. Every process computes the same loss of the gathered rows, and the mean
+    of the processes' gradients is then that of the global batch. The number of rows may differ between processes. A process
+    without rows needs neither the shape nor the precision of the others' rows; half precision becomes float32 for that.
     """
     size = world_size()
     if size == 1:
         return rows
-    rows = full(rows)
+    rows = at_least_float32(rows)
     shapes = torch.zeros(size, rows.dim(), dtype=torch.long, device=rows.device)
     if len(rows):
         shapes[dist.get_rank()] = torch.tensor(rows.shape)
@@ -298,27 +311,27 @@ def joint(rows: Tensor) -> Tensor:
     return torch.cat([g[:n] for g, n in zip(gathered, counts, strict=True)])
 
 
-def joint_count(rows: Tensor) -> Tensor:
-    """How many rows all processes have together, as a number for the log: the clips that a relation spans."""
+def count_across_ranks(rows: Tensor) -> Tensor:
+    """The number of rows of all processes, for the log: the clips that a loss compares with each other."""
     count = torch.tensor(float(len(rows)), device=rows.device)
     if world_size() > 1:
         dist.all_reduce(count)
     return count
 
 
-def joint_mean(values: Tensor, keep: Tensor) -> Tensor:
-    """Mean of the kept values over all processes, as a number without gradient; zero where none is kept."""
+def mean_across_ranks(values: Tensor, keep: Tensor) -> Tensor:
+    """Mean over all processes of the values where ``keep`` is true, without gradient; zero if it is true nowhere."""
     both = torch.stack([torch.where(keep, values, torch.zeros_like(values)).sum(), keep.sum()]).detach().float()
     if world_size() > 1:
         dist.all_reduce(both)
     return both[0] / both[1].clamp_min(1.0)
 
 
-def label_loss(seen: Observation, batch: Batch, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of the labeled clips that the network saw, averaged over them."""
+def label_loss(seen: Observation, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy over the labeled clips of an observation."""
     labels, labeled = labels_of(seen, batch)
-    each = F.cross_entropy(seen.logits.float(), labels.clamp_min(0), reduction="none", label_smoothing=smoothing)
-    return average(each, labeled)
+    each = F.cross_entropy(seen.logits.float(), labels.clamp_min(0), reduction="none", label_smoothing=label_smoothing)
+    return masked_mean(each, labeled)
 
 
 def total(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:

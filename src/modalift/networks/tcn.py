@@ -1,4 +1,4 @@
-"""``signal``: dilated temporal convolutions for joints and inertial sensors."""
+"""``tcn``: a dilated temporal convolutional network for joints and inertial sensors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from modalift.errors import ModaliftError
 from modalift.networks.recognizer import Backbone, Recognizer, Stage
 from modalift.networks.registry import network
 from modalift.networks.spec import NetworkSpec
-from modalift.signatures import Count
+from modalift.signatures import Count, Share
 
 
-class Dilated(nn.Module):
-    """Two temporal convolutions of three samples, ``dilation`` apart, around a skip path: ``(B, C, T)`` to the same."""
+class ResidualBlock(nn.Module):
+    """A residual block of two dilated temporal convolutions of kernel 3: ``(B, C, T)`` -> the same."""
 
     def __init__(self, channels: int, dilation: int, dropout: float) -> None:
         super().__init__()
@@ -32,20 +32,20 @@ class Dilated(nn.Module):
 
 
 class TemporalConvolutions(Backbone):
-    """A trunk over samples: features of the signal, a pointwise stem, then residual blocks of dilation 1, 2, 4, ...
+    """The trunk: input features, a pointwise stem, then residual blocks of dilation 1, 2, 4, ...
 
-    With ``center`` the channels are joints, three a joint (x, y, z, x, ...): each is taken relative to the mean of the
-    joints of its own sample, and that mean relative to its mean over the clip is kept as three channels of its own,
-    so that where the person stands does not matter but how they move does. With ``velocity`` the difference of each
-    sample from the one before is added. Both are features of the clip; nothing is learned there.
+    With ``center`` the channels are joints, three channels per joint (x, y, z, x, ...): each joint is taken relative to the
+    mean of all joints of its sample, and that mean, relative to its mean over the clip, is kept as three more channels.
+    The network then ignores where the person stands, but not how the person moves. With ``velocity`` the difference of
+    each sample from the one before is appended. Neither has learned weights.
 
     Args:
         channels: channels of the prepared signal.
         width: channels of the trunk.
         blocks: number of residual blocks; block ``i`` has dilation ``2**i``.
         center, velocity: see above.
-        velocity_gain: factor on velocities, which are far smaller than positions.
-        dropout: inside the blocks.
+        velocity_gain: factor on velocities, which are much smaller than positions.
+        dropout: dropout probability inside the blocks.
 
     Shapes: ``(B, C, T, 1, 1)`` -> ``(B, width, T, 1, 1)``, any T.
     """
@@ -59,15 +59,15 @@ class TemporalConvolutions(Backbone):
         self.stem = nn.Conv1d(inside, width, 1, bias=False)
         self.bn1 = nn.BatchNorm1d(width)
         self.relu = nn.ReLU()
-        self.blocks = nn.ModuleList(Dilated(width, 2**i, dropout) for i in range(blocks))
+        self.blocks = nn.ModuleList(ResidualBlock(width, 2**i, dropout) for i in range(blocks))
         self.stages = {"stem": Stage(width, 1)} | {f"block{i + 1}": Stage(width, 1) for i in range(blocks)}
         self.channels = width
         for m in self.modules():
             if isinstance(m, nn.Conv1d):
                 nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
 
-    def describe(self, x: Tensor) -> Tensor:
-        """The features ``(B, C', T)`` of a signal ``(B, C, T)``."""
+    def input_features(self, x: Tensor) -> Tensor:
+        """A signal ``(B, C, T)`` with centering and velocities, ``(B, C', T)``."""
         if self.center:
             joints = x.unflatten(1, (-1, 3))  # (B, J, 3, T)
             middle = joints.mean(1)
@@ -79,10 +79,10 @@ class TemporalConvolutions(Backbone):
 
     def features(self, x: Tensor, keep: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         if x.shape[3] != 1 or x.shape[4] != 1:
-            raise ModaliftError(f"network 'signal' reads signals (B, C, T, 1, 1), not {tuple(x.shape)} - "
+            raise ModaliftError(f"network 'tcn' reads signals (B, C, T, 1, 1), not {tuple(x.shape)} - "
                                 "build 'small' or 'tsm' for video")
         maps: dict[str, Tensor] = {}
-        y = self.relu(self.bn1(self.stem(self.bn0(self.describe(x.flatten(2))))))
+        y = self.relu(self.bn1(self.stem(self.bn0(self.input_features(x.flatten(2))))))
         for name, block in zip(self.stages, [None, *self.blocks], strict=True):
             y = y if block is None else block(y)
             if name in keep:
@@ -91,7 +91,7 @@ class TemporalConvolutions(Backbone):
 
 
 class MeanAndMax(nn.Module):
-    """Logits from the mean and the maximum of each channel over time: ``(B, C, T, 1, 1)`` to ``(B, K)``."""
+    """Logits from the mean and the maximum of each channel over time: ``(B, C, T, 1, 1)`` -> ``(B, K)``."""
 
     def __init__(self, channels: int, classes: int, dropout: float = 0.5) -> None:
         super().__init__()
@@ -103,35 +103,35 @@ class MeanAndMax(nn.Module):
         return self.fc(self.drop(torch.cat([x.mean(2), x.amax(2)], 1)))
 
 
-@network("signal", papers="Modalift's own", view="pose", clip=(60, 32, 1))
-def signal(spec: NetworkSpec, *, width: Count = 128, blocks: Count = 3, center: bool | None = None, velocity: bool = True,
-           dropout: float = 0.4) -> Recognizer:
-    """A temporal convolution network for joints and inertial sensors: clips ``(B, C, T, 1, 1)``.
+@network("tcn", papers="Modalift's own", view="pose", clip=(60, 32, 1))
+def tcn(spec: NetworkSpec, *, width: Count = 128, blocks: Count = 3, center: bool | None = None, velocity: bool = True,
+           dropout: Share = 0.4) -> Recognizer:
+    """A temporal convolutional network (TCN) for joints and inertial sensors: clips ``(B, C, T, 1, 1)``.
 
     Args:
         width: channels of the trunk.
-        blocks: residual blocks; with three, an output sample sees 29 samples of the signal.
-        center: whether channels are joints, three a joint, to be taken relative to their mean; by default for ``pose``
-            with a multiple of three channels.
-        velocity: whether the network also sees the difference of each sample from the one before.
-        dropout: before the classifier; half of it inside the blocks.
+        blocks: number of residual blocks; with three, the receptive field is 29 samples.
+        center: take joints (three channels per joint) relative to their mean; by default true for ``pose`` with a
+            multiple of three channels.
+        velocity: append the difference of each sample from the one before.
+        dropout: dropout probability before the classifier; half of it inside the blocks.
 
     Raises:
-        ModaliftError: ``center`` with a number of channels that is no multiple of three.
+        ModaliftError: ``center`` with a number of channels that is not a multiple of three.
 
     Source: the trunk is that of Bai, Kolter, Koltun, "An empirical evaluation of generic convolutional and recurrent
     networks for sequence modeling", 2018, section 3, here not causal.
 
     Example:
         >>> import modalift.networks as networks
-        >>> networks.build("signal", classes=27, view="pose", channels=60, frames=32).last_stage
+        >>> networks.build("tcn", classes=27, view="pose", channels=60, frames=32).last_stage
         'block3'
     """
     channels = spec.prepared_channels
     if center is None:
         center = spec.modality == "pose" and channels % 3 == 0
     if center and channels % 3:
-        raise ModaliftError(f"network 'signal': center=true needs three channels a joint, not {channels} - "
+        raise ModaliftError(f"network 'tcn': center=true needs three channels per joint, not a total of {channels} - "
                             "set center=false")
     trunk = TemporalConvolutions(channels, width, blocks, center, velocity, dropout=dropout / 2)
     return Recognizer(spec, trunk, MeanAndMax(width, spec.classes, dropout))

@@ -14,12 +14,13 @@ from torch.nn.utils import parametrize
 
 import modalift.networks as networks
 from modalift.engine.distributed import to_device
-from modalift.networks import fused, resnet
-from modalift.networks.fused import Operator, convolved, norm_relu_conv, norm_relu_pool, saves
-from modalift.networks.resnet import Block, shift
+from modalift.networks import fused_ops, resnet
+from modalift.networks.fused_ops import ConvOperator, can_fuse, fast_conv, norm_relu_conv, norm_relu_pool
+from modalift.networks.resnet import Block
+from modalift.networks.shift import shift
 
 LAST, FIRST = torch.channels_last, torch.contiguous_format
-product = pytest.mark.skipif(not fused._has_product(), reason="PyTorch without oneDNN's matrix product")
+product = pytest.mark.skipif(not fused_ops._has_matmul(), reason="PyTorch without oneDNN's matrix product")
 
 
 def normed(channels: int, dims: int = 2, momentum: float | None = 0.1) -> nn.BatchNorm2d | nn.BatchNorm3d:
@@ -98,9 +99,10 @@ def test_shifted_convolution_and_skip_path(frames: int, channels: int, order: to
         return torch.cat([y, skip.sin()], 1)
 
     parts = nn.ModuleList([block])
-    same(lambda b, t: joined(*b.first(t, frames)), lambda b, t: joined(b.conv1(shift(t, frames, 8, causal)), t), parts, x)
-    same(lambda b, t: b.first(t, frames)[0], lambda b, t: b.conv1(shift(t, frames, 8, causal)), parts, x)
-    assert torch.autograd.gradcheck(lambda t, _: block.first(t, frames), (x[:, :, :2, :2].requires_grad_(), block.conv1.weight))
+    same(lambda b, t: joined(*b.first_conv(t, frames)), lambda b, t: joined(b.conv1(shift(t, frames, 8, causal)), t), parts, x)
+    same(lambda b, t: b.first_conv(t, frames)[0], lambda b, t: b.conv1(shift(t, frames, 8, causal)), parts, x)
+    inputs = x[:, :, :2, :2].requires_grad_(), block.conv1.weight
+    assert torch.autograd.gradcheck(lambda t, _: block.first_conv(t, frames), inputs)
 
 
 @product
@@ -114,9 +116,9 @@ def test_small_frames_are_one_product(channels: int, kernel: int, stride: int, s
     torch.manual_seed(0)
     conv = nn.Conv2d(channels, 256, kernel, stride, kernel // 2, bias=False).to(memory_format=order)
     x = torch.randn(3, channels, *size).to(memory_format=order)
-    assert Operator.of(conv).multiplies(x, conv.weight) is (used and order == LAST)
-    same(convolved, lambda c, t: c(t), nn.ModuleList([conv]), x, atol=2e-4, rtol=1e-4)
-    y = convolved(conv, x.requires_grad_())
+    assert ConvOperator.of(conv).uses_matmul(x, conv.weight) is (used and order == LAST)
+    same(fast_conv, lambda c, t: c(t), nn.ModuleList([conv]), x, atol=2e-4, rtol=1e-4)
+    y = fast_conv(conv, x.requires_grad_())
     assert y.is_contiguous(memory_format=order)
     y.sum().backward()
     assert conv.weight.grad is not None
@@ -161,25 +163,25 @@ def test_autocast() -> None:
 
 def test_modules_are_called_where_that_does_more() -> None:
     conv, norm, relu = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.ReLU()
-    assert saves(conv, norm, relu, nn.MaxPool2d(2))
+    assert can_fuse(conv, norm, relu, nn.MaxPool2d(2))
     with torch.no_grad():
-        assert not saves(conv)
+        assert not can_fuse(conv)
     handle = conv.register_forward_hook(lambda *_: None)
-    assert not saves(norm, conv)
+    assert not can_fuse(norm, conv)
     handle.remove()
-    assert saves(norm, conv)
+    assert can_fuse(norm, conv)
     handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
-    assert not saves(conv)
+    assert not can_fuse(conv)
     handle.remove()
     bent = nn.Conv2d(2, 2, 1)
     parametrize.register_parametrization(bent, "weight", nn.Identity())
     for other in (bent, nn.SyncBatchNorm(2), nn.BatchNorm2d(2, affine=False), nn.BatchNorm2d(2, track_running_stats=False),
                   nn.Conv2d(2, 2, 1, padding_mode="circular"), nn.Conv2d(2, 2, 3, padding="same"), nn.GELU()):
-        assert not saves(other), other
+        assert not can_fuse(other), other
 
 
 def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resnet, "saves", lambda *_: False)
+    monkeypatch.setattr(resnet, "can_fuse", lambda *_: False)
 
 
 def stepped(net: nn.Module, clip: Tensor) -> dict[str, Tensor]:

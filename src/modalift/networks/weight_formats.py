@@ -1,4 +1,4 @@
-"""How files of weights name their tensors: one entry a layout, and what of it becomes which name of ours."""
+"""Formats of weights files: how each names its tensors, and the rules that translate them to our names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Rules = tuple[tuple[str, str], ...]
 
 
 def renamed(name: str, rules: Rules) -> str:
-    """A name after rules, in order."""
+    """A name after applying rules, in order."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
@@ -20,22 +20,22 @@ def renamed(name: str, rules: Rules) -> str:
 
 @dataclass(frozen=True)
 class Format:
-    """How the names in one kind of file become ours.
+    """How the tensor names of one kind of file become ours.
 
     Attributes:
-        name: what the file is called in messages.
-        sign: a regular expression that some name of such a file matches.
+        name: the format's name in messages.
+        marker: a regular expression that some name in such a file matches.
         rules: (regular expression, replacement), applied in order to every name.
-        families: networks that such files are for, for tables; loading asks only whether names and shapes fit.
-        dims: dimensions of the tensor under the sign, where that is what tells two kinds of file apart; 0 for any.
-        part: where one file holds several networks, a regular expression whose group is the sensor that a name
-            belongs to; what it matches is cut off before the rules.
-        clip: what clips its fully connected layers were made for, where they depend on them.
-        note: what to know when such a file has been loaded.
+        families: networks that such files are for, in tables; loading only checks whether names and shapes fit.
+        dims: number of dimensions of the tensor that matches the marker, if that distinguishes two formats; 0 for any.
+        part: if one file holds several networks, a regular expression whose group is the sensor that a name belongs to;
+            its match is removed before the rules.
+        clip: the clips that its fully connected layers were made for, if they depend on them.
+        note: what to know after loading such a file.
     """
 
     name: str
-    sign: str
+    marker: str
     rules: Rules = ()
     families: tuple[str, ...] = ()
     dims: int = 0
@@ -43,17 +43,17 @@ class Format:
     clip: str = ""
     note: str = ""
 
-    def signed(self, state: Mapping[str, Tensor]) -> bool:
-        """Whether a file of these names, bare of wrappers' prefixes, may be of this kind."""
-        return any(re.search(self.sign, k) and self.dims in (0, v.dim()) for k, v in state.items())
+    def matches(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether a file with these tensors, wrappers' prefixes removed, may be of this format."""
+        return any(re.search(self.marker, k) and self.dims in (0, v.dim()) for k, v in state.items())
 
     def sensors(self, names: Iterable[str]) -> list[str]:
-        """Which sensors' networks the file holds, where it may hold several."""
+        """The sensors whose networks the file holds, if its format can hold several."""
         found = (re.match(self.part, n) for n in names) if self.part else ()
         return sorted({m[1] for m in found if m})
 
     def translate(self, name: str, sensor: str = "") -> str | None:
-        """Our name for a name of the file; None for one of another sensor's network."""
+        """Our name for a name in the file; None for a name of another sensor's network."""
         if self.part and (m := re.match(self.part, name)):
             if m[1] != sensor:
                 return None
@@ -61,7 +61,7 @@ class Format:
         return renamed(name, self.rules)
 
 
-#: What wrappers of networks put in front of names: DataParallel and torch.compile.
+#: Prefixes that wrappers add to names: DataParallel and torch.compile.
 WRAPPERS = r"^(module\.|_orig_mod\.)+"
 
 #: Keys under which checkpoints hold their named tensors (SlowFast: ``model_state``).
@@ -100,11 +100,11 @@ _C3D_LAYERS = {"features.0": "conv1", "features.3": "conv2", "features.6": "conv
                "features.11": "conv4a", "features.13": "conv4b", "features.16": "conv5a", "features.18": "conv5b",
                "classifier.0": "fc6", "classifier.3": "fc7", "classifier.6": "fc8"}
 _C3D_CLIP = "16 frames of 112 x 112"
-_SHIFTED = "trained with temporal shift, which leaves no trace in the weights"
-_RESNETS = ("tsm", "tsn", "two_stream", "action_net", "cnn_lstm", "r3d", "i3d_resnet50")  # of frames; the last two inflate
+_SHIFTED = "trained with temporal shift, which the weights do not show"
+_RESNETS = ("tsm", "tsn", "two_stream", "action_net", "cnn_lstm", "r3d", "i3d_resnet50")  # the last two inflate 2D weights
 
-#: The layouts that are known. A file is read as the one under which most of its tensors fit the network; among equals
-#: the first, so the most particular stand first.
+#: The known formats. A file is read in the format in which most of its tensors fit the network, the first of several; the
+#: most specific ones come first.
 FORMATS = (
     Format("ACTION-Net", r"\.conv1\.action_shift\.", _TSN, ("action_net",)),
     Format("TEA", r"^(base_model\.)?layer1\.0\.me\.conv1\.weight$", _TSN, ("tea",)),
@@ -166,7 +166,7 @@ FORMATS = (
 
 
 def formats_for(family: str) -> list[str]:
-    """Names of the kinds of files that a family of networks loads, our own first.
+    """Names of the formats that a family of networks loads, our own first.
 
     Example:
         >>> formats_for("vgg16")

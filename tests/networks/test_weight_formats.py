@@ -15,7 +15,7 @@ from torch import Tensor
 import modalift.networks as networks
 from modalift.errors import ModaliftError
 from modalift.networks import Recognizer, load_weights
-from modalift.networks.layouts import FORMATS, Format
+from modalift.networks.weight_formats import FORMATS, Format
 
 LAYOUTS = Path(__file__).resolve().parents[2] / ".." / "shared" / "specs" / "state_dicts"
 real_layouts = pytest.mark.skipif(not LAYOUTS.exists(), reason="../shared with the real layouts of keys is absent")

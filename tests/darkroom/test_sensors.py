@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modalift.modalities.sensor import DepthSensor, NirSensor, RgbSensor, ThermalSensor, shot
+from modalift.darkroom.sensors import DepthSensor, NirSensor, RgbSensor, ThermalSensor, shot
 
 
 def rng() -> np.random.Generator:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from modalift.networks.joint_norm import JointBatchNorm, synchronize
+from modalift.networks.sync_batchnorm import CrossRankBatchNorm, convert_sync_batchnorm
 
 
 def net() -> nn.Module:
@@ -24,7 +24,7 @@ def loss_of(made: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def _process(rank: int, port: int, shares: list[torch.Tensor], out: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=len(shares))
     made = net()
-    synchronize(made)
+    convert_sync_batchnorm(made)
     loss_of(made, shares[rank]).backward()
     for p in made.parameters():
         dist.all_reduce(p.grad)
@@ -49,8 +49,8 @@ def test_two_processes_give_the_gradients_and_statistics_of_one(tmp_path):
 
 def test_alone_it_is_the_layer_that_it_was():
     plain, joint = net(), net()
-    synchronize(joint)
-    assert isinstance(joint[1], JointBatchNorm)
+    convert_sync_batchnorm(joint)
+    assert isinstance(joint[1], CrossRankBatchNorm)
     assert plain.state_dict().keys() == joint.state_dict().keys()
     x = torch.rand(2, 3, 8, 8, dtype=torch.float64)
     assert torch.equal(plain(x), joint(x))

@@ -1,7 +1,6 @@
-"""Sensor models: what a camera makes of the light, heat and distance in front of it.
+"""Sensor models: from the light, heat and distance before a camera to its readings.
 
-Shared by the simulator, which computes that light, and by darkening, which takes it from a daylight picture. Every
-model is a frozen dataclass of constants with units; noise comes from the ``numpy`` generator that the caller passes.
+Every model is a frozen dataclass of constants with units; noise comes from the ``numpy`` generator that is passed.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ U8 = NDArray[np.uint8]
 
 
 def shot(electrons: F32, rng: np.random.Generator, variance: float = 0.0) -> F32:
-    """Electrons counted where ``electrons`` are expected: Poisson shot noise and Gaussian noise in one draw.
+    """Counted electrons for expected ``electrons``: Poisson shot noise and Gaussian noise in one draw.
 
         y = m + n sqrt(m + v) + (n^2 - 1) / 4,   n ~ N(0, 1)
 
     where m is the expected number and v the ``variance`` of the electronics. This is the inverse of Anscombe's
-    square-root transform: mean m, variance m + v + 1/8, skewed like a Poisson variable, at a tenth of the cost of one.
+    square-root transform: mean m, variance m + v + 1/8, skewed as a Poisson variable, at a tenth of its cost.
 
     Example:
         >>> y = shot(np.full(100_000, 9.0, np.float32), np.random.default_rng(0))
@@ -49,7 +48,7 @@ def _curve(gamma: float) -> U8:
 
 @dataclass(frozen=True)
 class FixedPattern:
-    """What one sensor chip adds to all its pictures: ``offset`` ``(H, W, 3)`` electrons and ``gain`` ``(H, W, 3)``."""
+    """Fixed-pattern noise of one sensor chip: ``offset`` ``(H, W, 3)`` in electrons, and ``gain`` ``(H, W, 3)``."""
 
     offset: F32
     gain: F32
@@ -59,21 +58,21 @@ class FixedPattern:
 class RgbSensor:
     """A small color camera with automatic exposure.
 
-    A lens of f/2 in front of 3.1 um pixels and 1/30 s give each native pixel about 16 electrons a lux on a white
-    surface: 1 lux is 4.1e15 photons/(s m^2); times pixel area, time, transmission over 4 N^2, and quantum efficiency
-    with its color filter. ``binning`` native pixels make one pixel of the picture.
+    An f/2 lens, 3.1 um pixels and 1/30 s give each native pixel about 16 electrons per lux on a white surface: 1 lux is
+    4.1e15 photons/(s m^2), times pixel area, time, transmission over 4 N^2, and quantum efficiency with its color filter.
+    ``binning`` native pixels are added for one pixel of the image.
 
     Attributes:
-        per_lux: electrons a native pixel, per lux on a white (albedo 1) surface.
-        binning: native pixels added to one.
-        read: read noise of a native pixel, electrons (rms).
-        dark: dark current of a native pixel, electrons an exposure.
-        dsnu: fixed offset of a native pixel, electrons (rms); lines: of each row and column.
-        prnu: fixed gain error (rms).
-        target: mean of the linear picture (0..1) that the automatic exposure aims at.
-        white: the gain's cap, as the electrons (after binning) that make full white; more is darker.
-        full_well: electrons (after binning) at which the exposure time is cut in bright light.
-        gamma: of the 8-bit curve.
+        per_lux: electrons per native pixel and lux on a white surface (albedo 1).
+        binning: number of native pixels per image pixel.
+        read: read noise per native pixel, electrons (rms).
+        dark: dark current per native pixel, electrons per exposure.
+        dsnu, lines: fixed offset per native pixel, and per row and column, electrons (rms).
+        prnu: relative fixed gain error (rms).
+        target: mean of the linear image (0..1) that the automatic exposure aims at.
+        white: electrons (after binning) of full white at the highest gain; a larger number gives darker images.
+        full_well: electrons (after binning) above which the exposure time is shortened in bright light.
+        gamma: gamma of the 8-bit curve.
     """
 
     per_lux: float = 16.0
@@ -89,7 +88,7 @@ class RgbSensor:
     gamma: float = 2.2
 
     def pattern(self, height: int, width: int, seed: int = 0) -> FixedPattern:
-        """The fixed pattern of one chip: the same for all clips of a camera."""
+        """The fixed-pattern noise of one chip, the same for all clips of a camera."""
         rng = np.random.default_rng([seed, height, width])
         root = self.binning ** 0.5
         offset = self.dsnu * root * rng.standard_normal((height, width, 3))
@@ -102,16 +101,15 @@ class RgbSensor:
         return self.binning * (self.read**2 + self.dark)
 
     def expose(self, radiance: F32, lux: float, rng: np.random.Generator, pattern: FixedPattern) -> U8:
-        """8-bit pictures ``(T, H, W, 3)`` of a scene.
+        """8-bit images ``(T, H, W, 3)`` of a scene.
 
         Args:
-            radiance: ``(T, H, W, 3)`` albedo times relative illuminance (1 where the stated illuminance falls on
-                white).
-            lux: illuminance that the radiance of 1 stands for.
+            radiance: ``(T, H, W, 3)`` albedo times relative illuminance (1: white under ``lux``).
+            lux: the illuminance of a radiance of 1.
         """
         scale = self.per_lux * self.binning * lux
         level = float(radiance[:: max(1, len(radiance) // 4)].mean())
-        # In bright light the exposure is cut (fewer electrons); in the dark the gain rises up to its cap.
+        # In bright light the exposure is shortened (fewer electrons); in the dark the gain rises up to its maximum.
         scale *= min(1.0, self.target * self.full_well / max(scale * level, 1e-9))
         white = min(max(scale * level / self.target, self.white), self.full_well)
         electrons = radiance * np.float32(scale)
@@ -126,18 +124,18 @@ class RgbSensor:
 
 @dataclass(frozen=True)
 class DepthSensor:
-    """A depth camera with an active illuminator of its own, like a Kinect.
+    """A depth camera with an active illuminator, such as a Kinect.
 
     Attributes:
         floor: noise at close range, meters (rms).
-        slope: noise at 3 m on a perfect reflector seen frontally, meters.
-        quartic: additional noise, meters at 3 m, growing with z^4.
-        edge: spread of depth inside a pixel, meters, beyond which it is an edge.
+        slope: noise at 3 m on a perfect frontal reflector, meters (rms).
+        quartic: additional noise, proportional to z^4, in meters (rms) at 3 m.
+        edge: range of depth inside a pixel, in meters, above which it is an edge.
         hole: share of edge pixels without a reading; the others mix both surfaces.
-        weak: amplitude at which 63 % of the pixels still have a reading.
-        baseline: meters between illuminator and camera; what only one of them sees has no reading.
-        longest: meters beyond which nothing returns.
-        step: meters of quantization.
+        weak: amplitude at which 63 % of the pixels have a reading.
+        baseline: distance between illuminator and camera in meters; surfaces that only one of them sees have no reading.
+        longest: range in meters.
+        step: quantization in meters.
     """
 
     floor: float = 0.0012
@@ -153,17 +151,16 @@ class DepthSensor:
     def sigma(self, z: F32, amplitude: F32) -> F32:
         """Noise in meters (rms): ``floor + slope (z/3)^2 / sqrt(9 A) + quartic (z/3)^4`` where ``A = rho cos / z^2``.
 
-        Sigma grows with distance and with darkness of the surface; 9 A is the amplitude relative to 3 m.
+        The noise grows with distance and for darker surfaces; 9 A is the amplitude relative to 3 m.
         """
         far = (z / 3.0) ** 2
         return (self.floor + self.slope * far / np.sqrt(9 * np.maximum(amplitude, 1e-4))
                 + self.quartic * far * far).astype(np.float32)
 
     def shadow(self, z: F32, focal: float) -> NDArray[np.bool_]:
-        """Where the illuminator's light is blocked ``(T, H, W)``: it stands ``baseline`` to the left of the camera.
+        """Where the illuminator's light is blocked, ``(T, H, W)``: it is ``baseline`` to the left of the camera.
 
-        With the disparity ``q = f b / z`` a surface k pixels to the left throws its shadow where its disparity
-        exceeds the pixel's own by about k.
+        A surface k pixels to the left shadows a pixel if its disparity ``f b / z`` exceeds the pixel's by about k.
         """
         q = np.float32(focal * self.baseline) / z
         dark = np.zeros(z.shape, bool)
@@ -177,7 +174,7 @@ class DepthSensor:
         """Millimeters ``(T, H, W)``, 0 where there is no reading.
 
         Args:
-            z, amplitude: ``(S, T, H, W)``, the S rays of each pixel; amplitude is ``rho cos / z^2``.
+            z, amplitude: ``(S, T, H, W)`` for S rays per pixel; amplitude is ``rho cos / z^2``.
             focal: focal length in pixels.
         """
         middle = z.mean(0)
@@ -195,13 +192,13 @@ class DepthSensor:
 
 @dataclass(frozen=True)
 class NirSensor:
-    """The gray picture of a depth camera: its own infrared light, falling off as 1/z^2.
+    """The gray image of a depth camera, by its own infrared light, which falls off as 1/z^2.
 
     Attributes:
-        full: amplitude ``rho cos / z^2`` (per square meter) that makes full white at unit gain.
-        electrons: of full white.
-        read: electrons (rms).
-        gamma: of the 8-bit curve.
+        full: amplitude ``rho cos / z^2`` (per square meter) of full white.
+        electrons: electrons of full white.
+        read: read noise, electrons (rms).
+        gamma: gamma of the 8-bit curve.
     """
 
     full: float = 0.14
@@ -210,7 +207,7 @@ class NirSensor:
     gamma: float = 1.6
 
     def measure(self, amplitude: F32, rng: np.random.Generator) -> U8:
-        """Gray values ``(T, H, W)`` of amplitudes ``(T, H, W)``, with the illuminator's bright middle."""
+        """Gray values ``(T, H, W)`` of amplitudes ``(T, H, W)``; the illuminator is brightest in the middle."""
         H, W = amplitude.shape[1:]
         y, x = np.linspace(-1, 1, H, dtype=np.float32), np.linspace(-1, 1, W, dtype=np.float32)
         beam = (1 / (1 + 0.9 * (x[None] ** 2 + y[:, None] ** 2))).astype(np.float32)
@@ -227,11 +224,11 @@ class ThermalSensor:
 
     Attributes:
         netd: noise-equivalent temperature difference, kelvin (rms).
-        stripes: fixed error of the columns' amplifiers, kelvin (rms).
-        blur: of the lens, pixels (sigma).
+        stripes: fixed offset per column amplifier, kelvin (rms).
+        blur: sigma of the lens blur, pixels.
         low, high: percentiles of the clip that the gain control maps to black and white.
-        least: kelvin between black and white at least.
-        emissivity: of skin and cloth seen frontally.
+        least: smallest difference between black and white, kelvin.
+        emissivity: emissivity of skin and cloth seen frontally.
     """
 
     netd: float = 0.06
@@ -243,18 +240,18 @@ class ThermalSensor:
     emissivity: float = 0.97
 
     def apparent(self, celsius: F32, ambient: float | F32, facing: F32) -> F32:
-        """Temperature seen: ``e T + (1 - e) T_ambient``; the emissivity e falls at grazing angles (Fresnel, after
+        """Apparent temperature ``e T + (1 - e) T_ambient``; the emissivity e falls at grazing angles (Fresnel, after
         Schlick 1994)."""
         e = np.float32(self.emissivity) * (1 - np.float32(0.6) * (1 - facing) ** 4)
         return (ambient + e * (celsius - ambient)).astype(np.float32)
 
     def pattern(self, width: int, seed: int = 0) -> F32:
-        """Column errors ``(W,)`` in kelvin, the same for all clips of a camera."""
+        """Column offsets ``(W,)`` in kelvin, the same for all clips of a camera."""
         rng = np.random.default_rng([seed, width, 7])
         return (self.stripes * rng.standard_normal(width)).astype(np.float32)
 
     def measure(self, celsius: F32, rng: np.random.Generator, pattern: F32) -> U8:
-        """Gray values ``(T, H, W)`` of apparent temperatures ``(T, H, W)``, one gain for the whole clip."""
+        """Gray values ``(T, H, W)`` of apparent temperatures ``(T, H, W)`` in degrees Celsius; one gain for the whole clip."""
         seen = np.stack([cv2.GaussianBlur(frame, (0, 0), self.blur) for frame in celsius])
         seen += rng.standard_normal(seen.shape, np.float32) * np.float32(self.netd)
         seen += pattern

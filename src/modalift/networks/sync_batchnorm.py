@@ -1,4 +1,4 @@
-"""Batch normalization over the clips of all processes, on any device."""
+"""Batch normalization synchronized across ranks, on any device."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class JointBatchNorm(_BatchNorm):
-    r"""BatchNorm whose statistics in training are those of the joint batch of all processes.
+class CrossRankBatchNorm(_BatchNorm):
+    r"""BatchNorm whose training statistics are those of the batches of all ranks together.
 
     .. math:: \mu = \frac{1}{n} \sum_r \sum_i x_{ri}, \qquad \sigma^2 = \frac{1}{n} \sum_r \sum_i (x_{ri} - \mu)^2
 
-    with a sum over processes r that carries gradients. Each step then equals that of one process with all the clips,
-    also where processes have unequal numbers of them, or none. (PyTorch's own synchronized layer runs on GPUs only.)
+    with a differentiable sum over ranks r. Each step then equals that of one process with all the clips, also where ranks
+    have unequal numbers of clips, or none. (``torch.nn.SyncBatchNorm`` runs on GPUs only.)
 
     Shapes: ``(B, C, ...)`` to the same, any number of further axes.
     """
@@ -36,24 +36,25 @@ class JointBatchNorm(_BatchNorm):
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)
-                share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-                self.running_var.lerp_((variance * count / (count - 1).clamp_min(1)).to(self.running_var.dtype), share)
+                momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+                self.running_var.lerp_((variance * count / (count - 1).clamp_min(1)).to(self.running_var.dtype), momentum)
         y = centered * torch.rsqrt(variance + self.eps).reshape(shape)
         if self.affine:
             y = y * self.weight.reshape(shape) + self.bias.reshape(shape)
         return y.to(input.dtype)
 
 
-def synchronize(module: nn.Module) -> None:
-    """Makes every batch normalization inside a module one over all processes; weights and names stay as they are."""
+def convert_sync_batchnorm(module: nn.Module) -> None:
+    """Replaces every BatchNorm layer inside a module by a synchronized one, in place; weights and names do not change."""
     for name, child in module.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            joint = JointBatchNorm(child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats)
-            joint.weight, joint.bias = child.weight, child.bias
+            synced = CrossRankBatchNorm(child.num_features, child.eps, child.momentum, child.affine,
+                                        child.track_running_stats)
+            synced.weight, synced.bias = child.weight, child.bias
             for key, value in child.named_buffers(recurse=False):
-                setattr(joint, key, value)
-            joint.train(child.training)
-            setattr(module, name, joint)
+                setattr(synced, key, value)
+            synced.train(child.training)
+            setattr(module, name, synced)
         else:
-            synchronize(child)
+            convert_sync_batchnorm(child)

@@ -1,4 +1,4 @@
-"""The order of an epoch's clips: a function of seed and epoch, alike for any number of processes."""
+"""The order of the clips in an epoch: a function of seed and epoch, the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch.utils.data import Sampler
 from modalift.loading.clips import ClipSet, Key
 
 
-class Order(Sampler[Key]):
-    """The keys of an epoch, in an order that depends on ``(seed, epoch)`` only.
+class EpochSampler(Sampler[Key]):
+    """Samples the keys of one epoch in an order that depends on ``(seed, epoch)`` only.
 
     The global order is the same for any number of processes: process ``rank`` of ``world`` takes every ``world``-th
-    sample, so that one step of all of them reads the same clips as one step of a single process with the whole batch.
+    sample, so that one step of all processes reads the same clips as one step of a single process with the whole batch.
 
     Args:
-        clips: the data set.
+        clips: the dataset.
         shuffle: a new permutation per epoch, or the table's order with every temporal and spatial crop of each clip.
         seed, epoch: of the permutation.
-        start: samples of the epoch that have been read already, by all processes together.
-        rank, world: this process and how many there are. Up to ``world - 1`` last samples of a shuffled epoch are
-            left out, so that all processes take equally many steps.
-        per_class: so many clips of one class follow each other (P x K sampling, where a batch holds a multiple of them);
-            what is left of a class, and what has no label, comes at the epoch's end.
+        start: number of samples of the epoch that all processes together have read already (for resuming).
+        rank, world: index of this process, and number of processes. Up to ``world - 1`` samples at the end of a shuffled
+            epoch are left out, so that all processes take equally many steps.
+        per_class: number of consecutive clips of one class (P x K sampling, if the batch size is a multiple of it); the
+            remaining clips of each class and clips without a label come at the end of the epoch.
     """
 
     def __init__(self, clips: ClipSet, *, shuffle: bool, seed: int, epoch: int, start: int = 0, rank: int = 0,
@@ -52,12 +52,12 @@ class Order(Sampler[Key]):
 
 
 def _by_class(order: NDArray[np.int64], labels: Sequence[int | None], per_class: int) -> NDArray[np.int64]:
-    """The order with every ``per_class`` clips of a class moved to the place of the last of them; the rest at the end."""
-    waiting: dict[int | None, list[int]] = {}
+    """Moves every ``per_class`` clips of a class to the position of the last of them, and the remaining clips to the end."""
+    pending: dict[int | None, list[int]] = {}
     arranged: list[int] = []
-    for place in order.tolist():
-        found = waiting.setdefault(labels[place], [])
-        found.append(place)
-        if labels[place] is not None and len(found) == per_class:
-            arranged += waiting.pop(labels[place])
-    return np.array(arranged + [place for found in waiting.values() for place in found], dtype=np.int64)
+    for position in order.tolist():
+        found = pending.setdefault(labels[position], [])
+        found.append(position)
+        if labels[position] is not None and len(found) == per_class:
+            arranged += pending.pop(labels[position])
+    return np.array(arranged + [position for found in pending.values() for position in found], dtype=np.int64)
