@@ -62,7 +62,7 @@ def test_view_class_clip(tmp_path):
 
 def test_layouts_that_do_not_fit(tmp_path):
     fails("is a file", touch(tmp_path, "a.txt") / "a.txt")
-    fails("holds 'no folder', which is neither", tmp_path)
+    fails("holds no folders - arrange", tmp_path)
     fails("holds 'stuff', which is neither a split nor a view", touch(tmp_path / "1", "train/a/b/rgb.mp4",
                                                                       "stuff/a/b/rgb.mp4"))
     fails("rgb.mp4 is a file where a clip folder is expected", touch(tmp_path / "2", "train/wave/rgb.mp4"))

@@ -15,7 +15,7 @@ from modalift.engine.run import Run
 from modalift.engine.study import Cell
 from modalift.engine.train import train
 from modalift.errors import ModaliftError
-from modalift.models import container, is_whole
+from modalift.models import container, is_whole, load
 from modalift.recipe import load_recipe
 
 
@@ -59,6 +59,8 @@ def test_a_cross_validation_and_a_run_do_not_share_a_folder(recipe):
         train(load_recipe(recipe, [f"run.dir={folds.folder}"]))
     with pytest.raises(ModaliftError, match=r"name the run of one fold, e\.g\. .*fold0"):
         folds.model()
+    with pytest.raises(ModaliftError, match=r"networks\.student\.init: .*run2 is a cross-validation .*fold0, or .*\{fold\}"):
+        train(load_recipe(recipe, [f"networks.student.init={folds.folder}", "run.dir=elsewhere"]))
 
 
 @pytest.mark.parametrize("damage", [
@@ -95,6 +97,23 @@ def test_eval_computes_where_it_is_told(recipe):
     with pytest.raises(ModaliftError, match=r"run\.device = 'zz' is not a device"):
         evaluate(run, overrides=["run.device=zz"])
     assert not run.results_path.exists()
+
+
+def test_a_split_without_clips_is_named(recipe, tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "data")
+    manifest = tmp_path / "data" / "manifest.csv"
+    manifest.write_text("".join(line for line in manifest.read_text().splitlines(keepends=True) if ",val," not in line))
+    run = train(load_recipe(recipe, [f"data.root={manifest.parent}"]))
+    with pytest.raises(ModaliftError, match="has no val clips - give another --split"):
+        evaluate(run, "val")
+
+
+def test_weights_that_are_not_finite_are_not_loaded(recipe, tmp_path):
+    held = container.read(train(load_recipe(recipe)).model_path("student"))
+    next(t for t in held.tensors.values() if t.is_floating_point()).view(-1)[0] = float("nan")
+    container.write(tmp_path / "nan.modalift", held.tensors, held.document)
+    with pytest.raises(ModaliftError, match=r"nan\.modalift: the weight '.*' is not finite"):
+        load(tmp_path / "nan.modalift")
 
 
 def test_the_best_checkpoint_must_be_there(recipe_file):

@@ -79,7 +79,10 @@ def read_folder(root: Path, *, modalities: Mapping[str, str] | None = None,
             raise ModaliftError(f"{root} has no train and test folders - give test_subjects"
                                 f" (subjects: {', '.join(subjects) or 'none; no clip name starts with one'})")
     else:
-        what = next((p.name for p in tops if not is_split(p.name)), "no folder")
+        if not tops:
+            raise ModaliftError(f"{root} holds no folders - arrange the files as <split>/<class>/<clip>/<view>.<ext> or"
+                                " <view>/<class>/<clip>.<ext>")
+        what = next(p.name for p in tops if not is_split(p.name))
         raise ModaliftError(f"{root} holds '{what}', which is neither a split nor a view - arrange the files as"
                             " <split>/<class>/<clip>/<view>.<ext> or <view>/<class>/<clip>.<ext>, or write a manifest"
                             " and use the dataset 'csv'")

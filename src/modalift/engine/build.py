@@ -96,6 +96,9 @@ def build_network(recipe: Recipe, role: str, section: NetworkSection, table: Tab
         teacher = load_recipe(section.recipe)  # `explain` builds the teacher's network from its recipe
         teacher_role = section.role or next(iter(teacher.networks))
         return build_network(teacher, teacher_role, teacher.networks[teacher_role], table, framings, train)
+    if section.init and Run(Path(section.init)).folds():
+        raise ModaliftError(f"networks.{role}.init: {section.init} is a cross-validation with a model per fold - name one of"
+                            f" its folds, e.g. {section.init}/fold0, or {section.init}/fold{{fold}} for this run's")
     if not available and (train or not section.name):
         arguments = section.recipe or f"RECIPE run.dir={section.init}"
         raise ModaliftError(f"networks.{role}.init: no trained network at '{section.init}' - train it with"

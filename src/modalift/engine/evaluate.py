@@ -97,6 +97,8 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     table, store = open_table(recipe), open_store(recipe)
+    if not len(table.split(split)):
+        raise ModaliftError(f"{table.name} has no {split} clips - give another --split, or see `modalift check`")
     results: dict[str, Any] = {}
     for role in requested:
         model: Model = run.model(role)

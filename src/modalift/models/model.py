@@ -342,6 +342,8 @@ def _check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], 
             raise ModaliftError(f"{path}: has a weight that its configuration does not have, '{key[:80]}' - ship only"
                                 " networks that networks.build makes, without training-only modules")
         ours, theirs = expected[key], found[key]
+        if theirs.is_floating_point() and not torch.isfinite(theirs).all():
+            raise ModaliftError(f"{path}: the weight '{key}' is not finite (NaN or Inf) - train the network again")
         if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
             raise ModaliftError(f"{path}: the weight '{key}' is {theirs.dtype} {tuple(theirs.shape)}, its configuration"
                                 f" says {ours.dtype} {tuple(ours.shape)} - ship the network again")
