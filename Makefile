@@ -25,7 +25,7 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	@echo "== tests"
-	@$(BIN)/python -m pytest -m "not slow" tests
+	@$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile tests  # a process per core
 
 slow: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m slow tests
