@@ -196,14 +196,14 @@ def test_several_processes_compute_alike(recipe_file, tmp_path):
         "resolve = precision.resolve_precision\n"
         "def resolved(*given):\n"
         "    choice = resolve(*given)\n"
-        "    print('rank', os.environ['RANK'], choice.precision, flush=True)\n"
+        "    open(f\"{sys.argv[2]}/rank{os.environ['RANK']}.txt\", 'w').write(choice.precision)\n"
         "    return choice\n"
         "trainer.resolve_precision = resolved\n"
         "train.train(load_recipe(sys.argv[1]))\n")
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29573",
-                           str(script), str(recipe)], capture_output=True, text=True, timeout=120, check=False)
+                           str(script), str(recipe), str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-1500:]
-    assert sorted(line for line in done.stdout.splitlines() if line.startswith("rank")) == ["rank 0 bf16", "rank 1 bf16"]
+    assert [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)] == ["bf16", "bf16"]
 
 
 def test_wiring_is_tested_in_float32(recipe_file):
