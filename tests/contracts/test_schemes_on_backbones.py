@@ -186,8 +186,8 @@ def test_contracts_hold(number, family):
     with torch.no_grad():  # the clip that no sensor saw might as well not be there
         part = made(given.take(torch.tensor([0, 1, 2, 4, 5])), moment)
     for key, (_, raw) in terms.items():
-        # Float32 gives an alignment of deep maps to 2e-3: AVX2, AVX-512 and float64 are that far apart. One clip of eight
-        # counts far more.
+        # Float32 gives an alignment of deep maps to 2e-3: training and inference take other operations, and processors other
+        # sums. One clip of eight counts far more.
         torch.testing.assert_close(part[key][1], raw.detach(), rtol=5e-3, atol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
     for net, old in zip(made.frozen(), before, strict=True):
         for key, buffer in net.named_buffers():
