@@ -169,10 +169,7 @@ class Model(ABC):
         """
         path = Path(path)
         weights = dict(state if state is not None else self.network.state_dict())
-        for key, value in weights.items():
-            if value.is_floating_point() and not bool(value.isfinite().all()):
-                raise ModaliftError(f"{path}: the weight '{key}' has values that are not finite (NaN or Inf) - use an earlier"
-                                    " checkpoint")
+        _check_finite(weights, path)
         if len(self.classes) != self.network.classes:
             raise ModaliftError(f"{path}: {len(self.classes)} class names for a network of {self.network.classes} classes -"
                                 " give one per class")
@@ -246,6 +243,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Any:
             raise ModaliftError(f"{path}: its framing of '{view}' has clips of {framing.frames} x {framing.size} x"
                                 f" {framing.size}, larger than any network here reads - ship the network again")
     _check_weights(_expected_weights(kind, document["network"], len(classes), path), contents.tensors, path)
+    _check_finite(contents.tensors, path)
     with torch.random.fork_rng(devices=[]):
         network: Any = _build_network(kind, document["network"], len(classes), path)
     network.load_state_dict(contents.tensors)
@@ -342,11 +340,16 @@ def _check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], 
             raise ModaliftError(f"{path}: has a weight that its configuration does not have, '{key[:80]}' - ship only"
                                 " networks that networks.build makes, without training-only modules")
         ours, theirs = expected[key], found[key]
-        if theirs.is_floating_point() and not torch.isfinite(theirs).all():
-            raise ModaliftError(f"{path}: the weight '{key}' is not finite (NaN or Inf) - train the network again")
         if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
             raise ModaliftError(f"{path}: the weight '{key}' is {theirs.dtype} {tuple(theirs.shape)}, its configuration"
                                 f" says {ours.dtype} {tuple(ours.shape)} - ship the network again")
+
+
+def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    for key, value in weights.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ModaliftError(f"{path}: the weight '{key}' is not finite (NaN or Inf) - use an earlier checkpoint, or train"
+                                " the network again")
 
 
 def _check_modalities(model: Model, stored: Mapping[str, Any], path: Path) -> None:
