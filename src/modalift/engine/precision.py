@@ -146,8 +146,8 @@ def relative_step_time(half: str, scheme: Scheme, batch: Batch, ranks: Ranks) ->
     fastest of several, without the first.
     """
     probe, cuda = copy.deepcopy(scheme), ranks.device.type == "cuda"
-    for dtype in (torch.float32, HALF[half]):  # what is wrong on this processor could end the process
-        avoid_incorrect_convolutions(probe, ranks.device, dtype)
+    # What is wrong on this processor could end the process.
+    avoid_incorrect_convolutions(probe, ranks.device, (torch.float32, HALF[half]))
     times: dict[str, list[float]] = {"fp32": [], half: []}
     try:
         with torch.random.fork_rng(devices=[ranks.device] if cuda else []):

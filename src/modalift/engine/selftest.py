@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,14 @@ def _contiguous_input(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
 
 
-def avoid_incorrect_convolutions(scheme: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> list[str]:
+def avoid_incorrect_convolutions(scheme: nn.Module, device: torch.device,
+                                 dtypes: Sequence[torch.dtype] = (torch.float32,)) -> list[str]:
     """Switches layers that this processor computes incorrectly to contiguous memory, where they are correct.
 
     Args:
         scheme: the networks, on their device.
         device: nothing is done on devices other than the CPU.
-        dtype: in which convolutions are computed.
+        dtypes: those in which convolutions are computed.
 
     Returns:
         The names of the layers that now run in contiguous memory.
@@ -87,17 +88,20 @@ def avoid_incorrect_convolutions(scheme: nn.Module, device: torch.device, dtype:
     if device.type != "cpu":
         return []
     layers = {name: m for name, m in scheme.named_modules() if isinstance(m, _LAYERS)}
-    incorrect = incorrect_configs(config for layer in layers.values() for config in configs_of(layer, dtype))
-    affected = {name: layer for name, layer in layers.items() if incorrect & set(configs_of(layer, dtype))}
-    unusable = incorrect_configs(config_of(layer, dtype, False) for layer in affected.values())
-    for name, layer in affected.items():
-        config = config_of(layer, dtype, False)
+    uses = [(name, layer, dtype) for name, layer in layers.items() for dtype in dtypes]
+    incorrect = incorrect_configs(config for _, layer, dtype in uses for config in configs_of(layer, dtype))
+    affected = [(name, layer, dtype) for name, layer, dtype in uses if incorrect & set(configs_of(layer, dtype))]
+    contiguous = [(name, config_of(layer, dtype, False)) for name, layer, dtype in affected]
+    unusable = incorrect_configs(config for _, config in contiguous)
+    for name, config in contiguous:
         if config in unusable:
             raise ModaliftError(f"layer '{name}' ({config}): PyTorch computes it incorrectly on this processor, in every memory"
                                 " format - choose another width, or set ONEDNN_MAX_CPU_ISA=SSE41 in the environment")
+    names = list(dict.fromkeys(name for name, _, _ in affected))
+    for layer in (layers[name] for name in names):
         layer.weight.data = layer.weight.data.contiguous()
         layer.register_forward_pre_hook(_contiguous_input)
-    return list(affected)
+    return names
 
 
 def incorrect_configs(configs: Iterable[ConvConfig]) -> set[ConvConfig]:

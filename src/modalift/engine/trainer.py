@@ -67,7 +67,7 @@ class Trainer:
         torch.manual_seed(self.settings.seed + 7919 * self.ranks.rank)  # dropout
         self.scheme.setup(table)
         self.precision = resolve_precision(experiment, run, self.clips, self.ranks, self.monitor)
-        self.check_convolutions(self.precision.precision)
+        self.check_convolutions()
         self.updates = {update.name: update for update in self.scheme.updates()}
         check_updates(self.optim, self.updates)
         self.sections = {name: section_of(self.optim, name) for name in self.updates}
@@ -82,16 +82,19 @@ class Trainer:
         """Moves the scheme to its device; synchronizes batch normalization over several processes."""
         scheme = self.scheme
         to_device(scheme, self.ranks.device)
-        self.check_convolutions("fp32")
         if self.ranks.size > 1 and self.settings.sync_batchnorm:
             convert_sync_batchnorm(scheme)
         if scheme.relates_batch and self.optim.accumulate > 1:
             raise ModaliftError(f"optim.accumulate={self.optim.accumulate}: scheme '{self.experiment.recipe.scheme.name}'"
                                 f" {scheme.batch_relation} - use accumulate=1 and a larger batch")
 
-    def check_convolutions(self, precision: str) -> None:
-        """Tests the scheme's convolutions on this processor; incorrect ones then run in contiguous memory."""
-        affected = avoid_incorrect_convolutions(self.scheme, self.ranks.device, HALF.get(precision, torch.float32))
+    def check_convolutions(self) -> None:
+        """Tests the scheme's convolutions on this processor; incorrect ones then run in contiguous memory.
+
+        In float32, in which the scheme is validated, and in the precision of the training.
+        """
+        half = HALF.get(self.precision.precision)
+        affected = avoid_incorrect_convolutions(self.scheme, self.ranks.device, (torch.float32, *([half] if half else [])))
         if affected and self.ranks.is_main:
             self.monitor.message(f"{len(affected)} convolutions run in contiguous memory, since PyTorch computes them"
                                  f" incorrectly on this processor in channels-last memory: {', '.join(affected)}", warning=True)
