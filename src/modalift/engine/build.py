@@ -135,7 +135,6 @@ def new_network(recipe: Recipe, role: str, section: NetworkSection, table: Table
     return BuiltNetwork(net, framing, networks.load_weights(net, file))
 
 
-
 def network_of_run(path: Path, section: NetworkSection, role: str, table: Table,
                    framings: Mapping[str, Framing]) -> BuiltNetwork:
     """The trained network of an earlier run, with its framing.

@@ -65,6 +65,12 @@ def device_of(device: str = "auto") -> torch.device:
         raise ModaliftError(f"run.device = '{device}' is not a device - use cpu, cuda or auto") from None
 
 
+def set_threads(threads: int) -> None:
+    """Sets the CPU threads of this process by ``run.threads``; 0 leaves PyTorch's choice."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
 def shutdown_distributed() -> None:
     """Ends the process group, if there is one."""
     if dist.is_available() and dist.is_initialized():

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from modalift.engine.distributed import device_of
+from modalift.engine.distributed import device_of, set_threads
 from modalift.engine.experiment import Experiment
 from modalift.engine.optim import MovingAverage
 from modalift.engine.run import Run
@@ -94,8 +94,7 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
         return evaluate_folds(run, split, requested, overrides)
     recipe = load_recipe(run.folder, overrides)
     device = device_of(recipe.run.device)
-    if recipe.run.threads:
-        torch.set_num_threads(recipe.run.threads)
+    set_threads(recipe.run.threads)
     table, store = open_table(recipe), open_store(recipe)
     if not len(table.split(split)):
         raise ModaliftError(f"{table.name} has no {split} clips - give another --split, or see `modalift check`")

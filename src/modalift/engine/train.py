@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 
-import torch
-
 from modalift.engine.build import assemble
 from modalift.engine.checkpoint import TrainingState
 from modalift.engine.compute import own_macs, teacher_runs, training_macs
-from modalift.engine.distributed import init_distributed
+from modalift.engine.distributed import init_distributed, set_threads
 from modalift.engine.experiment import Experiment
 from modalift.engine.monitor import Monitor
 from modalift.engine.run import Run
@@ -37,8 +35,7 @@ def train(recipe: Recipe, monitor: Monitor | None = None) -> Run:
         ModaliftError: something missing (found before training), a folder of another experiment, or a loss that is not finite.
     """
     monitor, run = monitor or Monitor(), Run(recipe.run.dir)
-    if recipe.run.threads:
-        torch.set_num_threads(recipe.run.threads)
+    set_threads(recipe.run.threads)
     check_folder(recipe, run)
     if is_cross_validation(recipe):
         keep_recipe(recipe, run)
