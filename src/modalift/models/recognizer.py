@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ class ClassifierModel(Model):
         Column("mean_class", "mean class accuracy", "percent"), Column("top5", "top-5", "percent"),
         Column("ece", "ECE", "percent"), Column("nll", "NLL", "number3"))
 
+    @abstractmethod
     def logits_of(self, batch: Batch) -> Tensor:
         """Logits ``(B, K)`` of the clips of a batch."""
-        raise NotImplementedError  # every kind implements it
 
     def validation_clips(self, table: Table) -> Table:
         return self.evaluable(table).where(lambda row: row.label is not None)
