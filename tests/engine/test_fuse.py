@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from modalift.engine.evaluate import evaluate
 from modalift.engine.fuse import fuse
+from modalift.engine.roles import RoleChoice
 from modalift.engine.run import Run
 from modalift.engine.ship import ship
 from modalift.engine.train import train
@@ -77,11 +79,11 @@ def test_clips_that_one_sensor_lacks_are_left_out_and_counted(recipe_file, tmp_p
     old.take(np.arange(1, 6)).save(two[1].predictions_path("student", "val"))
     found = fuse(two, "val")
     assert (found["fusion"]["n"], found["left_out"]) == (5, 1)
-    none = Predictions([f"x{i}" for i in range(6)], old.labels, old.subjects, old.probabilities)
+    none = replace(old, ids=[f"x{i}" for i in range(6)])
     none.save(two[1].predictions_path("student", "val"))
     with pytest.raises(ModaliftError, match="no clip of the split 'val' has predictions of all"):
         fuse(two, "val")
-    Predictions(old.ids, (old.labels + 1) % 3, old.subjects, old.probabilities).save(two[1].predictions_path("student", "val"))
+    replace(old, labels=(old.labels + 1) % 3).save(two[1].predictions_path("student", "val"))
     with pytest.raises(ModaliftError, match="has label"):
         fuse(two, "val")
 
@@ -127,7 +129,8 @@ def test_a_fusion_can_be_compared_with_a_single_sensor(recipe_file, tmp_path, tw
     run = made(recipe_file, tmp_path / "f", "fusion", {"depth": DEPTH, "pose": POSE})
     for r in (two[0], run):
         evaluate(r, "val")
-    found = compare_runs({"single": [two[0].folder], "bound": [run.folder]}, split="val", roles={"bound": "fusion"})
+    found = compare_runs({"single": [two[0].folder], "bound": [run.folder]}, split="val",
+                         choice=RoleChoice(own={"bound": "fusion"}))
     assert [row["role"] for row in found["rows"]] == ["student", "fusion"]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from modalift.engine.roles import RoleChoice
 from modalift.engine.statistics import paired, paired_seeds
 from modalift.errors import ModaliftError
 from modalift.modalities import Table
@@ -105,8 +106,8 @@ def test_runs_that_cannot_be_compared(make_run: Callable[..., Path], tmp_path: P
         compare_runs([a, b], split="val")
     with pytest.raises(ModaliftError, match=r"unknown split 'tets' - did you mean 'test'"):
         compare_runs([a, b], split="tets")
-    with pytest.raises(ModaliftError, match="no network in the role 'teacher'"):
-        compare_runs([a, b], role="teacher")
+    with pytest.raises(ModaliftError, match="no run has a network in the role 'teacher'"):
+        compare_runs([a, b], choice=RoleChoice(("teacher",)))
     with pytest.raises(ModaliftError, match="focus 'x' is not one of the runs"):
         write_comparison([a, b], tmp_path / "page.html", focus="x")
     with pytest.raises(ModaliftError, match="is missing in"):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from modalift.cli.common import AsJson, RunPath, print_error, print_result
+from modalift.cli.common import AsJson, RunPath, err, print_error, print_result
 
 verbs = typer.Typer()
 
@@ -26,8 +26,9 @@ def ship(
     """Write a bundle: one file with the network to deploy, its preprocessing and its class names."""
     from modalift.engine.run import open_run
     from modalift.engine.ship import ship as ship_run
+    from modalift.report.console import ConsoleMonitor
 
-    summary = ship_run(open_run(run), student, to)
+    summary = ship_run(open_run(run), student, to, ConsoleMonitor(err))
     print_result(as_json, summary, f"{to}: reads {summary['view']}, {summary['parameters']:,} parameters,"
                                    f" {summary['bytes'] / 1e6:.2f} MB (next: `modalift predict {to} CLIP`)")
 

@@ -17,6 +17,9 @@ Split = Annotated[str, typer.Option(metavar="SPLIT", help="test, val or train")]
 #: Options that select a network by its role in the recipe, and recipe changes that are given as an option.
 OneRole = Annotated[str, typer.Option("--student", metavar="ROLE",
                                       help="the network's role in the recipe; required if the run trained several")]
+Students = Annotated[list[str] | None, typer.Option(
+    "--student", metavar="[RUN=]ROLE", help="a network's role in the recipe, where runs trained several; of one run: RUN=ROLE;"
+                                            " may be repeated; default: networks that read the same view")]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE",
                                                    help="a change to the recipe, as section.key=value; may be repeated")]
 
@@ -62,14 +65,16 @@ def evaluate(
     from modalift.engine.evaluate import evaluate as measure
     from modalift.engine.run import open_run
     from modalift.report import results as tables
+    from modalift.report.console import ConsoleMonitor
 
     opened = open_run(run)
-    results = measure(opened, split, [student] if student else [], overrides or [])
+    results = measure(opened, split, [student] if student else [], overrides or [], ConsoleMonitor(err))
     if report and not opened.folds():
         from modalift.report.page import write_report
 
         write_report(run)
-    print_result(as_json, {k: tables.brief(v) for k, v in results.items()}, tables.terminal_tables(results, split),
+    print_result(as_json, {k: tables.brief(v) for k, v in results.items()},
+        tables.terminal_tables(results, tables.title_of(results, split)),
         *([f"\nreport: {opened.report_path}"] if report and not opened.folds() else []))
 
 
@@ -80,7 +85,8 @@ def fuse(
         metavar="RUN", help="run folders; all networks that a run trained are used")],
     split: Split = "test",
     student: Annotated[list[str] | None, typer.Option(
-        metavar="ROLE", help="use only networks in this role; may be repeated")] = None,
+        metavar="[RUN=]ROLE", help="of runs that have it, use only the network in this role; of one run: RUN=ROLE; may be"
+                                   " repeated")] = None,
     change: Changes = None,
     as_json: AsJson = False,
 ) -> None:
@@ -88,8 +94,9 @@ def fuse(
     from modalift.engine.fuse import fuse as fuse_runs
     from modalift.engine.run import open_run
     from modalift.report import results as tables
+    from modalift.report.console import ConsoleMonitor
 
-    found = fuse_runs([open_run(run) for run in runs], split, student or [], change or [])
+    found = fuse_runs([open_run(run) for run in runs], split, student or [], change or [], ConsoleMonitor(err))
     rows = {**found["members"], "mean of all": found["fusion"]}
     left = found["left_out"]
     print_result(as_json, {**found, "members": {k: tables.brief(v) for k, v in found["members"].items()},
@@ -102,18 +109,20 @@ def fuse(
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="two or more run folders; the first is the baseline")],
     split: Split = "test",
-    student: OneRole = "",
+    student: Students = None,
     to: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="the page to write")] = Path("comparison.html"),
     as_json: AsJson = False,
 ) -> None:
     """Compare runs on the same clips: paired differences from the first run, with 95 % intervals over clips and subjects."""
+    from modalift.engine.roles import RoleChoice
     from modalift.report import terminal
     from modalift.report.compare import compare_runs, write_comparison
 
     if len(runs) < 2:
         raise ModaliftError("compare needs at least two run folders")
-    found = compare_runs(runs, split=split, role=student)
-    write_comparison(runs, to, split=split, role=student)
+    choice = RoleChoice.parse(student or [])
+    found = compare_runs(runs, split=split, choice=choice)
+    write_comparison(runs, to, split=split, choice=choice)
     print_result(as_json, found, terminal.comparison(found), f"\npage: {to}")
 
 
@@ -146,14 +155,17 @@ def study(
         help="number of subject-disjoint folds for cross-validation; 0: the dataset's own split", min=0)] = 0,
     folder: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="the folder for all runs")] = Path("runs/study"),
     jobs: Annotated[int, typer.Option(help="number of trainings that run at the same time", min=1)] = 1,
+    student: Students = None,
     change: Changes = None,
     as_json: AsJson = False,
 ) -> None:
     """Train recipes with several seeds (and folds) and compare each with the first. Finished trainings are reused."""
     from modalift.engine import study as studies
+    from modalift.engine.roles import RoleChoice
     from modalift.report import terminal
     from modalift.report.console import ConsoleMonitor
 
     found = studies.study(recipes, folder, seeds=seeds, folds=folds, jobs=jobs, overrides=change or [],
-                          plugins=context.find_root().params.get("plugin") or (), monitor=ConsoleMonitor(err))
+                          choice=RoleChoice.parse(student or []), plugins=context.find_root().params.get("plugin") or (),
+                          monitor=ConsoleMonitor(err))
     print_result(as_json, found, terminal.study(found))

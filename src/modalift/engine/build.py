@@ -12,8 +12,9 @@ import torch
 
 from modalift import networks, schemes
 from modalift.engine.experiment import Experiment
+from modalift.engine.provenance import RecordedClips, contents_of, teacher_runs
 from modalift.engine.run import Run
-from modalift.engine.tables import open_table, split_free_fingerprint
+from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError, nearest
 from modalift.loading.framing import Framing
 from modalift.modalities import Table
@@ -196,10 +197,12 @@ def check_validation(recipe: Recipe, table: Table, scheme: Scheme) -> None:
 
 def check_held_out(recipe: Recipe, table: Table) -> None:
     """Refuses a network that was trained on validation or test clips of this recipe."""
-    held_out = {r.id for r in table if r.split != "train"}
-    for role, section in recipe.networks.items():
-        teacher = Run(Path(section.init)).compute() if section.init and Path(section.init).is_dir() else {}
-        overlap = held_out & set(teacher.get("trained_on", {}).get(split_free_fingerprint(table), ()))
-        if overlap:
-            raise ModaliftError(f"networks.{role}.init: {section.init} was trained on {len(overlap)} clips that this recipe"
-                                f" holds out ('{min(overlap)}', ...) - train it with the same splits, folds and fold")
+    held_out = {split: part for split in ("val", "test") if len(part := table.split(split))}
+    now = {split: contents_of(part) for split, part in held_out.items()} if teacher_runs(recipe) else {}
+    for run in teacher_runs(recipe):
+        recorded = RecordedClips.of(run)
+        for split in now:
+            if seen := recorded.seen_in(held_out[split], split, now[split]):
+                role = next(role for role, section in recipe.networks.items() if Path(section.init) == run.folder)
+                raise ModaliftError(f"networks.{role}.init: {run.folder} was trained on {len(seen)} clips that this recipe"
+                                    f" holds out ('{min(seen)}', ...) - train it with the same splits, folds and fold")

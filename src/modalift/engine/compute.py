@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from modalift.engine.build import assemble
 from modalift.engine.experiment import Experiment
-from modalift.engine.run import Run
+from modalift.engine.provenance import teacher_runs
 from modalift.networks import cost
 from modalift.recipe import Recipe
 
@@ -35,11 +34,6 @@ def own_macs(experiment: Experiment) -> float:
 def training_macs(experiment: Experiment) -> float:
     """Multiply-accumulates of a training, with its teachers' trainings."""
     return own_macs(experiment) + sum(t.compute().get("training_macs", 0.0) for t in teacher_runs(experiment.recipe))
-
-
-def teacher_runs(recipe: Recipe) -> list[Run]:
-    """The runs whose trained networks a recipe uses."""
-    return [Run(Path(t)) for t in sorted({s.init for s in recipe.networks.values() if s.init and Path(s.init).is_dir()})]
 
 
 def match_compute(recipe: Recipe, other: Recipe) -> Recipe:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,18 @@ import torch
 
 from modalift.engine.distributed import device_of, set_threads
 from modalift.engine.experiment import Experiment
+from modalift.engine.monitor import Monitor
 from modalift.engine.optim import MovingAverage
+from modalift.engine.provenance import (
+    Evidence,
+    RecordedClips,
+    belongs,
+    changed_clips,
+    contents_of,
+    evidence_of,
+    joined,
+    short_hash,
+)
 from modalift.engine.run import Run
 from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError, nearest
@@ -70,46 +83,114 @@ def averaged_weights(net: torch.nn.Module, role: str, average: MovingAverage | N
             net.load_state_dict(own)
 
 
-def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides: Sequence[str] = (),
+             monitor: Monitor | None = None) -> dict[str, Any]:
     """Evaluates a run's models on a split by the recipe's protocol, and writes predictions and results.
 
-    Evaluations on the test split are appended to the run's ledger, which its report shows.
+    Each result has its ``evidence``: weights, clips and contents of their files. An evaluation under other conditions than
+    the run's own (other crops, other data) is stored beside that of the run, never in its place. Evaluations on the test
+    split are appended to the run's ledger, which its report shows.
 
     Args:
         run: a finished run; of a cross-validation every fold is evaluated, and all predictions are scored together.
         split: ``train``, ``val`` or ``test``.
         roles: which models; by default all.
         overrides: ``section.key=value``, for settings that may differ from training.
+        monitor: receives a warning where recordings have changed since the training.
 
     Returns:
         role -> metrics, which depend on the kind of model, see :class:`modalift.models.Model`.
 
     Raises:
-        ModaliftError: an unfinished run, an unknown role, an override that would change what was trained, or a split
-            without clips for a model.
+        ModaliftError: an unfinished run, an unknown role, an override that would change what was trained, a split without
+            clips for a model, or a held-out split with clips on which the run was trained.
     """
     check_overrides(overrides)
     requested = [run.resolve_role(role) for role in roles or (run.roles() or [""])]
     if run.folds():
-        return evaluate_folds(run, split, requested, overrides)
+        return evaluate_folds(run, split, requested, overrides, monitor)
     recipe = load_recipe(run.folder, overrides)
     device = device_of(recipe.run.device)
     set_threads(recipe.run.threads)
     table, store = open_table(recipe), open_store(recipe)
     if not len(table.split(split)):
         raise ModaliftError(f"{table.name} has no {split} clips - give another --split, or see `modalift check`")
-    results: dict[str, Any] = {}
+    results: dict[str, tuple[str, dict[str, Any]]] = {}
     for role in requested:
         model: Model = run.model(role)
         model.protocol = recipe.protocol.crops_only()
         model.check_table(table)
         clips = evaluation_clips(model, table.split(split), store, recipe.run.seed)
+        evidence = evidence_before(run, role, model, clips.table, store, recipe, monitor or Monitor())
         left_out = clips.find_corrupt()
         evaluation = model.evaluate(clips, workers=recipe.run.workers, device=device)
-        run.save_predictions(role, split, evaluation.predictions)
-        results[role] = evaluation.metrics | {"left_out": left_out}
+        run.save_predictions(role, evidence.key, with_evidence(evaluation.predictions, evidence))
+        results[role] = evidence.key, evaluation.metrics | {"left_out": left_out, "evidence": evidence.plain()}
     run.save_results(split, results, table.fingerprint())
-    return results
+    return {role: metrics for role, (_, metrics) in results.items()}
+
+
+def evidence_before(run: Run, role: str, model: Model, part: Table, store: Store | None, recipe: Recipe,
+                    monitor: Monitor) -> Evidence:
+    """The evidence of an evaluation, with the conditions that are not the run's own.
+
+    Raises:
+        ModaliftError: the split holds clips on which the run was trained.
+    """
+    own, recorded, split = load_recipe(run.folder), RecordedClips.of(run), part[0].split
+    now = contents_of(part, model.evaluation_views, store)
+    if split != "train" and (seen := recorded.seen_in(part, split, now)):
+        raise ModaliftError(f"{run.folder}: was trained on {len(seen)} of the {len(part)} {split} clips ('{seen[0]}', ...), so"
+                            " this would measure nothing - train again with these splits, or restore those of the training")
+    evidence = evidence_of(run, role, part, now, model.protocol, store)
+    then = recorded.splits.get(split, {})
+    changed = changed_clips(then, now)
+    readable = {clip for clip, views in then.items() if set(model.evaluation_views) <= set(views)}
+    moved = recipe.data.root != own.data.root and (bool(changed) or readable != set(now))
+    if changed and not moved:
+        monitor.message(f"the recordings of {len(changed)} {split} clips have changed since the training ('{changed[0]}', ...);"
+                        " they are evaluated as they are now", warning=True)
+    other = [f"{evidence.crops} crops"] if model.protocol != own.protocol.crops_only() else []
+    other += [f"data {short_hash(json.dumps(evidence.contents))[:6]}"] if moved else []
+    return dataclasses.replace(evidence, conditions=", ".join(other))
+
+
+def with_evidence(predictions: Predictions | None, evidence: Evidence) -> Predictions | None:
+    """Predictions with the evidence; None for a model without classes."""
+    return None if predictions is None else dataclasses.replace(predictions, evidence=evidence.plain())
+
+
+def current_predictions(run: Run, role: str, split: str) -> Predictions | None:
+    """The stored predictions of a model on a split by the run's own recipe, if they are those of the present weights and clips.
+
+    Returns:
+        None where there are none, or where weights, protocol, clips or recordings are others. Where the data cannot be opened
+        any more, predictions of the present weights are taken.
+    """
+    path = run.predictions_path(role, split)
+    if not path.is_file():
+        return None
+    found = Predictions.load(path)
+    evidence = Evidence.parse(found.evidence)
+    if evidence is None or evidence.conditions:
+        return None
+    if run.folds():
+        parts = [current_predictions(fold, role, split) for fold in run.folds()]
+        return found if all(parts) and joined([p.evidence for p in parts if p is not None]) == evidence.plain() else None
+    recipe = load_recipe(run.folder)
+    model: Model = run.model(role)
+    model.protocol = recipe.protocol.crops_only()
+    try:
+        table = open_table(recipe)
+    except ModaliftError:
+        return found if belongs(run, role, found.evidence) else None
+    part = model.evaluable(table.split(split))
+    if not len(part):
+        return None
+    store = open_store(recipe)
+    now = evidence_of(run, role, part, contents_of(part, model.evaluation_views, store), model.protocol, store)
+    same = (now.weights, now.recipe, now.crops) == (evidence.weights, evidence.recipe, evidence.crops)
+    return found if same and now.same_data(evidence) else None
 
 
 def evaluation_clips(model: Model, part: Table, store: Store | None, seed: int = 0) -> ClipSet:
@@ -131,24 +212,28 @@ def open_store(recipe: Recipe) -> Store | None:
     return open_cache(folder) if recipe.data.cache not in ("", "memory") and folder.is_dir() else None
 
 
-def evaluate_folds(run: Run, split: str, roles: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+def evaluate_folds(run: Run, split: str, roles: Sequence[str], overrides: Sequence[str],
+                   monitor: Monitor | None = None) -> dict[str, Any]:
     """Evaluates every fold of a cross-validation, and scores all folds' predictions together.
 
     Each fold's own results are in its folder; for folds of equal size their mean is the accuracy over all.
     """
-    for fold in run.folds():
-        evaluate(fold, split, roles, overrides)
+    each = [evaluate(fold, split, roles, overrides, monitor) for fold in run.folds()]
     results = {}
     for role in roles:
         model = run.folds()[0].model(role)
         if not isinstance(model, ClassifierModel):
             raise ModaliftError(f"{run.folder}: '{role}' is a {model.kind} without class predictions, whose folds cannot be"
                                 " scored together - evaluate each fold")
-        found = Predictions.join([Predictions.load(f.predictions_path(role, split)) for f in run.folds()])
-        run.save_predictions(role, split, found)
-        results[role] = model.metrics_of(found, model.classes)
+        keys = [Evidence(**metrics[role]["evidence"]).key for metrics in each]
+        parts = [Predictions.load(f.predictions_path(role, key)) for f, key in zip(run.folds(), keys, strict=True)]
+        evidence = joined([p.evidence for p in parts])
+        found = dataclasses.replace(Predictions.join(parts), evidence=evidence)
+        run.save_predictions(role, keys[0], found)
+        left_out = {clip: why for metrics in each for clip, why in metrics[role]["left_out"].items()}
+        results[role] = keys[0], model.metrics_of(found, model.classes) | {"left_out": left_out, "evidence": evidence}
     run.save_results(split, results, "all folds")
-    return results
+    return {role: metrics for role, (_, metrics) in results.items()}
 
 
 def check_overrides(overrides: Sequence[str]) -> None:

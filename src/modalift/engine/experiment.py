@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modalift.engine.provenance import fingerprint
 from modalift.engine.tables import hide_labels
 from modalift.errors import ModaliftError
 from modalift.loading.cache import build_cache, open_cache
@@ -72,17 +71,8 @@ class Experiment:
         return max(1, clips // per_step), per_step
 
     def fingerprint(self, precision: str) -> str:
-        """A hash of all that must not change when a run is resumed: the recipe but for paths and hardware, and the clips.
-
-        Args:
-            precision: of the training, which ``run.precision=auto`` leaves open.
-        """
-        tree = self.recipe.model_dump(mode="json")
-        tree["run"] = {"seed": tree["run"]["seed"], "precision": precision}
-        tree.pop("paper")
-        for key in ("cache", "root"):
-            tree["data"].pop(key)
-        return hashlib.sha256((json.dumps(tree, sort_keys=True) + self.table.fingerprint()).encode()).hexdigest()[:16]
+        """See :func:`modalift.engine.provenance.fingerprint`."""
+        return fingerprint(self.recipe, self.table, precision)
 
     def clips(self, table: Table, views: set[str], *, augment: bool) -> ClipSet:
         """The clips of a table as networks receive them: augmented for training, or cropped by the protocol for evaluation."""

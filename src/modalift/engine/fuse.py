@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from modalift.engine.evaluate import evaluate
+from modalift.engine.evaluate import current_predictions, evaluate
+from modalift.engine.monitor import Monitor
+from modalift.engine.provenance import Evidence
+from modalift.engine.roles import RoleChoice, deployable, names_of, networks_of
 from modalift.engine.run import Run
-from modalift.errors import ModaliftError, nearest
+from modalift.errors import ModaliftError
 from modalift.models import Predictions
 from modalift.models.recognizer import ClassifierModel, RecognizerModel
 
@@ -30,21 +33,23 @@ class Member:
         return f"{self.run.short_name}:{self.role}"
 
 
-def fuse(runs: Sequence[Run], split: str = "test", roles: Sequence[str] = (), overrides: Sequence[str] = ()) -> dict[str, Any]:
+def fuse(runs: Sequence[Run], split: str = "test", roles: Sequence[str] = (), overrides: Sequence[str] = (),
+         monitor: Monitor | None = None) -> dict[str, Any]:
     r"""Late fusion: the mean of several networks' probabilities.
 
     .. math:: p = \frac{1}{M} \sum_m \mathrm{softmax}(z_m)
 
     where :math:`z_m` are the logits of network m of M.
 
-    Networks without predictions on the split are evaluated first, as by `modalift eval`. For the test split a line is
-    appended to the ledger of every run; nothing else is written.
+    Networks without predictions of their present weights on the present clips of the split are evaluated first, as by
+    `modalift eval`. For the test split a line is appended to the ledger of every run; nothing else is written.
 
     Args:
         runs: finished runs; of one that trained several networks all are members.
         split: ``test``, ``val`` or ``train``.
-        roles: only the networks in these roles.
+        roles: ``ROLE`` or ``RUN=ROLE``: of a run that has such a role, only these networks.
         overrides: see :func:`~modalift.engine.evaluate.evaluate`.
+        monitor: see :func:`~modalift.engine.evaluate.evaluate`.
 
     Returns:
         ``{"split", "members": {name: metrics}, "fusion": metrics, "left_out": n}``: all metrics on the common clips, their
@@ -56,11 +61,11 @@ def fuse(runs: Sequence[Run], split: str = "test", roles: Sequence[str] = (), ov
 
     Source: MTUT, section 4.4 (there MTUT with a superscript F).
     """
-    for role in roles:
-        known = sorted({r for run in runs for r in _roles(run)})
-        if role not in known:
-            raise ModaliftError(f"no run has a network in the role '{role}' - {nearest(role, known)}")
-    requested = [(run, role) for run in runs for role in _roles(run) if not roles or role in roles]
+    choice, known_names = RoleChoice.parse(roles), [names_of(run) for run in runs]
+    networks = [networks_of(run) for run in runs]
+    choice.check(networks, known_names)
+    requested = [(run, role) for run, known, also in zip(runs, networks, known_names, strict=True)
+                 for role in _requested(known, choice, also)]
     if len(requested) < 2:
         raise ModaliftError(f"fusion needs two networks or more, and there is {len(requested)} - give further runs, or fewer"
                             " --student")
@@ -69,7 +74,7 @@ def fuse(runs: Sequence[Run], split: str = "test", roles: Sequence[str] = (), ov
         if _classes(run, role) != classes:
             raise ModaliftError(f"{run.folder}: '{role}' has the classes {_few(_classes(run, role))}, '{first[1]}' of"
                                 f" {first[0].folder} has {_few(classes)} - fuse networks of the same classes")
-    every = [Member(run, role, _predictions(run, role, split, overrides)) for run, role in requested]
+    every = [Member(run, role, _predictions(run, role, split, overrides, monitor)) for run, role in requested]
     members = _on_common_clips(every, split)
     names = [m.name for m in members]
     if len(set(names)) < len(names):
@@ -87,23 +92,22 @@ def fuse(runs: Sequence[Run], split: str = "test", roles: Sequence[str] = (), ov
             "members": {n: RecognizerModel.metrics_of(m.predictions, classes) for n, m in zip(names, members, strict=True)}}
 
 
-def _roles(run: Run) -> list[str]:
-    run.resolve_role(next(iter(run.roles()), ""))  # raises for an unfinished run
-    return [role for role in run.roles() if run.ships(role)]
+def _requested(known: Mapping[str, str], choice: RoleChoice, names: Sequence[str]) -> list[str]:
+    """The roles of one run that are fused: those that were given, or all if none of them is the run's."""
+    own = choice.of(names)
+    return [own] if own else [role for role in known if role in choice.general] or deployable(known)
 
 
 def _classes(run: Run, role: str) -> tuple[str, ...]:
-    classes = tuple(run.describe(role)["classes"])
-    if not classes:
-        raise ModaliftError(f"{run.folder}: '{role}' has no classes - fuse networks that predict classes")
-    return classes
+    return tuple(run.describe(role)["classes"])
 
 
-def _predictions(run: Run, role: str, split: str, overrides: Sequence[str]) -> Predictions:
-    path = run.predictions_path(role, split)
-    if overrides or not path.is_file():
-        evaluate(run, split, [role], overrides)
-    return Predictions.load(path)
+def _predictions(run: Run, role: str, split: str, overrides: Sequence[str], monitor: Monitor | None) -> Predictions:
+    found = None if overrides else current_predictions(run, role, split)
+    if found is not None:
+        return found
+    evidence = Evidence(**evaluate(run, split, [role], overrides, monitor)[role]["evidence"])
+    return Predictions.load(run.predictions_path(role, evidence.key))
 
 
 def _on_common_clips(members: Sequence[Member], split: str) -> list[Member]:

@@ -22,7 +22,8 @@ class Run:
     """The folder of one training and its evaluations.
 
     It holds ``recipe.yaml``, ``log.jsonl``, ``metrics.csv``, ``checkpoints/``, ``models/``, ``predictions/``,
-    ``results.json``, ``test_ledger.jsonl``, ``environment.json``, ``compute.json``, ``report.html``, ``tensorboard/``.
+    ``results.json``, ``test_ledger.jsonl``, ``environment.json``, ``clips.json``, ``compute.json``, ``report.html``,
+    ``tensorboard/``.
 
     Attributes:
         folder: its path; it may not exist yet.
@@ -78,6 +79,12 @@ class Run:
         return self.folder / "environment.json"
 
     @property
+    def clips_path(self) -> Path:
+        """The training clips and the contents of their files, and those of the held-out splits; written before the first
+        step, then unchanged."""
+        return self.folder / "clips.json"
+
+    @property
     def compute_path(self) -> Path:
         """The compute that the training took, and its clips; written last, so a run that has this file is finished."""
         return self.folder / "compute.json"
@@ -95,9 +102,9 @@ class Run:
         """The files of models that exist, valid or damaged."""
         return sorted(p for p in (self.folder / "models").glob(f"*{_MODEL}") if p.name[0] != ".")
 
-    def predictions_path(self, role: str, split: str) -> Path:
-        """The predictions of one model on one split."""
-        return self.folder / "predictions" / f"{role}-{split}.npz"
+    def predictions_path(self, role: str, key: str) -> Path:
+        """The predictions of one model on one split; ``key`` may name other conditions than the recipe's, too."""
+        return self.folder / "predictions" / f"{role}-{re.sub(r'[^A-Za-z0-9]+', '-', key)}.npz"
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -186,27 +193,31 @@ class Run:
         return read_json(self.compute_path, dict, advice, _is_compute) if self.compute_path.is_file() else {}
 
     def results(self) -> dict[str, Any]:
-        """``results.json``: role -> split -> metrics; empty before the first evaluation."""
+        """``results.json``: role -> split -> metrics; empty before the first evaluation.
+
+        A key is a split, or a split with the conditions that differ from the run's recipe (``test, 10x3 crops``).
+        """
         advice = f"`modalift eval {self.folder}` writes it again"
         return read_json(self.results_path, dict, advice, _is_results) if self.results_path.is_file() else {}
 
     # ---- writing ------------------------------------------------------------------------------------------------------
 
-    def save_results(self, split: str, results: Mapping[str, dict[str, Any]], table: str) -> None:
+    def save_results(self, split: str, results: Mapping[str, tuple[str, dict[str, Any]]], table: str) -> None:
         """Adds the results of one split to ``results.json``; those of the test split also to the ledger.
 
         Args:
             split: name of the split.
-            results: role -> metrics.
+            results: role -> key (see :meth:`results`) and metrics.
             table: the fingerprint of the table.
         """
         stored = self.results()
-        for role, metrics in results.items():
-            stored.setdefault(role, {})[split] = metrics
+        for role, (key, metrics) in results.items():
+            stored.setdefault(role, {})[key] = metrics
         write_text(self.results_path, json.dumps(stored))
-        for role, metrics in results.items() if split == "test" else ():
+        for role, (key, metrics) in results.items() if split == "test" else ():
             headline = KINDS[metrics["kind"]].headline
-            self.append_to_ledger(role, metrics["n"], {headline.key: headline.of(metrics)}, table=table)
+            notes = {"table": table} if key == split else {"table": table, "conditions": key.removeprefix(f"{split}, ")}
+            self.append_to_ledger(role, metrics["n"], {headline.key: headline.of(metrics)}, **notes)
 
     def append_to_ledger(self, role: str, clips: int, figures: Mapping[str, float], **notes: str) -> None:
         """Appends one evaluation on the test split to the ledger.
@@ -224,14 +235,14 @@ class Run:
         with disk_errors(self.ledger_path), self.ledger_path.open("a", encoding="utf-8") as ledger:
             ledger.write(line + "\n")
 
-    def save_predictions(self, role: str, split: str, predictions: Predictions | None) -> None:
+    def save_predictions(self, role: str, key: str, predictions: Predictions | None) -> None:
         """Writes the predictions of one model on one split; nothing for a model without classes (None)."""
         if predictions is not None:
-            predictions.save(self.predictions_path(role, split))
+            predictions.save(self.predictions_path(role, key))
 
 
 def _is_compute(held: dict[str, Any]) -> bool:
-    return {"fingerprint", "precision"} <= set(held) and isinstance(held.get("trained_on", {}), dict)
+    return {"fingerprint", "precision"} <= set(held)
 
 
 def _is_results(held: dict[str, Any]) -> bool:

@@ -13,12 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from modalift.engine.build import assemble
+from modalift.engine.evaluate import current_predictions
 from modalift.engine.monitor import Monitor
+from modalift.engine.provenance import check_recordings, difference, fingerprint
+from modalift.engine.roles import EVERY_RUN, RoleChoice, match_roles, networks_of
 from modalift.engine.run import Run
 from modalift.engine.statistics import paired_seeds
+from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError
 from modalift.models import Predictions
-from modalift.recipe import load_recipe
+from modalift.recipe import Recipe, load_recipe
 
 
 @dataclass(frozen=True)
@@ -48,19 +53,46 @@ class Cell:
         tail = f"-fold{self.fold}" if self.folds else ""
         return Run(folder / self.name / f"seed{self.seed}{tail}")
 
+    def changes(self, folder: Path) -> list[str]:
+        """All changes to the recipe, with seed, fold and run folder."""
+        fold = [f"protocol.folds={self.folds}", f"protocol.fold={self.fold}"] if self.folds else []
+        return [*self.overrides, f"run.seed={self.seed}", *fold, f"run.dir={self.run(folder).folder}"]
+
     def commands(self, folder: Path) -> list[list[str]]:
         """The arguments of the `modalift` commands that train and evaluate this cell."""
-        run = str(self.run(folder).folder)
-        fold = [f"protocol.folds={self.folds}", f"protocol.fold={self.fold}"] if self.folds else []
         match = ["--match-compute", str(self.match)] if self.match else []
         plugins = [word for path in self.plugins for word in ("--plugin", str(path))]
-        return [[*plugins, "train", *match, str(self.recipe), *self.overrides, f"run.seed={self.seed}", *fold,
-                 f"run.dir={run}"],
-                [*plugins, "eval", "--no-report", run]]
+        return [[*plugins, "train", *match, str(self.recipe), *self.changes(folder)],
+                [*plugins, "eval", "--no-report", str(self.run(folder).folder)]]
+
+    def finished(self, folder: Path) -> bool:
+        """Whether it is trained and evaluated, with this recipe and on the recordings and labels as they are now.
+
+        Raises:
+            ModaliftError: its folder holds the run of another recipe, or of other recordings.
+        """
+        run = self.run(folder)
+        if not run.recipe_path.is_file():
+            return False
+        there, here = load_recipe(run.folder), load_recipe(self.recipe, self.changes(folder))
+        if self.match:  # which set its epochs
+            here = here.changed({"optim.epochs": there.optim.epochs})
+        advice = "give another --out, or remove that folder"
+        if changed := difference(there, here):
+            raise ModaliftError(f"{run.folder}: holds a run of another recipe ({changed}) - {advice}")
+        if not run.finished:
+            return False
+        table = open_table(here)
+        if run.compute()["fingerprint"] != fingerprint(here, table, run.compute()["precision"]):
+            raise ModaliftError(f"{run.folder}: was trained on other clips or labels, or from other weights - {advice}")
+        check_recordings(run, table.split("train"))
+        return run.results_path.is_file() and all(
+            current_predictions(run, role, "test") is not None for role in run.roles() if run.describe(role)["classes"])
 
 
 def study(recipes: Sequence[Path], folder: Path, *, seeds: int = 3, folds: int = 0, jobs: int = 1,
-          overrides: Sequence[str] = (), plugins: Sequence[Path] = (), monitor: Monitor | None = None) -> dict[str, Any]:
+          overrides: Sequence[str] = (), choice: RoleChoice = EVERY_RUN, plugins: Sequence[Path] = (),
+          monitor: Monitor | None = None) -> dict[str, Any]:
     """Trains and evaluates every recipe with every seed (and fold); compares each with the first one, in pairs.
 
     A recipe with one teacher per seed names it with ``{seed}`` (and ``{fold}``) in ``networks.*.init``.
@@ -72,23 +104,45 @@ def study(recipes: Sequence[Path], folder: Path, *, seeds: int = 3, folds: int =
         folds: number of folds; 0 without cross-validation.
         jobs: number of processes at a time.
         overrides: changes to all recipes.
+        choice: which network of recipes that train several, by the recipe's name; by default they are matched by the view that
+            they read.
         monitor: receives a line per finished cell.
 
     Returns:
         See :func:`summary`.
 
     Raises:
-        ModaliftError: an invalid recipe, two recipes of one name, or a cell that failed.
+        ModaliftError: an invalid recipe, two recipes of one name, networks that cannot be matched, a cell's folder that holds
+            another experiment, or a cell that failed.
     """
     duplicates = [p for p in recipes if [q.stem for q in recipes].count(p.stem) > 1]
     if duplicates:
         raise ModaliftError(f"study: two recipes are named '{duplicates[0].stem}' - they would share a folder; rename one")
-    for path in recipes:  # an error in the last one is found before the first is trained
-        load_recipe(path, overrides)
+    match_before([load_recipe(path, overrides) for path in recipes], [path.stem for path in recipes], choice)
     cells = [Cell(path.stem, path, seed, fold, folds, tuple(overrides), plugins=tuple(plugins))
              for fold in range(max(1, folds)) for seed in range(seeds) for path in recipes]
     run_cells(cells, folder, jobs=jobs, monitor=monitor)
-    return summary(cells, folder)
+    return summary(cells, folder, choice)
+
+
+def match_before(recipes: Sequence[Recipe], names: Sequence[str], choice: RoleChoice) -> None:
+    """Finds before the first training whether the networks of the recipes can be compared.
+
+    Raises:
+        ModaliftError: a role that does not exist, a choice that is not unique, or a recipe without a network that predicts
+            classes.
+    """
+    networks = []
+    for recipe, name in zip(recipes, names, strict=True):
+        try:
+            students = assemble(recipe, train=False).scheme.students
+        except ModaliftError:  # e.g. a teacher that an earlier recipe of the study trains: its own training says so
+            return
+        networks.append({role: net.view for role, net in students.items() if net.classes})
+        if not networks[-1]:
+            raise ModaliftError(f"study: '{name}' trains no network that predicts classes, so it cannot be compared - train and"
+                                " evaluate it on its own")
+    match_roles(networks, [[name] for name in names], choice)
 
 
 def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, monitor: Monitor | None = None,
@@ -103,10 +157,11 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, monitor: Mo
         while_waiting: called several times per second, e.g. to show progress.
 
     Raises:
-        ModaliftError: a cell that failed, with its message; finished cells are kept.
+        ModaliftError: a cell whose folder holds another experiment, or one that failed, with its message; finished cells are
+            kept.
     """
     monitor = monitor or Monitor()
-    waiting = [c for c in cells if not (c.run(folder).results_path.is_file() and c.run(folder).finished)]
+    waiting = [c for c in cells if not c.finished(folder)]
     monitor.message(f"{len(cells) - len(waiting)} of {len(cells)} cells are finished; {len(waiting)} to train")
     running: list[_RunningCell] = []
     try:
@@ -157,21 +212,23 @@ class _RunningCell:
         return True
 
 
-def summary(cells: Sequence[Cell], folder: Path, role: str = "", split: str = "test") -> dict[str, Any]:
+def summary(cells: Sequence[Cell], folder: Path, choice: RoleChoice = EVERY_RUN, split: str = "test") -> dict[str, Any]:
     """Accuracy of each recipe (all values, mean, standard deviation), and its paired difference to the first recipe."""
     names = list(dict.fromkeys(c.name for c in cells))
+    first = [next(c for c in cells if c.name == name).run(folder) for name in names]
+    roles = match_roles([networks_of(run) for run in first], [[name] for name in names], choice)
     found: dict[str, list[Predictions]] = {n: [] for n in names}
-    for name in names:
+    for name, role in zip(names, roles, strict=True):
         for seed in sorted({c.seed for c in cells if c.name == name}):
-            parts = [Predictions.load(_predictions_path(c.run(folder), role, split))
+            parts = [Predictions.load(c.run(folder).predictions_path(role, split))
                      for c in cells if c.name == name and c.seed == seed]
             found[name].append(Predictions.join(parts) if len(parts) > 1 else parts[0])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names:
         top1 = [float(p.correct[p.labels >= 0].mean()) for p in found[name]]
         compute = [c.run(folder).compute() for c in cells if c.name == name]
         rows.append({
-            "name": name, "top1": top1, "mean": float(np.mean(top1)),
+            "name": name, "role": roles[len(rows)], "top1": top1, "mean": float(np.mean(top1)),
             "sd": float(np.std(top1, ddof=1)) if len(top1) > 1 else None, "epochs": compute[0].get("epochs"),
             "training_macs": float(np.mean([s.get("training_macs", np.nan) for s in compute])),
             "seconds": float(np.mean([s.get("seconds", np.nan) for s in compute])),
@@ -179,7 +236,3 @@ def summary(cells: Sequence[Cell], folder: Path, role: str = "", split: str = "t
         if name != names[0] and len(found[name]) == len(found[names[0]]) > 1:
             rows[-1]["against_first"] = paired_seeds(found[names[0]], found[name])
     return {"split": split, "rows": rows}
-
-
-def _predictions_path(run: Run, role: str, split: str) -> Path:
-    return run.predictions_path(run.resolve_role(role), split)

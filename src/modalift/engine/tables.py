@@ -81,8 +81,3 @@ def hide_labels(table: Table, share: float, seed: int) -> Table:
         random.Random(f"{seed}/{label}").shuffle(ids)
         kept |= set(ids[: max(1, round(share * len(ids)))]) if ids else set()
     return table.map(lambda r: r if r.id in kept else dataclasses.replace(r, label=None))
-
-
-def split_free_fingerprint(table: Table) -> str:
-    """A table's fingerprint without its splits: the same for the same recordings."""
-    return table.map(lambda r: dataclasses.replace(r, split="train")).fingerprint()

@@ -6,17 +6,17 @@ import json
 
 from modalift.engine.build import assemble
 from modalift.engine.checkpoint import TrainingState
-from modalift.engine.compute import own_macs, teacher_runs, training_macs
+from modalift.engine.compute import own_macs, training_macs
 from modalift.engine.distributed import init_distributed, set_threads
 from modalift.engine.experiment import Experiment
 from modalift.engine.monitor import Monitor
+from modalift.engine.provenance import check_recordings, difference, record_clips, teacher_runs
 from modalift.engine.run import Run
-from modalift.engine.tables import split_free_fingerprint
 from modalift.engine.trainer import Trainer
 from modalift.errors import ModaliftError
 from modalift.files import write_text
 from modalift.models import is_whole
-from modalift.recipe import Recipe
+from modalift.recipe import Recipe, load_recipe
 
 
 def train(recipe: Recipe, monitor: Monitor | None = None) -> Run:
@@ -56,6 +56,7 @@ def train(recipe: Recipe, monitor: Monitor | None = None) -> Run:
     leave_out_corrupt(experiment, monitor)
     is_main = init_distributed(recipe.run.device).is_main
     if is_main:
+        record_clips(run, experiment.table, experiment.train, teacher_runs(recipe), experiment.store())
         keep_recipe(recipe, run)
     trainer = Trainer(experiment, run, monitor)
     if is_main:
@@ -104,7 +105,10 @@ def check_same(experiment: Experiment, run: Run) -> None:
     """
     finished, precision = run.compute(), experiment.recipe.run.precision
     if finished["fingerprint"] != experiment.fingerprint(finished["precision"] if precision == "auto" else precision):
-        raise ModaliftError(f"{run.folder}: holds the finished run of another recipe - set run.dir to another folder")
+        there = difference(load_recipe(run.folder), experiment.recipe) or "its clips or the weights that it starts from differ"
+        raise ModaliftError(f"{run.folder}: holds the finished run of another recipe ({there}) - set run.dir to another folder")
+    if run.clips_path.is_file():
+        check_recordings(run, experiment.table.split("train"))
 
 
 def leave_out_corrupt(experiment: Experiment, monitor: Monitor) -> None:
@@ -134,15 +138,5 @@ def finish(experiment: Experiment, run: Run, state: TrainingState) -> None:
         model.save(run.model_path(role), state.average.of(role) if state.average and role in scheme.students else None)
     content = {"training_macs": training_macs(experiment), "own_macs": own_macs(experiment),
                "seconds": round(seconds, 2), "clips": len(experiment.train), "epochs": recipe.optim.epochs,
-               "left_out": experiment.corrupt, "fingerprint": state.fingerprint, "precision": state.precision,
-               "trained_on": trained_on(experiment)}
+               "left_out": experiment.corrupt, "fingerprint": state.fingerprint, "precision": state.precision}
     write_text(run.compute_path, json.dumps(content))  # written last: its existence marks a finished run
-
-
-def trained_on(experiment: Experiment) -> dict[str, list[str]]:
-    """The clips that the networks and their teachers were trained on: fingerprint of a table -> ids."""
-    clips = {split_free_fingerprint(experiment.table): {r.id for r in experiment.train}}
-    for run in teacher_runs(experiment.recipe):
-        for table, ids in run.compute().get("trained_on", {}).items():
-            clips.setdefault(table, set()).update(ids)
-    return {table: sorted(ids) for table, ids in clips.items()}

@@ -118,13 +118,14 @@ class Table:
         return Counter(by(r) for r in self.rows)
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that depend on the clips, their labels, splits and windows, but not on the root folder."""
+        """Twelve hex digits that depend on the clips, their labels, splits and windows, but not on the root folder,
+        from which a dataset may have its name."""
         text = "\n".join(
             f"{r.id}|{r.label}|{r.subject}|{r.split}|"
             + ",".join(f"{v}:{t.path.name}:{t.key}:{t.start}:{t.end}" for v, t in sorted(r.tracks.items()))
             for r in self.rows
         )
-        return hashlib.sha256((self.name + "|".join(self.classes) + text).encode()).hexdigest()[:12]
+        return hashlib.sha256(("|".join(self.classes) + text).encode()).hexdigest()[:12]
 
 
 def build_table(name: str, classes: Sequence[str], views: Mapping[str, Modality], rows: Iterable[Row],

@@ -167,6 +167,16 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
+def read_weights_hash(path: Path) -> str:
+    """SHA-256 of the weights in a file, from its verified document: a run's model and the bundle made of it have the same.
+
+    Raises:
+        ModaliftError: as :func:`read_document`.
+    """
+    document, _ = _verified(path, _header(path, _read_bytes(path, header_only=True), path.stat().st_size))
+    return str(document.get("weights_sha256", ""))
+
+
 def _verified(path: Path, header: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The document of a header and its seal, which must equal the stored one."""
     document = _document(path, header)

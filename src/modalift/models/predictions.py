@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Predictions:
         subjects: ``(N,)`` subject of each clip.
         probabilities: ``(N, K)`` float32.
         metadata: name -> ``(N,)`` numbers that describe the clips (lux), NaN where unknown.
+        evidence: on what they were computed, as plain values: weights, table, contents of files; empty if unknown.
         name: what messages call it (its path).
 
     Raises:
@@ -39,6 +41,7 @@ class Predictions:
     probabilities: NDArray[np.float32]
     metadata: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     name: str = "predictions"
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", np.asarray(self.ids, dtype=np.str_))
@@ -71,7 +74,7 @@ class Predictions:
     def take(self, rows: NDArray[Any]) -> Predictions:
         """The predictions of some clips, by index or mask."""
         return Predictions(self.ids[rows], self.labels[rows], self.subjects[rows], self.probabilities[rows],
-                           {k: v[rows] for k, v in self.metadata.items()}, self.name)
+                           {k: v[rows] for k, v in self.metadata.items()}, self.name, self.evidence)
 
     @staticmethod
     def join(parts: Sequence[Predictions], name: str = "joined predictions") -> Predictions:
@@ -89,13 +92,13 @@ class Predictions:
             {k: np.concatenate([p.metadata[k] for p in parts]) for k in sorted(shared)}, name)
 
     def save(self, path: str | Path) -> Path:
-        """Writes an ``.npz`` file (``ids, labels, subjects, probabilities, metadata_*``), complete or not at all."""
+        """Writes an ``.npz`` file (``ids, labels, subjects, probabilities, metadata_*, evidence``), complete or not at all."""
         metadata: dict[str, Any] = {_PREFIX + k: v for k, v in self.metadata.items()}
 
         def write(beside: Path) -> None:
             with beside.open("wb") as out:
                 np.savez_compressed(out, ids=self.ids, labels=self.labels, subjects=self.subjects,
-                                    probabilities=self.probabilities, **metadata)
+                                    probabilities=self.probabilities, evidence=json.dumps(dict(self.evidence)), **metadata)
 
         return write_beside(Path(path), write)
 
@@ -121,5 +124,9 @@ class Predictions:
             if key not in arrays:
                 raise ModaliftError(f"{path}: the array '{key}' is missing - write it again with `modalift eval`")
         metadata = {k[len(_PREFIX):]: v for k, v in arrays.items() if k.startswith(_PREFIX)}
+        try:
+            evidence = json.loads(str(arrays["evidence"])) if "evidence" in arrays else {}
+        except ValueError:
+            raise ModaliftError(f"{path}: its evidence is damaged - write it again with `modalift eval`") from None
         return Predictions(arrays["ids"], arrays["labels"], arrays["subjects"], arrays["probabilities"], metadata,
-                           str(path))
+                           str(path), evidence if isinstance(evidence, dict) else {})

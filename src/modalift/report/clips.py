@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from modalift.engine.provenance import Evidence, contents_of, summarized
 from modalift.errors import ModaliftError
 from modalift.loading import reading
 from modalift.modalities import Modality, Row, Table
@@ -56,6 +57,28 @@ def choose_clips(table: Table, count: int, *, seed: int = 0, key: str = "lux") -
             chosen.append(fresh)
             shown.add(table[fresh].label)
     return chosen
+
+
+#: Why no clips are shown beside the predictions.
+CHANGED = "No clips are shown, because the recordings have changed since the networks were evaluated."
+
+
+def same_recordings(part: Table, predictions: Iterable[Predictions]) -> bool:
+    """Whether a split's recordings are those that were evaluated; predictions without evidence do not count.
+
+    Args:
+        part: all clips of the split.
+        predictions: of any networks.
+    """
+    for found in predictions:
+        evidence = Evidence.parse(found.evidence)
+        views = list(evidence.contents) if evidence else []
+        if evidence and views:
+            own = part.where(lambda r, views=views: set(views) <= set(r.tracks))  # type: ignore[misc]
+            now = summarized(contents_of(own, views))
+            if any(was and now.get(v) and was != now[v] for v, was in evidence.contents.items()):
+                return False
+    return True
 
 
 def sample_clips(table: Table, indices: Iterable[int], views: Sequence[str] = (), *, frames: int = 16,

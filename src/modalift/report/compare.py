@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from modalift.engine.provenance import Evidence, belongs
+from modalift.engine.roles import EVERY_RUN, RoleChoice, match_roles, names_of, networks_of
 from modalift.engine.run import Run
 from modalift.engine.statistics import aligned, mean_accuracy, paired, paired_seeds
 from modalift.engine.tables import open_table
@@ -19,7 +21,7 @@ from modalift.models import Predictions
 from modalift.models.metrics import score
 from modalift.recipe import load_recipe
 from modalift.report import html
-from modalift.report.clips import Sample, choose_clips, gallery, sample_clips
+from modalift.report.clips import CHANGED, Sample, choose_clips, gallery, same_recordings, sample_clips
 from modalift.report.figures import Mark, columns, diverging, forest
 from modalift.report.html import card, esc, missing
 from modalift.report.numbers import UNKNOWN, duration, percent, points, points_span, quantity, span
@@ -40,14 +42,13 @@ class Candidate:
     score: dict[str, Any]
 
 
-def compare_runs(runs: Runs, *, split: str = "test", role: str = "",
-                 roles: Mapping[str, str] | None = None) -> dict[str, Any]:
+def compare_runs(runs: Runs, *, split: str = "test", choice: RoleChoice = EVERY_RUN) -> dict[str, Any]:
     """Compares runs: metrics and intervals of each, and paired differences from the first, as plain JSON values.
 
     Args:
         runs: run folders, the baseline first; or name -> folder, or name -> folders of the same seeds.
         split: the split whose predictions are compared.
-        role: the network's role, if a run trained several; ``roles`` (name -> role) takes precedence.
+        choice: which network of runs that trained several; by default they are matched by the view that they read.
 
     Returns:
         ``{"split", "baseline", "rows": [...]}``; a row has ``name``, ``role``, ``view``, ``n``, ``seeds``, ``top1`` and its
@@ -57,19 +58,20 @@ def compare_runs(runs: Runs, *, split: str = "test", role: str = "",
         of the two, or :func:`~modalift.engine.statistics.paired_seeds` where both have as many seeds (two or more).
 
     Raises:
-        ModaliftError: fewer than two runs, a run without predictions, or runs on different clips.
+        ModaliftError: fewer than two runs, a run without predictions of its present weights, or runs on different clips or
+            recordings.
     """
-    return _summary(_candidates(runs, split, role, roles or {}), split)
+    return _summary(_candidates(runs, split, choice), split)
 
 
-def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", role: str = "",
-                     roles: Mapping[str, str] | None = None, table: Table | None = None,
+def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", choice: RoleChoice = EVERY_RUN,
+                     table: Table | None = None,
                      samples: Sequence[Sample] | None = None, title: str = "", summary: str = "", focus: str = "",
                      views: Sequence[str] = ()) -> Path:
     """Writes the page of a comparison: one HTML file that loads nothing from other hosts.
 
     Args:
-        runs, split, role, roles: see :func:`compare_runs`.
+        runs, split, choice: see :func:`compare_runs`.
         out: the file to write.
         table: clips to show; by default those of the first run's recipe, if its data still exist.
         samples: clips to show instead, from :func:`modalift.report.clips.sample_clips`.
@@ -77,7 +79,7 @@ def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", role: 
         focus: the run whose classes are compared with the baseline's; by default the last one.
         views: views of the clips to show; by default all.
     """
-    candidates = _candidates(runs, split, role, roles or {})
+    candidates = _candidates(runs, split, choice)
     found = _summary(candidates, split)
     chosen = next((c for c in candidates if c.name == focus), candidates[-1])
     if focus and chosen.name != focus:
@@ -101,14 +103,35 @@ def write_comparison(runs: Runs, out: str | Path, *, split: str = "test", role: 
 # ---- what is compared -----------------------------------------------------------------------------------------------
 
 
-def _candidates(runs: Runs, split: str, role: str, roles: Mapping[str, str]) -> list[Candidate]:
+def _candidates(runs: Runs, split: str, choice: RoleChoice) -> list[Candidate]:
     if split not in SPLITS:
         raise ModaliftError(f"unknown split '{split}' - {nearest(split, SPLITS)}")
-    named = dict(runs) if isinstance(runs, Mapping) else _named([Path(r) for r in runs])
+    given = dict(runs) if isinstance(runs, Mapping) else _named([Path(r) for r in runs])
+    named = {name: [Path(f) for f in folders] if isinstance(folders, Sequence) and not isinstance(folders, str)
+             else [Path(folders)] for name, folders in given.items()}
     if len(named) < 2:
         raise ModaliftError("a comparison needs at least two different run folders")
-    return [_candidate(name, [Path(f) for f in folders] if isinstance(folders, Sequence) and not isinstance(folders, str)
-                       else [Path(folders)], split, roles.get(name, role)) for name, folders in named.items()]
+    for name, folders in named.items():
+        if not folders:
+            raise ModaliftError(f"'{name}' has no run folder - give at least one")
+        read_record(folders[0])  # refuses what is no run folder
+    first = [Run(folders[0]) for folders in named.values()]
+    roles = match_roles([networks_of(run) for run in first],
+                        [names_of(run, name) for name, run in zip(named, first, strict=True)], choice)
+    found = [_candidate(name, folders, split, role) for (name, folders), role in zip(named.items(), roles, strict=True)]
+    _check_same_data(found)
+    return found
+
+
+def _check_same_data(candidates: Sequence[Candidate]) -> None:
+    """Refuses predictions on other labels, windows or recordings than the baseline's."""
+    base = Evidence.parse(candidates[0].predictions[0].evidence)
+    for c in candidates:
+        for record, predictions in zip(c.records, c.predictions, strict=True):
+            own = Evidence.parse(predictions.evidence)
+            if base is not None and own is not None and not own.same_data(base):
+                raise ModaliftError(f"{record.folder}: was evaluated on other recordings, windows or labels than"
+                                    f" {candidates[0].records[0].folder} - evaluate both again with `modalift eval`")
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
@@ -117,10 +140,8 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _candidate(name: str, folders: Sequence[Path], split: str, role: str) -> Candidate:
-    if not folders:
-        raise ModaliftError(f"'{name}' has no run folder - give at least one")
     records = tuple(read_record(f) for f in folders)
-    predictions, own = [], role
+    predictions = []
     for folder in folders:
         run = Run(folder)
         own = run.resolve_role(role)
@@ -128,12 +149,16 @@ def _candidate(name: str, folders: Sequence[Path], split: str, role: str) -> Can
         if not path.is_file():
             raise ModaliftError(f"{folder}: no predictions of '{own}' on the split '{split}' -"
                                 f" run `modalift eval {folder} --split {split}` first")
-        predictions.append(Predictions.load(path))
+        found = Predictions.load(path)
+        if not belongs(run, own, found.evidence):
+            raise ModaliftError(f"{folder}: the predictions of '{own}' on the split '{split}' are of other weights than its"
+                                f" model - run `modalift eval {folder} --split {split}` again")
+        predictions.append(found)
     first = predictions[0]
-    shipped = records[0].networks.get(own)
+    shipped = records[0].networks.get(role)
     classes = shipped.classes if shipped else tuple(str(k) for k in range(first.probabilities.shape[1]))
     metrics = score(first.probabilities, first.labels, classes, subjects=first.subjects, metadata=dict(first.metadata))
-    return Candidate(name, own, records, tuple(predictions), metrics)
+    return Candidate(name, role, records, tuple(predictions), metrics)
 
 
 def _summary(candidates: Sequence[Candidate], split: str) -> dict[str, Any]:
@@ -166,12 +191,15 @@ def _mean(values: Any) -> float | None:
 def _samples(candidates: Sequence[Candidate], split: str, table: Table | None,
              views: Sequence[str]) -> tuple[list[Sample], str]:
     try:
-        table = table or open_table(load_recipe(candidates[0].records[0].folder))
-        seen = set(candidates[0].predictions[0].ids.tolist())
-        part = table.where(lambda r: r.id in seen)
+        first = Run(candidates[0].records[0].folder)
+        table = table or open_table(load_recipe(first.folder))
+        whole = table if first.folds() else table.split(split)
+        predictions = {c.name: c.predictions[0] for c in candidates}
+        part = whole.where(lambda r: r.id in set(candidates[0].predictions[0].ids.tolist()))
         if not len(part):
             return [], f"The data of the first run hold none of the clips of its {split} predictions."
-        predictions = {c.name: c.predictions[0] for c in candidates}
+        if not same_recordings(whole, predictions.values()):
+            return [], CHANGED
         return sample_clips(part, choose_clips(part, CLIPS), views, predictions=predictions), ""
     except ModaliftError as error:
         return [], f"No clips are shown, because the data could not be opened: {error}"

@@ -15,7 +15,7 @@ from modalift.recipe import load_recipe
 from modalift.report import html
 from modalift.report import results as tables
 from modalift.report.charts import curves
-from modalift.report.clips import Sample, choose_clips, gallery, sample_clips
+from modalift.report.clips import CHANGED, Sample, choose_clips, gallery, same_recordings, sample_clips
 from modalift.report.explain import who
 from modalift.report.extras import extras_of
 from modalift.report.html import Raw, esc, fold, missing, pairs
@@ -70,6 +70,8 @@ def _samples(record: Record, table: Table | None) -> tuple[list[Sample], str]:
         split = (record.headline() or ("", "test"))[1]
         part = table.split(split) if len(table.split(split)) else table
         predictions = {r: p for r in record.networks if (p := record.predictions(r, split)) is not None}
+        if not same_recordings(part, predictions.values()):
+            return [], CHANGED
         return sample_clips(part, choose_clips(part, CLIPS), predictions=predictions), ""
     except ModaliftError as error:
         return [], f"No clips are shown, because the data could not be opened: {error}"

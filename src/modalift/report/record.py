@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from modalift import networks
+from modalift.engine.provenance import belongs
 from modalift.engine.run import Run
 from modalift.errors import ModaliftError
 from modalift.models import KINDS, Predictions, read_document
@@ -89,7 +90,8 @@ class Record:
         if not path.is_file():
             return None
         try:
-            return Predictions.load(path)
+            found = Predictions.load(path)
+            return found if belongs(Run(self.folder), role, found.evidence) else None
         except ModaliftError as error:
             self.problems.append(str(error))
             return None
@@ -119,7 +121,7 @@ def read_record(folder: str | Path) -> Record:
     epochs = {e.get("epoch"): e for e in entries if e.get("kind") == "epoch"}
     return Record(
         folder, recipe if isinstance(recipe, dict) else {}, text, list(steps.values()), list(epochs.values()),
-        _object(run.results_path, problems), _networks(run, problems), _lines(run.ledger_path, problems),
+        _results(run, problems), _networks(run, problems), _lines(run.ledger_path, problems),
         _object(run.environment_path, problems), _object(run.compute_path, problems), problems)
 
 
@@ -140,6 +142,23 @@ def _object(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{path.name} is damaged; it was left out.")
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _results(run: Run, problems: list[str]) -> dict[str, Any]:
+    """``results.json`` without the figures of other weights than those of the run's models."""
+    kept: dict[str, Any] = {}
+    for role, splits in _object(run.results_path, problems).items():
+        for key, metrics in splits.items() if isinstance(splits, dict) else ():
+            try:
+                own = not isinstance(metrics, dict) or belongs(run, role, metrics.get("evidence"))
+            except ModaliftError:  # a model that is missing or damaged is reported with the networks
+                own = False
+            if own:
+                kept.setdefault(role, {})[key] = metrics
+            else:
+                problems.append(f"The results of '{role}' on {key} are not those of its present weights; they are left out. Run"
+                                f" modalift eval {run.folder} again.")
+    return kept
 
 
 def _lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:

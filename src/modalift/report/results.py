@@ -91,6 +91,12 @@ def terminal_tables(found: Mapping[str, Metrics], split: str) -> Group:
     return Group(*tables)
 
 
+def title_of(found: Mapping[str, Metrics], split: str) -> str:
+    """The split, with the conditions of the evaluation that are not the run's own."""
+    conditions = {str((m.get("evidence") or {}).get("conditions", "")) for m in found.values()} - {""}
+    return ", ".join([split, *sorted(conditions)])
+
+
 def page_table(members: Sequence[ResultRow]) -> str:
     """One row per network and split, as HTML; all rows have the same columns."""
     columns = kind_of(members[0][1]).columns
