@@ -24,6 +24,7 @@ from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError
 from modalift.models import Predictions
 from modalift.recipe import Recipe, load_recipe
+from modalift.recipe_files import find_recipe
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,20 @@ class Cell:
 
     Attributes:
         name: name of the recipe.
-        recipe: its path.
+        recipe: its name or path.
         seed, fold: of this training.
         folds: number of folds; 0 without cross-validation.
         overrides: changes to the recipe.
-        match: a recipe whose training compute this one matches, or None.
+        match: a recipe whose training compute this one matches; empty for none.
     """
 
     name: str
-    recipe: Path
+    recipe: str
     seed: int
     fold: int
     folds: int
     overrides: tuple[str, ...]
-    match: Path | None = None
+    match: str = ""
     plugins: tuple[Path, ...] = ()
 
     def run(self, folder: Path) -> Run:
@@ -60,9 +61,9 @@ class Cell:
 
     def commands(self, folder: Path) -> list[list[str]]:
         """The arguments of the `modalift` commands that train and evaluate this cell."""
-        match = ["--match-compute", str(self.match)] if self.match else []
+        match = ["--match-compute", self.match] if self.match else []
         plugins = [word for path in self.plugins for word in ("--plugin", str(path))]
-        return [[*plugins, "train", *match, str(self.recipe), *self.changes(folder)],
+        return [[*plugins, "train", *match, self.recipe, *self.changes(folder)],
                 [*plugins, "eval", "--no-report", str(self.run(folder).folder)]]
 
     def finished(self, folder: Path) -> bool:
@@ -90,15 +91,16 @@ class Cell:
             current_predictions(run, role, "test") is not None for role in run.roles() if run.describe(role)["classes"])
 
 
-def study(recipes: Sequence[Path], folder: Path, *, seeds: int = 3, folds: int = 0, jobs: int = 1,
+def study(recipes: Sequence[str], folder: Path, *, seeds: int = 3, folds: int = 0, jobs: int = 1,
           overrides: Sequence[str] = (), choice: RoleChoice = EVERY_RUN, plugins: Sequence[Path] = (),
           monitor: Monitor | None = None) -> dict[str, Any]:
     """Trains and evaluates every recipe with every seed (and fold); compares each with the first one, in pairs.
 
-    A recipe with one teacher per seed names it with ``{seed}`` (and ``{fold}``) in ``networks.*.init``.
+    A recipe with one teacher per seed names its recipe in ``networks.*.recipe``, or its run with ``{seed}`` (and ``{fold}``) in
+    ``networks.*.init``.
 
     Args:
-        recipes: the recipes; the first is the baseline.
+        recipes: their names or paths; the first is the baseline.
         folder: where the runs are.
         seeds: number of seeds.
         folds: number of folds; 0 without cross-validation.
@@ -115,12 +117,13 @@ def study(recipes: Sequence[Path], folder: Path, *, seeds: int = 3, folds: int =
         ModaliftError: an invalid recipe, two recipes of one name, networks that cannot be matched, a cell's folder that holds
             another experiment, or a cell that failed.
     """
-    duplicates = [p for p in recipes if [q.stem for q in recipes].count(p.stem) > 1]
-    if duplicates:
-        raise ModaliftError(f"study: two recipes are named '{duplicates[0].stem}' - they would share a folder; rename one")
-    match_before([load_recipe(path, overrides) for path in recipes], [path.stem for path in recipes], choice)
-    cells = [Cell(path.stem, path, seed, fold, folds, tuple(overrides), plugins=tuple(plugins))
-             for fold in range(max(1, folds)) for seed in range(seeds) for path in recipes]
+    names = [find_recipe(recipe).name for recipe in recipes]
+    for name in names:
+        if names.count(name) > 1:
+            raise ModaliftError(f"study: two recipes are named '{name}' - they would share a folder; rename one")
+    match_before([load_recipe(recipe, overrides) for recipe in recipes], names, choice)
+    cells = [Cell(name, recipe, seed, fold, folds, tuple(overrides), plugins=tuple(plugins))
+             for fold in range(max(1, folds)) for seed in range(seeds) for name, recipe in zip(names, recipes, strict=True)]
     run_cells(cells, folder, jobs=jobs, monitor=monitor)
     return summary(cells, folder, choice)
 
@@ -142,7 +145,7 @@ def match_before(recipes: Sequence[Recipe], names: Sequence[str], choice: RoleCh
         if not networks[-1]:
             raise ModaliftError(f"study: '{name}' trains no network that predicts classes, so it cannot be compared - train and"
                                 " evaluate it on its own")
-    match_roles(networks, [[name] for name in names], choice)
+    match_roles(networks, [[name, Path(name).name] for name in names], choice)
 
 
 def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, monitor: Monitor | None = None,
@@ -216,7 +219,7 @@ def summary(cells: Sequence[Cell], folder: Path, choice: RoleChoice = EVERY_RUN,
     """Accuracy of each recipe (all values, mean, standard deviation), and its paired difference to the first recipe."""
     names = list(dict.fromkeys(c.name for c in cells))
     first = [next(c for c in cells if c.name == name).run(folder) for name in names]
-    roles = match_roles([networks_of(run) for run in first], [[name] for name in names], choice)
+    roles = match_roles([networks_of(run) for run in first], [[name, Path(name).name] for name in names], choice)
     found: dict[str, list[Predictions]] = {n: [] for n in names}
     for name, role in zip(names, roles, strict=True):
         for seed in sorted({c.seed for c in cells if c.name == name}):
