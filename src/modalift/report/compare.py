@@ -125,11 +125,13 @@ def _candidates(runs: Runs, split: str, choice: RoleChoice) -> list[Candidate]:
 
 def _check_same_data(candidates: Sequence[Candidate]) -> None:
     """Refuses predictions on other labels, windows or recordings than the baseline's."""
-    base = Evidence.parse(candidates[0].predictions[0].evidence)
+    first = candidates[0].predictions[0]
+    base, ids = Evidence.parse(first.evidence), set(first.ids.tolist())
     for c in candidates:
         for record, predictions in zip(c.records, c.predictions, strict=True):
             own = Evidence.parse(predictions.evidence)
-            if base is not None and own is not None and not own.same_data(base):
+            same_clips = set(predictions.ids.tolist()) == ids  # else the missing clip is named when they are aligned
+            if same_clips and base is not None and own is not None and not own.same_data(base):
                 raise ModaliftError(f"{record.folder}: was evaluated on other recordings, windows or labels than"
                                     f" {candidates[0].records[0].folder} - evaluate both again with `modalift eval`")
 
