@@ -49,5 +49,9 @@ def test_options_that_cannot_be_meant(texts):
         RoleChoice.parse(texts)
 
 
+def test_a_folder_is_the_same_with_a_slash_at_its_end():
+    assert RoleChoice.parse(["./runs/a/=rgb"]).own == {"runs/a": "rgb"}
+
+
 def test_a_folder_may_contain_an_equals_sign():
     assert RoleChoice.parse(["runs/lr=3/seed0=rgb"]).own == {"runs/lr=3/seed0": "rgb"}

@@ -43,7 +43,8 @@ class RoleChoice:
             run, equals, role = text.rpartition("=")
             if not role or (equals and not run):
                 raise ModaliftError(f"--student {text}: is not of the form ROLE or RUN=ROLE")
-            if own.get(run, role) != role:
+            run = str(Path(run)) if equals else ""  # as folders are printed: without a slash at the end
+            if equals and own.get(run, role) != role:
                 raise ModaliftError(f"--student {text}: {run} has the role '{own[run]}', too - give one role per run")
             if equals:
                 own[run] = role
