@@ -189,7 +189,7 @@ class Work:
         self.updated = time.perf_counter()
         for run in runs:
             name = run.folder.parent.name
-            lines = run.log_path.read_text().splitlines() if run.log_path.is_file() else []
+            lines = run.log_path.read_text(encoding="utf-8").splitlines() if run.log_path.is_file() else []
             whole = [line for line in lines if line.endswith("}")]
             step = json.loads(whole[-1])["step"] if whole else 0
             self.at(name, 1.0 if run.results_path.is_file() else min(0.95, step / self.steps.get(name, step or 1)))
