@@ -129,9 +129,10 @@ def imported() -> set[str]:
 def test_every_dependency_is_imported_and_every_extra_has_a_use():
     renamed = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "annotated-types": "annotated_types"}
     extras = {name: reqs for name, reqs in PROJECT["optional-dependencies"].items() if name not in ("test", "dev")}
+    found = imported()
     for requirement in (*PROJECT["dependencies"], *(r for reqs in extras.values() for r in reqs)):
         name = library(requirement)
-        assert renamed.get(name, name) in imported(), requirement
+        assert renamed.get(name, name) in found, requirement
 
 
 def test_the_extras_that_messages_and_pages_name_exist():
