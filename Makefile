@@ -1,10 +1,11 @@
 # `make demo` and `make test` need nothing but Python 3.11 and make: each sets up its own .venv first.
 PYTHON ?= python3
 VENV := .venv
+TESTS := tests
 BIN := $(VENV)/bin
 SCALE ?=
 
-.PHONY: demo test check slow clean
+.PHONY: environment demo test check slow clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,18 +21,20 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
+environment: $(VENV)/.ready
+
 demo: $(VENV)/.ready
-	@$(BIN)/python examples/demo.py $(if $(SCALE),--scale $(SCALE))
+	@$(BIN)/modalift demo $(if $(SCALE),--scale $(SCALE))
 
 test: $(VENV)/.ready
 	@echo "== tests"
-	@$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile tests  # a process per core
+	@$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile $(TESTS)  # a process per core
 
 slow: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m slow tests
 
 check: $(VENV)/.ready
-	@echo "== ruff"; $(BIN)/ruff check src tests examples benchmarks
+	@echo "== ruff"; $(BIN)/ruff check src tests benchmarks
 	@echo "== mypy"; $(BIN)/mypy
 	@echo "== doctests"; $(BIN)/python -m pytest --doctest-modules src/modalift -q
 	@echo "== README commands and import arrows"; $(BIN)/python -m pytest -q tests/contracts/test_arrows.py tests/contracts/test_readme.py

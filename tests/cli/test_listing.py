@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from modalift import networks
+from modalift.recipe_files import recipe_names
 from modalift.report.listing import listing
 
 #: Network, its options and clip, classes -> parameters, MACs, and the GFLOPs that the MSD paper prints.
@@ -19,6 +20,15 @@ MSD_COLUMNS = {
     "i3d": ([], "3x64x224x224", 400, 12_697_264, 111_153_143_808, "88.2"),
     "resnext101_3d": ([], "3x32x112x112", 83, 47_691_283, 19_133_962_240, "13.9"),
 }
+
+
+def test_recipes_are_listed_by_name_wherever_one_is(modalift, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said, _ = modalift("list", "recipes", "--json")
+    assert code == 0, said
+    rows = json.loads(said)
+    assert [row["recipe"] for row in rows] == recipe_names()
+    assert next(row for row in rows if row["recipe"] == "viva/mtut_i3d")["scheme"] == "mtut"
 
 
 @pytest.mark.parametrize("name", MSD_COLUMNS)

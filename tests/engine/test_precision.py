@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import platform
 import subprocess
 import sys
 from io import StringIO
@@ -13,7 +15,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from modalift.engine import precision
+from modalift.engine import precision, processor
 from modalift.engine.precision import Choice, choose_precision, unsupported_reason
 from modalift.engine.processor import LIMITS, Processor, describe, environment
 from modalift.engine.run import Run
@@ -90,6 +92,15 @@ def test_this_processor_is_described(monkeypatch):
     for part in (here.name, *here.features, "limited by ONEDNN_MAX_CPU_ISA=AVX2", torch.__version__, "float32", "1 thread"):
         assert part in line
     assert json.loads(json.dumps(environment()))["features"] == list(here.features)
+
+
+def test_a_processor_is_described_where_linux_files_and_calls_are_absent(monkeypatch, tmp_path):
+    features = describe().features
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(processor, "Path", lambda path: tmp_path / "absent")
+    assert describe().name == (platform.processor() or platform.machine())
+    assert describe().cores == os.cpu_count()
+    assert describe().features == (features if hasattr(torch.cpu, "get_capabilities") else ())
 
 
 def test_what_a_device_does_not_support(on):

@@ -115,6 +115,34 @@ def test_a_missing_teacher_is_refused_with_the_command_that_trains_it(recipe_fil
         train(load_recipe(recipe_file("distill", networks=networks)))
 
 
+@pytest.mark.parametrize(("changes", "command"), [
+    ([], "train teacher.yaml"),
+    (["run.seed=2", "run.dir=mine"], "train teacher.yaml run.seed=2"),
+    (["protocol.folds=4", "protocol.fold=1"], "train teacher.yaml protocol.folds=4 protocol.fold=1"),
+    (["networks.teacher.init=there/{seed}", "run.seed=2"], "train teacher.yaml run.seed=2 run.dir=there/2"),
+])
+def test_the_command_for_a_missing_teacher_trains_that_run(recipe_file, tmp_path, monkeypatch, changes, command):
+    monkeypatch.chdir(tmp_path)
+    networks = {"student": {"name": "small", "view": "depth", "width": 4}, "teacher": {"recipe": "teacher.yaml"}}
+    student = recipe_file("distill", networks=networks)
+    made = recipe_file(name="teacher", networks={"student": {"name": "tcn", "view": "pose", "width": 8, "blocks": 1}},
+                       optim={"epochs": 1})
+    made.write_text(made.read_text().replace(f"  dir: {tmp_path / 'run'}\n", ""))
+    with pytest.raises(ModaliftError) as caught:
+        train(load_recipe(student, changes))
+    assert str(caught.value).endswith(f"`modalift {command}`")
+    train(load_recipe("teacher.yaml", command.split()[2:]))
+    assert assemble(load_recipe(student, changes)).scheme.frozen()
+
+
+def test_recipes_that_start_from_each_other_are_refused(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe_file("distill", networks={"student": {"name": "small", "view": "depth"}, "teacher": {"recipe": "other.yaml"}})
+    recipe_file(name="other", networks={"student": {"recipe": "recipe.yaml", "role": "teacher"}})
+    with pytest.raises(ModaliftError, match=r"networks\.\w+\.recipe: other\.yaml starts from itself - name another recipe"):
+        assemble(load_recipe("recipe.yaml"), train=False)
+
+
 def test_a_view_that_the_table_lacks_is_named(recipe_file):
     with pytest.raises(ModaliftError, match="no view 'thermal'"):
         assemble(load_recipe(recipe_file(networks={"student": {"name": "small", "view": "thermal"}})))
