@@ -152,7 +152,7 @@ def test_other_hidden_folders_are_kept(tmp_path):
 
 
 def test_without_locks_nothing_is_taken_for_left_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_lock", lambda handle: None)  # a file system without locks
+    monkeypatch.setattr(files, "try_lock", lambda handle: None)  # a file system without locks
     with folder_beside(tmp_path / "first") as folder:
         (folder / "x").touch()
         write_text(tmp_path / "another", "text")

@@ -7,13 +7,13 @@ import json
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from modalift.errors import ModaliftError
+from modalift.locks import try_lock
 
 #: Hidden folders in which files and folders are written before they get their name; see :func:`_work_folder`.
 _WORK, _LOCK = ".modalift-", "lock"
@@ -108,7 +108,7 @@ def _new_work_folder(parent: Path) -> tuple[Path, int]:
         except FileNotFoundError:  # another process took the new folder, which had no lock yet, for one that was left over
             continue
         try:
-            if _lock(lock) is not False and (folder / _LOCK).exists():
+            if try_lock(lock) is not False and (folder / _LOCK).exists():
                 return folder, lock
         except BaseException:
             os.close(lock)
@@ -126,25 +126,10 @@ def _remove_left_over(parent: Path) -> None:
                     folder.rmdir()  # only if it is empty: its process may be about to make the lock
                 continue
             try:
-                if _lock(lock):
+                if try_lock(lock):
                     shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
-
-
-def _lock(handle: int) -> bool | None:
-    """Locks an open file: True, or False if another process holds the lock; None on a file system without locks."""
-    held = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return False if error.errno in held else None
-    return True
 
 
 def read_json(path: Path, what: type, advice: str, fits: Callable[[Any], bool] = lambda content: True) -> Any:
