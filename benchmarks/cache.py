@@ -20,7 +20,7 @@ import numpy as np
 
 from modalift.engine.processor import hardware
 from modalift.loading import reading
-from modalift.loading.cache import build_cache
+from modalift.loading.cache_writing import build_cache
 from modalift.modalities import Row, Table, Track, build_table, modality
 
 RESULT = Path(__file__).parent / "results" / "cache.md"

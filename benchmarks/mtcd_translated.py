@@ -24,7 +24,8 @@ from modalift.engine.processor import hardware
 from modalift.engine.run import Run
 from modalift.engine.ship import ship
 from modalift.engine.train import train
-from modalift.loading.cache import build_cache, open_cache
+from modalift.loading.cache import open_cache
+from modalift.loading.cache_writing import build_cache
 from modalift.loading.clips import ClipSet
 from modalift.loading.framing import Framing
 from modalift.modalities import Table

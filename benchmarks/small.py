@@ -29,7 +29,7 @@ from modalift.engine.processor import hardware
 from modalift.engine.run import Run
 from modalift.engine.study import Cell, run_cells, summary
 from modalift.errors import ModaliftError
-from modalift.loading.cache import build_cache
+from modalift.loading.cache_writing import build_cache
 from modalift.networks import NetworkSpec, Recognizer, Stage, network
 from modalift.networks.heads import bin_weights
 from modalift.networks.resnet import Layout, ResNet

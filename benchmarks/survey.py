@@ -22,7 +22,7 @@ from modalift.derive import derive
 from modalift.engine.processor import hardware
 from modalift.engine.study import Cell, run_cells
 from modalift.errors import ModaliftError
-from modalift.loading.cache import build_cache
+from modalift.loading.cache_writing import build_cache
 from modalift.models import Predictions
 from modalift.recipe import load_recipe
 from modalift.report.console import ConsoleMonitor

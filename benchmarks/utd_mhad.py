@@ -26,7 +26,7 @@ from modalift.engine.ship import ship
 from modalift.engine.statistics import paired, paired_seeds
 from modalift.engine.study import Cell, run_cells
 from modalift.errors import ModaliftError
-from modalift.loading.cache import build_cache
+from modalift.loading.cache_writing import build_cache
 from modalift.models import Predictions, load
 from modalift.report.console import ConsoleMonitor
 from modalift.report.numbers import percent, points_span

@@ -101,7 +101,8 @@ def derive(
 def cache(
     data: DataFolder,
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="the cache to write; recipes read it with data.cache=OUT")],
-    views: Annotated[list[str] | None, typer.Option("--view", help="a view to cache; may be repeated; default: all")] = None,
+    views: Annotated[list[str] | None, typer.Option("--view", help="a view to cache; may be repeated; default: all, or"
+                                                        " those of an existing cache")] = None,
     short_side: Annotated[int, typer.Option(
         help="downscale frames so that their shorter side has this many pixels; 0: do not resize", min=0)] = 0,
     codec: Annotated[str, typer.Option(help="compression of the frames: auto, raw, jpeg or lz4")] = "auto",
@@ -109,17 +110,19 @@ def cache(
     option: DatasetOptions = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decode a dataset once and store its frames, so that training does not have to decode videos."""
-    from modalift.loading.cache import build_cache
+    """Decode a dataset once and store its frames for training. If OUT is its cache, decode only new and changed clips."""
+    from modalift.loading.cache_writing import build_cache
     from modalift.report.console import ConsoleMonitor
 
     table = table_of(data, dataset, option)
-    with ConsoleMonitor(err).progress("decoding", len(table)) as update:
-        made = build_cache(table, folder, views or list(table.views), short_side=short_side or None, codec=codec,
-                           progress=lambda done, _: update(done, "clips"))
+    monitor = ConsoleMonitor(err)
+    with monitor.progress("decoding", len(table)) as update:
+        made = build_cache(table, folder, views, short_side=short_side or None, codec=codec,
+                           progress=lambda done, _: update(done, "clips"),
+                           waiting=lambda holder: monitor.message(f"{folder}: waiting for {holder}, which writes this cache"))
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     print_result(as_json, {"folder": folder, "bytes": size, "left_out": made.skipped},
-        f"{folder}: {len(table) - len(made.skipped)} clips, {size / 1e6:.1f} MB",
+        f"{folder}: {sum(row.id not in made.skipped for row in table)} clips, {size / 1e6:.1f} MB",
         *(f"left out {k}: {v}" for k, v in made.skipped.items()))
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,9 +25,9 @@ from modalift.engine.provenance import (
     short_hash,
 )
 from modalift.engine.run import Run
+from modalift.engine.store import cache_of, open_store
 from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError, nearest
-from modalift.loading.cache import open_cache
 from modalift.loading.clips import ClipSet
 from modalift.loading.stores import Store
 from modalift.modalities import Table
@@ -112,9 +111,10 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
     recipe = load_recipe(run.folder, overrides)
     device = device_of(recipe.run.device)
     set_threads(recipe.run.threads)
-    table, store = open_table(recipe), open_store(recipe)
+    table = open_table(recipe)
     if not len(table.split(split)):
         raise ModaliftError(f"{table.name} has no {split} clips - give another --split, or see `modalift check`")
+    store = open_store(recipe, table.split(split), {view for role in requested for view in run.describe(role)["framings"]})
     results: dict[str, tuple[str, dict[str, Any]]] = {}
     for role in requested:
         model: Model = run.model(role)
@@ -187,7 +187,7 @@ def current_predictions(run: Run, role: str, split: str) -> Predictions | None:
     part = model.evaluable(table.split(split))
     if not len(part):
         return None
-    store = open_store(recipe)
+    store = cache_of(recipe)
     now = evidence_of(run, role, part, contents_of(part, model.evaluation_views, store), model.protocol, store)
     same = (now.weights, now.recipe, now.crops) == (evidence.weights, evidence.recipe, evidence.crops)
     return found if same and now.same_data(evidence) else None
@@ -204,12 +204,6 @@ def evaluation_clips(model: Model, part: Table, store: Store | None, seed: int =
         names = f"the view '{views[0]}'" if len(views) == 1 else f"all of the views {', '.join(views)}"
         raise ModaliftError(f"{part.name}: no clip of this split has {names} - see `modalift check`")
     return ClipSet(usable, model.framings, seed=seed, store=store, protocol=model.protocol)
-
-
-def open_store(recipe: Recipe) -> Store | None:
-    """Opens the recipe's cache folder, if it exists."""
-    folder = Path(recipe.data.cache)
-    return open_cache(folder) if recipe.data.cache not in ("", "memory") and folder.is_dir() else None
 
 
 def evaluate_folds(run: Run, split: str, roles: Sequence[str], overrides: Sequence[str],

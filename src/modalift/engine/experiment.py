@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from modalift.engine.provenance import fingerprint
+from modalift.engine.store import open_store
 from modalift.engine.tables import hide_labels
 from modalift.errors import ModaliftError
-from modalift.loading.cache import build_cache, open_cache
 from modalift.loading.clips import ClipSet
 from modalift.loading.framing import Framing, Protocol
 from modalift.loading.stores import MemoryStore, Store
@@ -87,16 +86,12 @@ class Experiment:
         Raises:
             ModaliftError: a cache folder of other clips.
         """
-        place, views = self.recipe.data.cache, sorted(self.scheme.required_views())
-        if place == "memory" and self._store is None:
-            self._store = MemoryStore.of(self.table, views)
-        elif place and self._store is None:
-            folder = Path(place)
-            cache = open_cache(folder) if folder.is_dir() else build_cache(self.table, folder, views)
-            if not cache.covers(self.table, views):
-                raise ModaliftError(f"{folder}: this cache was made from other clips or views - remove the folder or"
-                                    " set data.cache to another one")
-            self._store = cache
+        views = sorted(self.scheme.required_views())
+        if self._store is None:
+            if self.recipe.data.cache == "memory":
+                self._store = MemoryStore.of(self.table, views)
+            else:
+                self._store = open_store(self.recipe, self.table, views, build=True)
         return self._store
 
     def models(self) -> dict[str, Model]:

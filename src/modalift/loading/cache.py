@@ -1,8 +1,9 @@
 """The frame cache: a folder of decoded frames, so that decoding does not limit the speed of training.
 
-There are one append-only shard of frames and one index per view. 8-bit frames are JPEG of quality 95, 16-bit frames are
-compressed losslessly (lz4 after a bit shuffle), floats are stored as they are; frames may be downscaled once to a given
-shorter side. Shards are memory-mapped, so forked or spawned workers read them without sharing a file position.
+There are one append-only shard of frames and one index per view; :mod:`modalift.loading.cache_writing` writes them. 8-bit
+frames are JPEG of quality 95, 16-bit frames are compressed losslessly (lz4 after a bit shuffle), floats are stored as they
+are; frames may be downscaled once to a given shorter side. Shards are memory-mapped, so forked or spawned workers read them
+without sharing a file position. Every clip is stored with what its files were, so that changed files are told.
 """
 
 from __future__ import annotations
@@ -10,12 +11,9 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import re
-import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,79 +21,193 @@ import cv2
 import numpy as np
 
 from modalift.errors import ModaliftError, nearest
-from modalift.loading import reading
+from modalift.loading.frame_codecs import unpack
+from modalift.loading.sources import digest, stamp
 from modalift.modalities import Modality, Row, Table, Track
 
-FORMAT = "modalift-cache/2"
-CODECS = ("auto", "raw", "jpeg", "lz4")
-JPEG_QUALITY = 95
-_CHUNK = 64  # frames decoded at a time: limits memory on long recordings
+FORMAT = "modalift-cache/3"
+#: The file that describes a cache; it is replaced last, so that a cache is never seen half-written.
+ABOUT = "cache.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the frames of one view of one clip were decoded from.
+
+    Attributes:
+        window: first frame and end in the file.
+        name: the file's name, and the name of the array in it.
+        stamp, digest: of its files, see :mod:`modalift.loading.sources`; empty if they were missing.
+    """
+
+    window: str
+    name: str
+    stamp: str
+    digest: str
+
+    @classmethod
+    def of(cls, track: Track) -> Source:
+        """What a track refers to now."""
+        return cls(f"{track.start}:{track.end}", f"{track.path.name}:{track.key}", stamp(track), digest(track))
+
+    def difference(self, track: Track) -> str:
+        """Why a track would give other frames than these, in a few words; empty if it would not.
+
+        Copies of the same files would not, and files that are gone do not count as changed.
+        """
+        if self.window != f"{track.start}:{track.end}":
+            return f"has another window now ({track.start}..{track.end}, not {self.window.replace(':', '..')})"
+        same_name = self.name == f"{track.path.name}:{track.key}"
+        now = stamp(track)
+        if same_name and (not now or now == self.stamp):
+            return ""
+        if not now:
+            return f"is in another file now, which does not exist ({track.path})"
+        return "" if self.digest and self.digest == digest(track) else f"was changed ({track.path})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Why a cache does not serve for a clip of a table.
+
+    Attributes:
+        clip, view: which.
+        reason: in a few words.
+    """
+
+    clip: str
+    view: str
+    reason: str
 
 
 @dataclass
-class _View:
-    """One view's part of a cache: where each frame's bytes are."""
+class CachedView:
+    """One view's part of a cache: where each frame's bytes are.
+
+    A clip that is decoded again is appended, and its older entry gets an empty id.
+    """
 
     codec: str
     dtype: np.dtype[Any]
+    modality: dict[str, Any]
     shard: Path
-    positions: dict[str, int]  # clip id -> its position in the arrays below
-    sources: np.ndarray        # (N,) str: what the frames were decoded from, see _source_of
+    ids: list[str]
+    sources: list[Source]
     first: np.ndarray          # (N + 1,) index of each clip's first frame
     shapes: np.ndarray         # (N, 3) height, width, channels
     offsets: np.ndarray        # (F + 1,) byte at which each frame starts
+    unreadable: dict[str, tuple[str, Source]]  # clip -> why it could not be read, and what its files were
+
+    def __post_init__(self) -> None:
+        self.positions = {clip: n for n, clip in enumerate(self.ids) if clip}
+
+    def difference(self, row: Row, view: str) -> str:
+        """Why this does not serve for a clip, in a few words; empty if it does."""
+        track = row.tracks[view]
+        if row.id in self.positions:
+            return self.sources[self.positions[row.id]].difference(track)
+        if row.id in self.unreadable:
+            _, source = self.unreadable[row.id]
+            is_mended = source.difference(track) or (not source.digest and digest(track))
+            return "could not be read when the cache was made, and was changed since" if is_mended else ""
+        return "is not in it"
 
 
 class Cache:
-    """Decoded frames of some views of a table; :func:`build_cache` makes one, :func:`open_cache` opens it.
+    """Decoded frames of some views of a table; :func:`~modalift.loading.cache_writing.build_cache` makes one.
 
     Attributes:
         folder: the cache's folder.
         views: the cached views.
-        skipped: clip id -> why the clip could not be read and was left out.
+        skipped: clip id -> why a view of it could not be read.
         codecs: view -> ``raw``, ``jpeg`` or ``lz4``.
+        short_side: the shorter side to which larger frames were downscaled, or None.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        about = _json(folder / "cache.json")
-        if about.get("format") != FORMAT:
-            raise ModaliftError(f"{folder} is not a frame cache of this version - remove it and build it again")
+        about = read_about(folder)
         self.short_side: int | None = about["short_side"]
-        self.skipped: dict[str, str] = _json(folder / "skipped.json")
-        self._views = {view: _load_view(folder, header) for view, header in about["views"].items()}
+        self.held = {view: _load_view(folder, header) for view, header in about["views"].items()}
         self._maps: dict[str, mmap.mmap | bytes] = {}
 
     @property
     def views(self) -> tuple[str, ...]:
-        return tuple(self._views)
+        return tuple(self.held)
 
     @property
     def codecs(self) -> dict[str, str]:
-        return {view: held.codec for view, held in self._views.items()}
+        return {view: held.codec for view, held in self.held.items()}
+
+    @property
+    def lossless(self) -> bool:
+        """Whether its frames are exactly those of the recordings."""
+        return self.short_side is None and "jpeg" not in self.codecs.values()
 
     @property
     def nbytes(self) -> int:
-        return sum(int(held.offsets[-1]) for held in self._views.values())
+        return sum(int(held.offsets[-1]) for held in self.held.values())
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        return self.unreadable(self.views)
+
+    def unreadable(self, views: Iterable[str]) -> dict[str, str]:
+        """Clip id -> why one of these views could not be read when the cache was made."""
+        return {clip: reason for view in views if view in self.held
+                for clip, (reason, _) in self.held[view].unreadable.items()}
+
+    @property
+    def digests(self) -> dict[tuple[str, str], str]:
+        """(clip id, view) -> digest of the files that the frames were decoded from."""
+        found: dict[tuple[str, str], str] = {}
+        for view, held in self.held.items():
+            found |= {(clip, view): held.sources[n].digest for clip, n in held.positions.items()}
+            found |= {(clip, view): source.digest for clip, (_, source) in held.unreadable.items()}
+        return found
+
+    def differences(self, table: Table, views: Iterable[str]) -> Iterator[Difference]:
+        """For which clips of a table the cache does not serve, and why; labels and splits do not matter.
+
+        A clip is unchanged if the sizes and modification times of its files are those of then, or else their contents (a
+        copy of the dataset), or if its files are gone. One that could not be read and was changed since is different.
+        """
+        asked = [(row, view) for row in table for view in views if view in row.tracks]
+
+        def check(asked: tuple[Row, str]) -> Difference | None:
+            row, view = asked
+            if view not in self.held:
+                return Difference(row.id, view, "is not in it")
+            held, kind = self.held[view], table.modality(view)
+            if held.modality != (now := described(kind)):
+                return Difference(row.id, view, f"was read as {_words(held.modality)}, and is {_words(now)} now")
+            reason = held.difference(row, view)
+            return Difference(row.id, view, reason) if reason else None
+
+        with ThreadPoolExecutor(8) as pool:  # network file systems answer slowly
+            yield from (d for d in pool.map(check, asked) if d is not None)
 
     def covers(self, table: Table, views: Iterable[str]) -> bool:
-        """Whether every clip of the table is cached (or named in ``skipped``) and its files have not changed since.
+        """Whether there is no difference to the table."""
+        return next(self.differences(table, views), None) is None
 
-        A clip counts as changed if its window or its file's name, size or modification time differs; files that no
-        longer exist do not count as changed. Labels and splits do not matter.
+    def check(self, table: Table, views: Iterable[str], update: str = "modalift cache DATA OUT") -> None:
+        """Checks that the cache was made from the files that a table refers to.
+
+        Args:
+            table: the clips.
+            views: the views that are read.
+            update: the command that updates the cache, for the message.
+
+        Raises:
+            ModaliftError: it was not; the message names the first clip, and why.
         """
-        views = tuple(views)
-        if not set(views) <= set(self._views):
-            return False
-        for row in table:
-            for view in views:
-                if view not in row.tracks or row.id in self.skipped:
-                    continue
-                held = self._views[view]
-                number = held.positions.get(row.id)
-                if number is None or not _same_source(str(held.sources[number]), _source_of(row.tracks[view])):
-                    return False
-        return True
+        found = list(self.differences(table, views))
+        if found:
+            first, more = found[0], f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise ModaliftError(f"{self.folder}: this frame cache was not made from these clips: '{first.view}' of clip"
+                                f" '{first.clip}' {first.reason}{more} - update it with `{update}`, set data.cache to another"
+                                " folder, or leave data.cache empty to read the recordings")
 
     def length(self, row: Row, view: str) -> int:
         """Number of frames in the view's window."""
@@ -120,29 +232,29 @@ class Cache:
                                     f" {end - start}")
             at, stop = int(held.offsets[start + i]), int(held.offsets[start + i + 1])
             try:
-                to[...] = _unpack(held.codec, data[at:stop], shape, held.dtype)
+                to[...] = unpack(held.codec, data[at:stop], shape, held.dtype)
             except (ValueError, RuntimeError, cv2.error):
                 raise ModaliftError(f"{held.shard} is damaged at byte {at} (clip '{row.id}', frame {i}) - remove"
                                     f" {self.folder} and build it again") from None
         return out
 
-    def _find(self, row: Row, view: str) -> tuple[_View, int]:
-        if view not in self._views:
-            raise ModaliftError(f"{self.folder} holds no view '{view}' - {nearest(view, self._views)};"
+    def _find(self, row: Row, view: str) -> tuple[CachedView, int]:
+        if view not in self.held:
+            raise ModaliftError(f"{self.folder} holds no view '{view}' - {nearest(view, self.held)};"
                                 " build a cache that does")
-        held = self._views[view]
+        held = self.held[view]
         if row.id not in held.positions:
-            why = f" ({self.skipped[row.id]})" if row.id in self.skipped else ""
-            raise ModaliftError(f"{self.folder} holds no clip '{row.id}' of view '{view}'{why}"
-                                " - remove the folder and build it again")
+            if row.id in held.unreadable:
+                raise ModaliftError(held.unreadable[row.id][0])
+            raise ModaliftError(f"{self.folder} holds no clip '{row.id}' of view '{view}' - update it with `modalift cache`")
         return held, held.positions[row.id]
 
     def _map(self, view: str) -> mmap.mmap | bytes:
         if view not in self._maps:
-            shard = self._views[view].shard
+            shard = self.held[view].shard
             with shard.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                if size < int(self._views[view].offsets[-1]):
+                if size < int(self.held[view].offsets[-1]):
                     raise ModaliftError(f"{shard} is truncated - remove {self.folder} and build it again")
                 self._maps[view] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         return self._maps[view]
@@ -158,229 +270,45 @@ def open_cache(folder: str | Path) -> Cache:
         ModaliftError: the folder holds no cache, or a damaged one.
     """
     folder = Path(folder)
-    if not (folder / "cache.json").is_file():
+    if not (folder / ABOUT).is_file():
         raise ModaliftError(f"{folder} holds no frame cache - make one with `modalift cache`")
     try:
         return Cache(folder)
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, TypeError) as error:
         raise ModaliftError(f"{folder} is a damaged frame cache ({error}) - remove it and build it again") from None
 
 
-def build_cache(table: Table, folder: str | Path, views: Iterable[str], *, short_side: int | None = None,
-                codec: str = "auto", progress: Callable[[int, int], None] | None = None) -> Cache:
-    """Decode every clip of some views once and keep the frames in a folder.
+def described(kind: Modality) -> dict[str, Any]:
+    """What a cache keeps of a view's modality: how its frames were read."""
+    return {"name": kind.name, "channels": kind.channels, "dtype": kind.dtype}
 
-    Everything is written into a temporary folder, which is renamed when it is complete. A clip of which any view cannot
-    be read is left out and named in ``skipped.json``.
 
-    Args:
-        table: the clips.
-        folder: the new folder.
-        views: which views.
-        short_side: larger frames are downscaled so that their shorter side has this many pixels (area averages; invalid
-            depth readings are excluded from the averages).
-        codec: ``auto`` (JPEG for 8-bit views of one or three channels, lz4 for 16-bit ones if numcodecs is installed,
-            else raw), or ``raw``, ``jpeg`` or ``lz4`` for every video view that the codec supports.
-        progress: called with (number of clips done, number of clips).
+def _words(kind: Mapping[str, Any]) -> str:
+    return f"{kind['name']} ({kind['channels']} x {kind['dtype']})"
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """The description of a cache.
 
     Raises:
-        ModaliftError: the folder exists already, the disk is full, or not a single clip can be read.
+        ModaliftError: a cache of another version.
     """
-    folder = Path(folder)
-    kinds = {view: table.modality(view) for view in views}
-    if codec not in CODECS:
-        raise ModaliftError(f"unknown cache codec '{codec}' - {nearest(codec, CODECS)}")
-    if short_side is not None and short_side < 1:
-        raise ModaliftError(f"cache short_side is {short_side} - it must be 1 or more")
-    if folder.exists():
-        raise ModaliftError(f"{folder} exists already - remove it or name another folder")
-    codecs = {view: _codec_for(kind, codec) for view, kind in kinds.items()}
-    partial = folder.parent / f".{folder.name}.{os.getpid()}"
-    try:
-        partial.mkdir(parents=True)
-        _write(table, partial, kinds, codecs, short_side, progress)
-        partial.rename(folder)
-    except OSError as error:
-        raise ModaliftError(f"{folder} cannot be written: {error.strerror} - make room or name another folder") \
-            from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return open_cache(folder)
+    about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    if about.get("format") != FORMAT:
+        raise ModaliftError(f"{folder} is not a frame cache of this version - remove it and build it again")
+    return about
 
 
-def _write(table: Table, folder: Path, kinds: Mapping[str, Modality], codecs: Mapping[str, str],
-           short_side: int | None, progress: Callable[[int, int], None] | None) -> None:
-    names = {view: f"{n:02d}-{re.sub(r'[^A-Za-z0-9_-]', '_', view)}" for n, view in enumerate(kinds)}
-    shards = {view: (folder / f"{name}.bin").open("wb") for view, name in names.items()}
-    indexes: dict[str, dict[str, list[Any]]] = {
-        view: {"ids": [], "sources": [], "first": [0], "shapes": [], "offsets": [0]} for view in kinds}
-    skipped: dict[str, str] = {}
-    try:
-        for done, (row, packed) in enumerate(_packed(table, kinds, codecs, short_side), 1):
-            if isinstance(packed, str):
-                skipped[row.id] = packed
-            else:
-                for view, (mark, shape, frames) in packed.items():
-                    shards[view].write(b"".join(frames))
-                    index = indexes[view]
-                    index["ids"].append(row.id)
-                    index["sources"].append(mark)
-                    index["shapes"].append(shape)
-                    index["first"].append(index["first"][-1] + len(frames))
-                    for frame in frames:
-                        index["offsets"].append(index["offsets"][-1] + len(frame))
-            if progress is not None:
-                progress(done, len(table))
-    finally:
-        for shard in shards.values():
-            shard.close()
-    if len(skipped) == len(table):
-        raise ModaliftError(f"{table.name}: no clip can be read; the first: {next(iter(skipped.values()))}")
-    for view, index in indexes.items():
-        np.savez(folder / f"{names[view]}.npz", ids=np.array(index["ids"], dtype=np.str_),
-                 sources=np.array(index["sources"], dtype=np.str_), first=np.array(index["first"], np.int64),
-                 shapes=np.array(index["shapes"], np.int64).reshape(-1, 3), offsets=np.array(index["offsets"], np.int64))
-    about = {"format": FORMAT, "table": table.name, "fingerprint": table.fingerprint(), "short_side": short_side,
-             "views": {v: {"file": names[v], "codec": codecs[v], "dtype": kinds[v].dtype} for v in kinds}}
-    (folder / "skipped.json").write_text(json.dumps(skipped, indent=1, ensure_ascii=False), encoding="utf-8")
-    (folder / "cache.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+def _load_view(folder: Path, header: Mapping[str, Any]) -> CachedView:
+    with np.load(folder / header["index"], allow_pickle=False) as index:
+        sources = [Source(*fields) for fields in index["sources"].tolist()]
+        return CachedView(header["codec"], np.dtype(header["modality"]["dtype"]), header["modality"],
+                          folder / header["shard"], index["ids"].tolist(), sources, index["first"], index["shapes"],
+                          index["offsets"], {clip: (reason, Source(**source))
+                                             for clip, (reason, source) in header["unreadable"].items()})
 
 
-_Packed = dict[str, tuple[str, tuple[int, int, int], list[bytes]]]
-
-
-def _packed(table: Table, kinds: Mapping[str, Modality], codecs: Mapping[str, str],
-            short_side: int | None) -> Iterator[tuple[Row, _Packed | str]]:
-    """Clips with their compressed frames, or with the reason why they cannot be read, in the table's order."""
-    def pack(row: Row) -> _Packed | str:
-        try:
-            return {view: _pack_clip(row.tracks[view], kind, codecs[view], short_side)
-                    for view, kind in kinds.items() if view in row.tracks}
-        except ModaliftError as error:
-            return str(error)
-
-    workers = min(4, os.cpu_count() or 1)
-    pending: deque[tuple[Row, Future[_Packed | str]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:  # decoding and compression release the GIL
-        for row in table:
-            pending.append((row, pool.submit(pack, row)))
-            if len(pending) > 2 * workers:
-                first, future = pending.popleft()
-                yield first, future.result()
-        while pending:
-            first, future = pending.popleft()
-            yield first, future.result()
-
-
-def _pack_clip(track: Track, kind: Modality, codec: str, short_side: int | None
-               ) -> tuple[str, tuple[int, int, int], list[bytes]]:
-    start, end = reading.window(track)
-    packed: list[bytes] = []
-    shape = (0, 0, 0)
-    for at in range(0, end - start, _CHUNK):
-        for frame in reading.read(track, kind, range(at, min(at + _CHUNK, end - start))):
-            if short_side is not None and kind.kind == "video":
-                frame = shrink(frame, short_side, kind.invalid)
-            shape = frame.shape
-            packed.append(_pack(codec, frame))
-    return _source_of(track), shape, packed
-
-
-def shrink(frame: np.ndarray, short_side: int, invalid: float | None) -> np.ndarray:
-    """``(H, W, C)`` downscaled so that its shorter side is ``short_side``; smaller frames stay as they are.
-
-    Pixels are area averages over *valid* readings; a pixel of which less than half is valid becomes invalid.
-    """
-    height, width, channels = frame.shape
-    scale = short_side / min(height, width)
-    if scale >= 1:
-        return frame
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if invalid is None:
-        return cv2.resize(frame, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], channels)
-    valid = (frame != invalid).astype(np.float32)
-    share = cv2.resize(valid, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], channels)
-    total = cv2.resize(frame.astype(np.float32) * valid, size, interpolation=cv2.INTER_AREA)
-    mean = total.reshape(size[1], size[0], channels) / np.maximum(share, 1e-6)
-    if frame.dtype.kind == "u":
-        mean = np.rint(mean)
-    return np.where(share >= 0.5, mean, invalid).astype(frame.dtype)
-
-
-def _codec_for(kind: Modality, codec: str) -> str:
-    can_jpeg = kind.kind == "video" and kind.dtype == "uint8" and kind.channels in (1, 3)
-    if codec == "auto":
-        if can_jpeg:
-            return "jpeg"
-        return "lz4" if kind.dtype == "uint16" and _blosc() is not None else "raw"
-    if codec == "jpeg":
-        return "jpeg" if can_jpeg else "raw"
-    if codec == "lz4":
-        if _blosc() is None:
-            raise ModaliftError('cache codec "lz4" needs numcodecs - pip install "modalift[cache]", or use codec "raw"')
-        return "lz4" if kind.kind == "video" else "raw"
-    return "raw"
-
-
-def _blosc() -> Any:
-    """The compressor's module, or None where it is not installed; its own threads stay off (the loader has workers)."""
-    try:
-        from numcodecs import blosc
-    except ImportError:
-        return None
-    blosc.use_threads = False
-    return blosc
-
-
-def _pack(codec: str, frame: np.ndarray) -> bytes:
-    if codec == "jpeg":
-        image = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) if frame.shape[2] == 3 else frame
-        return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-    frame = np.ascontiguousarray(frame)
-    if codec == "lz4":
-        blosc = _blosc()
-        return bytes(blosc.compress(frame, b"lz4", 5, blosc.BITSHUFFLE))
-    return frame.tobytes()
-
-
-def _unpack(codec: str, data: memoryview, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    if codec == "jpeg":
-        flags = cv2.IMREAD_COLOR if shape[2] == 3 else cv2.IMREAD_GRAYSCALE
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        if image is None:
-            raise ValueError("not a JPEG")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if shape[2] == 3 else image[..., None]
-    if codec == "lz4":
-        blosc = _blosc()
-        if blosc is None:
-            raise ModaliftError('this frame cache needs numcodecs - pip install "modalift[cache]"')
-        data = blosc.decompress(data)
-    return np.frombuffer(data, dtype).reshape(shape)
-
-
-def _source_of(track: Track) -> str:
-    """What frames are decoded from: window | file name | array key | size and modification time (empty if the file is gone)."""
-    try:
-        stat = track.path.stat()
-        state = f"{stat.st_size},{stat.st_mtime_ns}"
-    except OSError:
-        state = ""
-    return f"{track.start}:{track.end}|{track.path.name}|{track.key}|{state}"
-
-
-def _same_source(then: str, now: str) -> bool:
-    what_then, _, state_then = then.rpartition("|")
-    what_now, _, state_now = now.rpartition("|")
-    return what_then == what_now and (not state_now or state_now == state_then)
-
-
-def _load_view(folder: Path, header: Mapping[str, Any]) -> _View:
-    with np.load(folder / f"{header['file']}.npz", allow_pickle=False) as index:
-        ids = index["ids"].tolist()
-        return _View(header["codec"], np.dtype(header["dtype"]), folder / f"{header['file']}.bin",
-                     {clip: n for n, clip in enumerate(ids)}, index["sources"], index["first"], index["shapes"],
-                     index["offsets"])
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+def header_of(held: CachedView, index: str) -> dict[str, Any]:
+    """A view's part of the description of a cache, whose index is in the file ``index``."""
+    return {"shard": held.shard.name, "index": index, "codec": held.codec, "modality": held.modality,
+            "unreadable": {clip: [reason, asdict(source)] for clip, (reason, source) in held.unreadable.items()}}

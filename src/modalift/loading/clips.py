@@ -73,7 +73,7 @@ class ClipSet(Dataset[Sample]):
         else:
             self.store = store if store is not None else FileStore(table.views)
         self.spaces = Spaces(table, self.framings, self.store)
-        self.corrupt: dict[str, str] = dict(getattr(self.store, "skipped", {}))
+        self.corrupt: dict[str, str] = self.store.unreadable(framings)
         self.indices: list[int] = []
         self.leave_out(skip)
         self._longest = max(f.frames for f in framings.values())

@@ -28,6 +28,10 @@ class Store(Protocol):
         """Frames ``(T, H, W, C)``, by their index in the window; None: all."""
         ...  # a protocol has no body
 
+    def unreadable(self, views: Iterable[str]) -> dict[str, str]:
+        """Clip id -> why one of these views could not be read when the store was made."""
+        ...  # a protocol has no body
+
 
 class FileStore:
     """Reads recordings from disk: every read decodes."""
@@ -41,6 +45,9 @@ class FileStore:
 
     def read(self, row: Row, view: str, frames: Sequence[int] | None = None) -> Array:
         return reading.read(row.tracks[view], self.views[view], frames)
+
+    def unreadable(self, views: Iterable[str]) -> dict[str, str]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,9 @@ class MemoryStore:
         if isinstance(clip, _Cropped):
             return clip.read(frames)
         return clip if frames is None else clip[np.asarray(frames, dtype=np.int64)]
+
+    def unreadable(self, views: Iterable[str]) -> dict[str, str]:
+        return dict(self.skipped)
 
     def _clip(self, row: Row, view: str) -> Array | _Cropped:
         try:
