@@ -151,7 +151,7 @@ def test_what_people_get_wrong(table, tmp_path):
             derive(name, of, tmp_path / out, **options)
         assert "\n" not in str(told.value)
         assert not (tmp_path / "out").exists()
-        assert not list(tmp_path.glob(".out*"))
+        assert not list(tmp_path.glob(".*"))
 
     fails("unknown derived view 'flo' - did you mean 'flow'", "flo")
     fails("unknown key 'flow.metod' for derived view 'flow' - did you mean 'method'", metod="dis")

@@ -9,9 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -31,6 +28,7 @@ from modalift.darkroom.scene import sample_mover, sample_place
 from modalift.darkroom.sensors import DepthSensor, NirSensor, RgbSensor, ThermalSensor
 from modalift.darkroom.shading import active, actors, color, heat, tint
 from modalift.errors import ModaliftError, nearest
+from modalift.files import folder_beside
 
 VERSION = 1
 #: Views that can be written -> their modalities.
@@ -289,22 +287,8 @@ def simulate(out: Path | str, *, clips: int, size: int = 64, frames: int = 16, l
     settings.check()
     if workers < 1:
         raise ModaliftError(f"workers is {workers} - give 1 or more")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModaliftError(f"{out} exists and is not empty - give a new folder, or remove it first")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise ModaliftError(f"{out} cannot be written ({error.strerror}) - choose another folder") from error
-    try:
+    with folder_beside(out) as partial:
         _fill(partial, settings, workers, progress)
-        os.chmod(partial, 0o755)
-        os.replace(partial, out)
-    except OSError as error:
-        raise ModaliftError(f"{out} could not be written ({error.strerror}) - free some space or choose another folder"
-                            ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out
 
 

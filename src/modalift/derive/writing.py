@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +13,7 @@ from pathlib import Path
 from modalift.datasets.manifest import read_manifest
 from modalift.datasets.writing import write_manifest
 from modalift.errors import ModaliftError
-from modalift.files import write_text
+from modalift.files import folder_beside, write_text
 from modalift.modalities import Modality, Row, Table, Track
 
 
@@ -55,11 +54,8 @@ def write_view(table: Table, out: Path, source: str, name: str, kind: Modality, 
     """
     if name in table.views:
         raise ModaliftError(f"{table.name} has a view '{name}' already - give the new one another name")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModaliftError(f"{out} exists and is not empty - give a new folder, or remove it first")
-    beside = out.parent / f".{out.name}.{os.getpid()}"
-    try:
-        (beside / name).mkdir(parents=True)
+    with folder_beside(out) as beside:
+        (beside / name).mkdir()
         rows, skipped = _write_files(table, beside / name, source, name, ending, make, keep_space, progress)
         if not any(name in row.tracks for row in rows):
             reason = next(iter(skipped.values()), f"no clip has the view '{source}'")
@@ -68,11 +64,6 @@ def write_view(table: Table, out: Path, source: str, name: str, kind: Modality, 
         write_manifest(made, beside)
         if skipped:
             write_text(beside / "skipped.json", json.dumps(skipped, indent=1, ensure_ascii=False) + "\n")
-        beside.replace(out)
-    except OSError as error:
-        raise ModaliftError(f"{out} cannot be written ({error.strerror}) - free disk space or give another folder") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return read_manifest(out)
 
 

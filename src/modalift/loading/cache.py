@@ -11,7 +11,6 @@ import json
 import mmap
 import os
 import re
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ import cv2
 import numpy as np
 
 from modalift.errors import ModaliftError, nearest
+from modalift.files import folder_beside
 from modalift.loading import reading
 from modalift.modalities import Modality, Row, Table, Track
 
@@ -192,19 +192,9 @@ def build_cache(table: Table, folder: str | Path, views: Iterable[str], *, short
         raise ModaliftError(f"unknown cache codec '{codec}' - {nearest(codec, CODECS)}")
     if short_side is not None and short_side < 1:
         raise ModaliftError(f"cache short_side is {short_side} - it must be 1 or more")
-    if folder.exists():
-        raise ModaliftError(f"{folder} exists already - remove it or name another folder")
     codecs = {view: _codec_for(kind, codec) for view, kind in kinds.items()}
-    partial = folder.parent / f".{folder.name}.{os.getpid()}"
-    try:
-        partial.mkdir(parents=True)
+    with folder_beside(folder) as partial:
         _write(table, partial, kinds, codecs, short_side, progress)
-        partial.rename(folder)
-    except OSError as error:
-        raise ModaliftError(f"{folder} cannot be written: {error.strerror} - make room or name another folder") \
-            from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return open_cache(folder)
 
 
