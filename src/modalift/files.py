@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -223,6 +224,17 @@ def name_text(name: str) -> str:
         caf\\xe9
     """
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def check_part(name: str, what: str) -> str:
+    """Refuses a name that cannot be a part of the name of a file on every system, such as ``../x``; returns it.
+
+    Raises:
+        ModaliftError: with ``what`` has this name.
+    """
+    if not re.fullmatch(r"\w[\w-]{0,63}", name):
+        raise ModaliftError(f"{what}: '{name[:80]}' is not a word of letters, digits, _ and - (64 at most) - rename it")
+    return name
 
 
 def read_bytes(path: Path, advice: str = "give a file", most: int = -1) -> bytes:

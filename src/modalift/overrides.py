@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,8 @@ from modalift.errors import ModaliftError
 
 #: First characters of values that are read as YAML; any other value is the text as it stands.
 _YAML = ("[", "{", '"', "'")
+#: ``{seed}`` at the start of a path is no mapping.
+_MARK = re.compile(r"\{\w+\}")
 
 
 def key_values(texts: Iterable[str], what: str, form: str = "key=value") -> list[tuple[str, Any]]:
@@ -35,7 +38,7 @@ def key_values(texts: Iterable[str], what: str, form: str = "key=value") -> list
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise ModaliftError(f"{what} '{text}' is not of the form {form}")
-        if not value.lstrip().startswith(_YAML):
+        if not value.lstrip().startswith(_YAML) or _MARK.match(value):
             pairs.append((key, yaml_text.Scalar(value)))
             continue
         try:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from modalift import yaml_text
 from modalift.errors import ModaliftError, nearest
-from modalift.files import read_text
+from modalift.files import check_part, read_text
 from modalift.loading.framing import Augment, Framing, Protocol
 from modalift.modalities import Modality
 from modalift.overrides import key_values
 from modalift.recipe_files import RecipeFile, find_recipe
 from modalift.settings import Settings, explain
+from modalift.values import FALSE
 
 #: How far a recipe has been verified against its paper.
 Level = Literal["builds", "equals the reference's forward pass", "trained on real data",
                 "the paper's protocol reproduced"]
+
+
+#: Words for none in a text that is empty for none, and those of a choice that can be switched off.
+_NONE = ("none", "null", "~")
+_OFF = (*_NONE, *FALSE)
+
+
+def _or_none(given: Any, words: Collection[str]) -> Any:
+    return "" if given is None or str(given).strip().lower() in words else given
 
 
 class FramingChanges(Framing):
@@ -43,9 +52,15 @@ class DataSection(Framing):
     augment: Augment = Field(default_factory=Augment, description="random changes of training clips")
     labeled: float = Field(1.0, gt=0, le=1, description="share of the training clips whose labels are used, 0 to 1")
     label_seed: int = Field(0, description="seed of the choice of labeled clips")
-    cache: str = Field("memory", description="decoded frames: `memory`, or a folder; empty: decode at every read")
+    cache: str = Field("memory", description="decoded frames: `memory`, or a folder; empty, `none` or `off`: decode at"
+                                             " every read")
     max_corrupt: float = Field(0.05, ge=0, le=1, description="a run stops if more than this share of clips is corrupt, 0 to 1")
     limit: int = Field(0, ge=0, description="largest number of clips per split; 0: all")
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _cache_or_none(cls, given: Any) -> Any:
+        return _or_none(given, _OFF)
 
     def framing(self, view: str, modality: Modality) -> Framing:
         """The framing of a view of this modality."""
@@ -67,6 +82,11 @@ class NetworkSection(Settings):
     role: str = Field("", description="which network of the run `init`, by its role there; empty: its only one, or `student`")
     recipe: str = Field("", description="the recipe that trains `init`, by name or file; without `init` its default run with"
                                         " this run's seed and fold")
+
+    @field_validator("name", "view", "init", "role", "recipe", mode="before")
+    @classmethod
+    def _name_or_none(cls, given: Any) -> Any:
+        return _or_none(given, _NONE)
 
 
 class SchemeSection(Settings):
@@ -280,7 +300,7 @@ def _read(recipe: RecipeFile, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ModaliftError(f"{path}: a recipe is a mapping with the sections data, networks, scheme, optim, ...")
     base = tree.pop("base", None)
-    if base is None:
+    if base in (None, *yaml_text.NULLS):
         return tree
     if path.resolve() in seen:
         raise ModaliftError(f"{path}: its base files form a circle - remove one base")
@@ -302,6 +322,8 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    if len(keys) > yaml_text.DEPTH:
+        raise ModaliftError(f"unknown key '{'.'.join(keys[:3])}. ...' - keys have at most {yaml_text.DEPTH} parts")
     for key in keys[:-1]:
         below = tree.get(key)
         if not isinstance(below, dict):
@@ -314,10 +336,11 @@ def _checked(recipe: Recipe) -> Recipe:
     """Checks names and options that the registries define; the options get the types that they are defined with."""
     from modalift import datasets, networks, schemes
 
-    data, sections = recipe.data, {}
+    data = recipe.data
+    sections: dict[str, NetworkSection] = {}
     data = data.model_copy(update={"options": datasets.check_options(data.dataset, data.options)})
     for role, section in recipe.networks.items():
-        _check_role(role)
+        check_part(role, f"networks.{role}")  # of models/<role>.modalift
         options = section.model_extra or {}
         if not section.name and not section.init:
             raise ModaliftError(f"networks.{role} has neither name nor init - add networks.{role}.name")
@@ -339,9 +362,3 @@ def _checked(recipe: Recipe) -> Recipe:
         raise ModaliftError(f"scheme '{recipe.scheme.name}' has no role '{sorted(extra)[0]}'"
                             f" - {nearest(sorted(extra)[0], known)}")
     return recipe.model_copy(update={"data": data, "networks": sections, "scheme": recipe.scheme.replace(**settings)})
-
-
-def _check_role(role: str) -> None:
-    """Refuses a role that cannot be part of the name of a file, as in ``models/<role>.modalift``."""
-    if not re.fullmatch(r"\w[\w-]{0,63}", role):
-        raise ModaliftError(f"networks.{role}: a role is a word of letters, digits, _ and -, of 64 letters at most - rename it")
