@@ -6,11 +6,25 @@ import pytest
 
 from modalift.errors import ModaliftError
 from modalift.overrides import key_values
+from modalift.yaml_text import fit, resolved
 
 
 def test_values_are_yaml_and_their_order_stays() -> None:
     found = key_values(["a.b=1e-3", "c=[x, 2]", "d=", "a.b={e: null}", "f=x=y"], "override")
-    assert found == [("a.b", "1e-3"), ("c", ["x", 2]), ("d", ""), ("a.b", {"e": None}), ("f", "x=y")]
+    assert [(key, resolved(value)) for key, value in found] == [
+        ("a.b", 1e-3), ("c", ["x", 2]), ("d", None), ("a.b", {"e": None}), ("f", "x=y")]
+
+
+@pytest.mark.parametrize("text", ["/data/set #1", "a: b", "- x", "@x", "*x", "&x", "%x", "!x", "`x`", "C:\\x", "x: [", "{seed}"[1:],
+                                  "#", " x ", "?", "|", ">", "2024-01-01", "on", "01", "1,5", "a\nb", "\udcff"])
+def test_a_value_without_brackets_and_quotes_is_its_text(text: str) -> None:
+    (_, value), = key_values([f"data.root={text}"], "override")
+    assert fit(value, str) == text
+
+
+def test_quotes_and_brackets_are_yaml() -> None:
+    found = dict(key_values(["a='[x'", 'b="\\u0041 "', "c=[01, 'on', {d: 1}]"], "override"))
+    assert found == {"a": "[x", "b": "A ", "c": ["01", "on", {"d": "1"}]}
 
 
 @pytest.mark.parametrize(("text", "message"), [

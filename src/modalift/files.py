@@ -1,12 +1,19 @@
-"""Atomic writing: a crash, a kill or a full disk never leaves a partly written file or folder."""
+"""Files and folders: what a path is, text and JSON, and atomic writing.
+
+A crash, a kill or a full disk never leaves a partly written file or folder. A path that the system cannot follow (a name that
+is too long or holds a null character, a loop of links, a folder without permission) is an error of one line, as is a file that
+is none (a pipe, a device).
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,6 +138,128 @@ def _remove_left_over(parent: Path) -> None:
                 os.close(lock)
 
 
+def status(path: Path) -> os.stat_result | None:
+    """What the system knows about a path; None if nothing is there.
+
+    Raises:
+        ModaliftError: the system cannot tell, e.g. because the name is too long.
+    """
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ModaliftError(_unreadable(path, error)) from None
+    except ValueError:  # a null character, or a letter that no file name can hold
+        raise ModaliftError(f"{_shortened(path)}: cannot be the name of a file - correct it") from None
+
+
+_ADVICE = {errno.ENAMETOOLONG: "give a shorter name", errno.ELOOP: "correct the link",
+           errno.EACCES: "allow it with chmod, or give another path"}
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{_shortened(path)}: cannot be read ({error.strerror}) - {_ADVICE.get(error.errno or 0, 'check the path')}"
+
+
+def _shortened(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 300 else f"{text[:140]} ... {text[-140:]}"
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything; errors as :func:`status`."""
+    return status(path) is not None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a regular file, not a folder, a pipe or a device; errors as :func:`status`."""
+    found = status(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; errors as :func:`status`."""
+    found = status(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, except for hidden names, in no particular order; errors as :func:`status`."""
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise ModaliftError(_unreadable(folder, error)) from None
+
+
+def expanded(path: str | Path) -> Path:
+    """A path in which ``~`` stands for the home folder, if that is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def name_text(name: str) -> str:
+    """The name of a file as text: bytes that are not UTF-8 are written as ``\\xff``, so that it can be stored and printed.
+
+    Example:
+        >>> print(name_text("caf\\udce9"))
+        caf\\xe9
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def check_part(name: str, what: str) -> str:
+    """Refuses a name that cannot be a part of the name of a file on every system, such as ``../x``; returns it.
+
+    Raises:
+        ModaliftError: with ``what`` has this name.
+    """
+    if not re.fullmatch(r"\w[\w-]{0,63}", name):
+        raise ModaliftError(f"{what}: '{name[:80]}' is not a word of letters, digits, _ and - (64 at most) - rename it")
+    return name
+
+
+def read_bytes(path: Path, advice: str = "give a file", most: int = -1) -> bytes:
+    """The first ``most`` bytes of a regular file, by default all.
+
+    Raises:
+        ModaliftError: the file is missing, cannot be read, or is no regular file (a pipe would be waited for without end).
+    """
+    found = status(path)
+    if found is None:
+        raise ModaliftError(f"{path} does not exist - {advice}")
+    if not stat.S_ISREG(found.st_mode):
+        raise ModaliftError(f"{path}: is {'a folder' if stat.S_ISDIR(found.st_mode) else 'not a regular file'} - {advice}")
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise ModaliftError(_unreadable(path, error)) from None
+
+
+def read_text(path: Path, advice: str = "give a file", errors: str = "strict") -> str:
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark.
+
+    Raises:
+        ModaliftError: as :func:`read_bytes`, or the line that is not such text.
+    """
+    data = read_bytes(path, advice)
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding, errors)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ModaliftError(f"{path}, line {line}: is not text in {encoding.removesuffix('-sig').upper()} - save the file as"
+                            " UTF-8") from None
+
+
+#: Byte-order marks -> encodings; the mark of UTF-32 starts with that of UTF-16.
+_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32",
+          b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+
+
 def read_json(path: Path, what: type, advice: str, fits: Callable[[Any], bool] = lambda content: True) -> Any:
     """Reads a JSON file whose content must be of type ``what``.
 
@@ -143,11 +272,10 @@ def read_json(path: Path, what: type, advice: str, fits: Callable[[Any], bool] =
     Raises:
         ModaliftError: the file is missing, damaged, or holds another type.
     """
+    text = read_text(path, advice)
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModaliftError(f"{path}: no such file - {advice}") from None
-    except (OSError, ValueError, RecursionError) as error:
+        held = parse_json(text)
+    except ValueError as error:
         raise ModaliftError(f"{path}: is damaged ({error}) - remove it; {advice}") from None
     if not isinstance(held, what):
         raise ModaliftError(f"{path}: is damaged (not a JSON {what.__name__}) - remove it; {advice}")
@@ -156,9 +284,21 @@ def read_json(path: Path, what: type, advice: str, fits: Callable[[Any], bool] =
     return held
 
 
+def parse_json(text: str) -> Any:
+    """The content of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, nested too deep, or holds a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 def write_text(path: Path, text: str) -> Path:
-    """:func:`write_beside` for text, in UTF-8."""
-    return write_beside(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """:func:`write_beside` for text, in UTF-8. Bytes of file names that are not UTF-8 are written as JSON's ``\\udc..``."""
+    return write_beside(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 @contextmanager
@@ -169,4 +309,8 @@ def disk_errors(path: Path, kept: str = "the previous file is kept") -> Iterator
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = "the disk is full: free some space and run the same command again" if full else error.strerror
-        raise ModaliftError(f"{path}: cannot be written - {advice}; {kept}") from error
+        raise ModaliftError(f"{_shortened(path)}: cannot be written - {advice}; {kept}") from error
+    except ValueError as error:
+        if "embedded null" not in str(error) and not isinstance(error, UnicodeEncodeError):
+            raise
+        raise ModaliftError(f"{_shortened(path)}: cannot be the name of a file - correct it; {kept}") from error

@@ -1,28 +1,28 @@
-"""Parses ``key=value`` arguments of the command line; values are YAML."""
+"""Parses ``key=value`` arguments of the command line."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
+from modalift import yaml_text
 from modalift.errors import ModaliftError
 
-
-def yaml_problem(error: Exception) -> str:
-    """What is wrong with a YAML text, and in which line, from the error of its parser."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is None:
-        return str(error).splitlines()[0]
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem or 'cannot be parsed'}"
+#: First characters of values that are read as YAML; any other value is the text as it stands.
+_YAML = ("[", "{", '"', "'")
+#: ``{seed}`` at the start of a path is no mapping.
+_MARK = re.compile(r"\{\w+\}")
 
 
 def key_values(texts: Iterable[str], what: str, form: str = "key=value") -> list[tuple[str, Any]]:
     """Parses ``key=value`` texts into pairs, in order.
 
+    A value in brackets, braces or quotes is YAML. Any other value is a :class:`~modalift.yaml_text.Scalar`, which becomes a
+    number, a switch or a text when the type of its key is known; so ``data.root=/data/set #1`` and ``a: b`` need no quotes.
+
     Args:
-        texts: such as ``optim.lr=1e-3`` or ``test_subjects=[anna, ben]``; an empty value gives the empty string.
+        texts: such as ``optim.lr=1e-3`` or ``test_subjects=[anna, 01]``.
         what: the name of such an argument in error messages.
         form: the required form, for error messages.
 
@@ -30,16 +30,20 @@ def key_values(texts: Iterable[str], what: str, form: str = "key=value") -> list
         ModaliftError: a text has no key or no ``=``, or its value is not YAML.
 
     Example:
-        >>> key_values(["width=2", "name="], "option")
-        [('width', 2), ('name', '')]
+        >>> key_values(["width=2", "name=", "ids=[01, on]"], "option")
+        [('width', 2), ('name', ''), ('ids', ['01', 'on'])]
     """
-    pairs = []
+    pairs: list[tuple[str, Any]] = []
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise ModaliftError(f"{what} '{text}' is not of the form {form}")
+        if not value.lstrip().startswith(_YAML) or _MARK.match(value):
+            pairs.append((key, yaml_text.Scalar(value)))
+            continue
         try:
-            pairs.append((key, yaml.safe_load(value) if value else ""))
-        except yaml.YAMLError:
-            raise ModaliftError(f"{what} '{text}': the value is not YAML - quote it") from None
+            pairs.append((key, yaml_text.parse(value)))
+        except ModaliftError as error:
+            reason = str(error).partition(": ")[2] or error
+            raise ModaliftError(f"{what} '{text}': the value is not YAML - quote it ({reason})") from None
     return pairs

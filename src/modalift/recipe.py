@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
+from modalift import yaml_text
 from modalift.errors import ModaliftError, nearest
+from modalift.files import check_part, read_text
 from modalift.loading.framing import Augment, Framing, Protocol
 from modalift.modalities import Modality
-from modalift.overrides import key_values, yaml_problem
+from modalift.overrides import key_values
 from modalift.recipe_files import RecipeFile, find_recipe
 from modalift.settings import Settings, explain
+from modalift.values import FALSE
 
 #: How far a recipe has been verified against its paper.
 Level = Literal["builds", "equals the reference's forward pass", "trained on real data",
                 "the paper's protocol reproduced"]
+
+
+#: Words for none in a text that is empty for none, and those of a choice that can be switched off.
+_NONE = ("none", "null", "~")
+_OFF = (*_NONE, *FALSE)
+
+
+def _or_none(given: Any, words: Collection[str]) -> Any:
+    return "" if given is None or str(given).strip().lower() in words else given
 
 
 class FramingChanges(Framing):
@@ -41,9 +52,15 @@ class DataSection(Framing):
     augment: Augment = Field(default_factory=Augment, description="random changes of training clips")
     labeled: float = Field(1.0, gt=0, le=1, description="share of the training clips whose labels are used, 0 to 1")
     label_seed: int = Field(0, description="seed of the choice of labeled clips")
-    cache: str = Field("memory", description="decoded frames: `memory`, or a folder; empty: decode at every read")
+    cache: str = Field("memory", description="decoded frames: `memory`, or a folder; empty, `none` or `off`: decode at"
+                                             " every read")
     max_corrupt: float = Field(0.05, ge=0, le=1, description="a run stops if more than this share of clips is corrupt, 0 to 1")
     limit: int = Field(0, ge=0, description="largest number of clips per split; 0: all")
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _cache_or_none(cls, given: Any) -> Any:
+        return _or_none(given, _OFF)
 
     def framing(self, view: str, modality: Modality) -> Framing:
         """The framing of a view of this modality."""
@@ -65,6 +82,11 @@ class NetworkSection(Settings):
     role: str = Field("", description="which network of the run `init`, by its role there; empty: its only one, or `student`")
     recipe: str = Field("", description="the recipe that trains `init`, by name or file; without `init` its default run with"
                                         " this run's seed and fold")
+
+    @field_validator("name", "view", "init", "role", "recipe", mode="before")
+    @classmethod
+    def _name_or_none(cls, given: Any) -> Any:
+        return _or_none(given, _NONE)
 
 
 class SchemeSection(Settings):
@@ -180,7 +202,7 @@ class Recipe(Settings):
         return parse_recipe(tree)
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml_text.dump(self.model_dump(mode="json"))
 
 
 #: Overrides that shrink any recipe to a few seconds, to test that it runs.
@@ -218,8 +240,7 @@ def parse_recipe(tree: Mapping[str, Any], source: str = "recipe", name: str = "r
         name: what ``{recipe}`` in ``run.dir`` stands for.
     """
     try:
-        recipe = _filled(Recipe.model_validate(tree), name)
-        _check_names(recipe)
+        recipe = _checked(_filled(Recipe.model_validate(tree), name))
     except ValidationError as error:
         advice = "add it to the recipe or give {}=... on the command line"
         raise ModaliftError(f"{source}: {explain(error, Recipe, missing=advice)}") from None
@@ -271,16 +292,15 @@ def _default_run(recipe: str, each_fold: bool) -> str:
 def _read(recipe: RecipeFile, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The sections of a recipe's file, over those of its base."""
     path = recipe.path
+    text = read_text(path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModaliftError(f"{path}: cannot be read ({error.strerror}) - check its permissions") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ModaliftError(f"{path}: is not valid YAML - {yaml_problem(error)}") from None
+        tree = yaml_text.parse(text)
+    except ModaliftError as error:
+        raise ModaliftError(f"{path}: is not valid YAML - {error}") from None
     if not isinstance(tree, dict):
         raise ModaliftError(f"{path}: a recipe is a mapping with the sections data, networks, scheme, optim, ...")
     base = tree.pop("base", None)
-    if base is None:
+    if base in (None, *yaml_text.NULLS):
         return tree
     if path.resolve() in seen:
         raise ModaliftError(f"{path}: its base files form a circle - remove one base")
@@ -294,12 +314,16 @@ def _read(recipe: RecipeFile, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        below = merged.get(key)
+        if isinstance(below, dict) and value == "":
+            continue  # a section without keys changes none
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
 
 
 def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    if len(keys) > yaml_text.DEPTH:
+        raise ModaliftError(f"unknown key '{'.'.join(keys[:3])}. ...' - keys have at most {yaml_text.DEPTH} parts")
     for key in keys[:-1]:
         below = tree.get(key)
         if not isinstance(below, dict):
@@ -308,21 +332,25 @@ def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     tree[keys[-1]] = value
 
 
-def _check_names(recipe: Recipe) -> None:
-    """Checks names and options that the registries define."""
-    from modalift import networks, schemes
-    from modalift.datasets import DATASETS
+def _checked(recipe: Recipe) -> Recipe:
+    """Checks names and options that the registries define; the options get the types that they are defined with."""
+    from modalift import datasets, networks, schemes
 
-    DATASETS[recipe.data.dataset]
+    data = recipe.data
+    sections: dict[str, NetworkSection] = {}
+    data = data.model_copy(update={"options": datasets.check_options(data.dataset, data.options)})
     for role, section in recipe.networks.items():
+        check_part(role, f"networks.{role}")  # of models/<role>.modalift
+        options = section.model_extra or {}
         if not section.name and not section.init:
             raise ModaliftError(f"networks.{role} has neither name nor init - add networks.{role}.name")
-        if section.name:
-            networks.check_options(section.name, section.model_extra or {}, f"networks.{role}")
-        for key in section.model_extra or {} if not section.name else ():
+        for key in options if not section.name else ():
             raise ModaliftError(f"unknown key 'networks.{role}.{key}' for a network that comes from a run"
                                 f" - {nearest(key, NetworkSection.model_fields)}")
-    schemes.check_settings(recipe.scheme.name, recipe.scheme.model_extra or {})
+        if section.name:
+            options = networks.check_options(section.name, options, f"networks.{role}")
+        sections[role] = section.replace(**options)
+    settings = schemes.check_settings(recipe.scheme.name, recipe.scheme.model_extra or {})
     named, more = schemes.roles_of(recipe.scheme.name)
     for role in named:
         if role not in recipe.networks:
@@ -333,3 +361,4 @@ def _check_names(recipe: Recipe) -> None:
     if extra and not more:
         raise ModaliftError(f"scheme '{recipe.scheme.name}' has no role '{sorted(extra)[0]}'"
                             f" - {nearest(sorted(extra)[0], known)}")
+    return recipe.model_copy(update={"data": data, "networks": sections, "scheme": recipe.scheme.replace(**settings)})

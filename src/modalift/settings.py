@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from modalift import values, yaml_text
 from modalift.errors import ModaliftError, nearest
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ else:
 
 #: Pydantic's error types for a number outside its range.
 _OUTSIDE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+#: Its error types for a text that is not a value of its type -> what reads such a value, and says why the text is none.
+_READERS = {"int_parsing": values.whole, "int_parsing_size": values.whole, "int_from_float": values.whole,
+            "float_parsing": values.real, "bool_parsing": values.truth}
+_NO_LIST = ("list_type", "tuple_type", "sequence_str", "sequence_type")
 
 
 class _OneLineErrors(ModelMetaclass):
@@ -40,6 +45,11 @@ class Settings(BaseModel, metaclass=_OneLineErrors):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _fit(cls, value: Any, info: ValidationInfo) -> Any:
+        return yaml_text.fit(value, cls.model_fields[info.field_name or ""].annotation)
 
     @classmethod
     def parse(cls, given: Any, where: str = "", *, strict: bool = False) -> Self:
@@ -81,7 +91,14 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "", mis
     if first["type"] == "missing":
         return f"'{key}' is missing - {missing.format(key)}"
     problem = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "finite_number":
+    if first["type"] in _READERS and isinstance(first["input"], str):
+        try:
+            _READERS[first["type"]](first["input"])
+        except ValueError as reason:
+            problem = problem if str(reason) == values.NO_NUMBER else str(reason)
+    elif first["type"] in _NO_LIST:
+        problem = f"must be a list, such as [{first['input'] if isinstance(first['input'], str) else 'one, two'}]"
+    elif first["type"] == "finite_number":
         problem = "must be a finite number"
     elif first["type"] == "model_type":
         problem = f"must be a section with keys, such as {key}.{next(iter(hint.model_fields), 'key')}"
@@ -169,6 +186,9 @@ def _follow(model: type[BaseModel], location: Sequence[int | str]) -> tuple[list
     for part in location:
         plain = _plain(hint)
         inside = typing.get_args(plain)
+        if member := next((m for m in inside if _is_model(m) and m.__name__ == part), None):
+            hint = member  # of a union
+            continue
         if _is_model(plain):
             field = plain.model_fields.get(part)
             hint = None if field is None else field.rebuild_annotation()

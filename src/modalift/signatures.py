@@ -12,6 +12,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from modalift.errors import ModaliftError, nearest
 from modalift.settings import explain
+from modalift.yaml_text import fit, resolved
 
 #: Common ranges for annotations in signatures: weights; factors and temperatures; fractions below 1; counts. Other ranges
 #: are written where they are needed, such as ``Annotated[int, Ge(2)]``.
@@ -30,7 +31,7 @@ def parameters(maker: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 
 def checked(maker: Callable[..., Any], given: Mapping[str, Any], known: Mapping[str, Any], where: str,
             who: str) -> dict[str, Any]:
-    """Checks arguments against a signature, and converts numbers that are written as text in YAML (such as ``1e-3``).
+    """Checks arguments against a signature, and converts the scalars of a YAML text to the annotated types.
 
     Args:
         maker: the function or constructor that will be called.
@@ -54,7 +55,7 @@ def checked(maker: Callable[..., Any], given: Mapping[str, Any], known: Mapping[
     config = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True, allow_inf_nan=False)
     model = create_model("arguments", __config__=config, **fields)
     try:
-        made = model(**given)
+        made = model(**{k: fit(value, hints[k][0]) for k, value in given.items()})
     except ValidationError as error:
         raise ModaliftError(explain(error, model, where)) from None
-    return {key: getattr(made, key) for key in given}
+    return {key: resolved(getattr(made, key)) for key in given}

@@ -182,7 +182,8 @@ def test_wrong_options(tmp_path):
     root = manifest(tmp_path, PLAIN)
     fails("unknown key 'data.options.splitt' for dataset 'csv' - did you mean 'split'", root, splitt="x")
     fails("has no column 'splt' - did you mean 'split'", root, split="splt")
-    fails("unknown key 'views.rgb.colum' - did you mean 'column'", root, views={"rgb": {"colum": "rgb"}})
+    fails("unknown key 'data.options.views.rgb.colum' - did you mean 'data.options.views.rgb.column'", root,
+          views={"rgb": {"colum": "rgb"}})
     fails("views.rgb: .* has no column 'rgbb'", root, views={"rgb": {"column": "rgbb"}})
     fails("unknown modality 'dept' - did you mean 'depth'", root, views={"rgb": "dept"})
     fails("'front': its name contains no modality - give views.front.modality", root, views={"front": {"column": "rgb"}})

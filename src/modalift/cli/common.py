@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
+from rich.segment import Segment
 from rich.text import Text
 
-from modalift.errors import ModaliftError
+from modalift.errors import ModaliftError, printable
 
 if TYPE_CHECKING:
     from modalift.modalities import Table
     from modalift.recipe import Recipe
 
+
+class PlainConsole(Console):
+    """Prints text as it is: brackets in names are no markup, colons no emoji, and control characters are written out."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            plain = segment.control or segment.text.isprintable()
+            yield segment if plain else Segment(printable(segment.text), segment.style)
+
+
 # A file or a pipe has no width limit: tables must not be truncated.
-out, err = Console(width=None if sys.stdout.isatty() else 160), Console(stderr=True)
+out, err = PlainConsole(width=None if sys.stdout.isatty() else 160), PlainConsole(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 DataFolder = Annotated[Path, typer.Argument(metavar="DATA", help="the folder of a dataset")]

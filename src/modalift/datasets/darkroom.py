@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
-from modalift.datasets.manifest import read_manifest
+from annotated_types import Gt
+from pydantic import ConfigDict
+
+from modalift.datasets.manifest import ViewSpec, read_manifest
 from modalift.datasets.registry import dataset
 from modalift.errors import ModaliftError
+from modalift.files import is_file, read_bytes, read_json
 from modalift.modalities import Table
+from modalift.settings import Settings
+
+
+class About(Settings):
+    """What a table needs of ``dataset.json``."""
+
+    model_config = ConfigDict(extra="ignore")
+    rate: Annotated[float, Gt(0)]
+    views: dict[str, str]
+    spaces: dict[str, str]
+    mirrored: dict[str, str]
+    classes: list[str]
 
 
 def is_darkroom(root: Path) -> bool:
     """Whether a folder was written by the simulator."""
     about = root / "dataset.json"
-    return about.is_file() and b'"modalift-darkroom/' in about.read_bytes()[:200]
+    return is_file(about) and b'"modalift-darkroom/' in read_bytes(about, most=200)
 
 
 @dataset("darkroom", recognize=is_darkroom)
@@ -32,15 +48,14 @@ def read_darkroom(root: Path, *, test_subjects: Sequence[str] | None = None,
         ModaliftError: the folder is not such a dataset.
     """
     about_file = root / "dataset.json"
+    advice = f"make the dataset with `modalift simulate {root}`"
+    held = read_json(about_file, dict, advice)
     try:
-        about = json.loads(about_file.read_text(encoding="utf-8"))
-        rate, known, spaces = about["rate"], about["views"], about["spaces"]
-        mirrored, classes = about["mirrored"], about["classes"]
-    except FileNotFoundError:
-        raise ModaliftError(f"{about_file} does not exist - make the dataset with `modalift simulate {root}`") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModaliftError(f"{about_file} does not describe simulated clips ({error}) - simulate them again") from None
-    views = {view: {"modality": kind, "rate": rate, "space": spaces[view]} for view, kind in known.items()}
-    table = read_manifest(root, views=views, mirrored=mirrored, classes=classes, first_label=0,
+        about = About.parse(held, about_file.name)
+    except ModaliftError as error:
+        raise ModaliftError(f"{root}: does not describe simulated clips ({error}) - {advice}") from None
+    views = {view: ViewSpec(modality=kind, rate=about.rate, space=about.spaces.get(view, ""))
+             for view, kind in about.views.items()}
+    table = read_manifest(root, views=views, mirrored=about.mirrored, classes=about.classes, first_label=0,
                           test_subjects=test_subjects, val_subjects=val_subjects, name="darkroom")
     return table.map(lambda row: replace(row, metadata={k: v for k, v in row.metadata.items() if k != "rate"}))

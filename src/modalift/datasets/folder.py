@@ -18,6 +18,7 @@ from modalift.datasets.naming import (
 )
 from modalift.datasets.registry import dataset
 from modalift.errors import ModaliftError, nearest
+from modalift.files import entries, is_folder, name_text
 from modalift.loading import reading
 from modalift.modalities import Row, Table, Track, build_table
 
@@ -35,7 +36,7 @@ class _Found:
     path: Path
 
 
-@dataset("folder", recognize=Path.is_dir)
+@dataset("folder", recognize=is_folder)
 def read_folder(root: Path, *, modalities: Mapping[str, str] | None = None,
                 spaces: Sequence[Sequence[str]] = (), mirrored: Mapping[str, str] | None = None,
                 classes: Sequence[str] | None = None, rate: float | None = None,
@@ -67,7 +68,7 @@ def read_folder(root: Path, *, modalities: Mapping[str, str] | None = None,
     Raises:
         ModaliftError: the folder has neither layout; names the first folder that does not fit.
     """
-    if not root.is_dir():
+    if not is_folder(root):
         raise ModaliftError(f"{root} is a file - give a folder, or use the dataset 'csv' for a manifest")
     tops = [p for p in _sorted(root) if p.is_dir()]
     if tops and all(is_split(p.name) for p in tops):
@@ -125,7 +126,7 @@ def _by_split(root: Path, splits: Sequence[Path]) -> Iterator[_Found]:
             for clip in _folders(label, "clip"):
                 for view in _sorted(clip):
                     if _is_recording(view):
-                        yield _Found(split.name, label.name, clip.name, _stem(view), view)
+                        yield _Found(split.name, name_text(label.name), name_text(clip.name), _stem(view), view)
 
 
 def _by_view(views: Sequence[Path]) -> Iterator[_Found]:
@@ -133,7 +134,7 @@ def _by_view(views: Sequence[Path]) -> Iterator[_Found]:
         for label in _folders(view, "class"):
             for clip in _sorted(label):
                 if _is_recording(clip):
-                    yield _Found("", label.name, _stem(clip), view.name, clip)
+                    yield _Found("", name_text(label.name), _stem(clip), name_text(view.name), clip)
 
 
 def _folders(parent: Path, what: str) -> list[Path]:
@@ -151,8 +152,8 @@ def _is_recording(path: Path) -> bool:
 
 
 def _stem(path: Path) -> str:
-    return path.stem if path.is_file() else path.name
+    return name_text(path.name if path.is_dir() else path.stem)
 
 
 def _sorted(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: reading.natural(p.name))
+    return sorted(entries(folder), key=lambda p: reading.natural(p.name))

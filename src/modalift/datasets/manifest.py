@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
+from pydantic import model_serializer
+
+from modalift.datasets.cells import Line, read_table, value
 from modalift.datasets.naming import (
     assign_subjects,
     mirror_map,
@@ -22,8 +22,11 @@ from modalift.datasets.naming import (
 )
 from modalift.datasets.registry import dataset
 from modalift.errors import ModaliftError, nearest
+from modalift.files import is_file, parse_json, read_text
 from modalift.loading import reading
 from modalift.modalities import Modality, Row, Table, Track, build_table
+from modalift.settings import Settings
+from modalift.signatures import checked
 
 _USUAL_NAMES = {
     "id": ("clip_id", "id", "clip", "sample", "name"),
@@ -32,17 +35,46 @@ _USUAL_NAMES = {
     "subject": ("subject", "person", "participant", "performer", "subject_id"),
     "split": ("split", "subset", "partition"),
 }
-_VIEW_KEYS = ("modality", "column", "path", "file", "key_column", "start", "end", "last", "base", "rate", "offset_ms",
-              "timestamps", "space", "affine", "channels")
 FORMAT = "modalift-manifest/1"
 #: Options that ``manifest.json`` may hold.
 STORED = ("views", "metadata", "mirrored", "classes", "first_label", "name")
 
 
-@dataset("csv", recognize=lambda root: root.is_file() or (root / "manifest.csv").is_file())
+class ViewSpec(Settings):
+    """The description of a view; see :func:`read_manifest`. A text stands for the column of that name."""
+
+    modality: str | None = None
+    column: str | None = None
+    path: str | None = None
+    file: str | None = None
+    key_column: str | None = None
+    start: int | str | None = None
+    end: int | str | None = None
+    last: int | str | None = None
+    base: Literal[0, 1] = 0
+    rate: float | str | None = None
+    offset_ms: float | str | None = None
+    timestamps: tuple[float, ...] | str | None = None
+    affine: tuple[float, ...] | str | None = None
+    space: str = ""
+    channels: Annotated[int, Ge(1)] | None = None
+
+    @model_serializer
+    def given(self) -> dict[str, Any]:
+        """Only the keys that were given."""
+        return {key: getattr(self, key) for key in type(self).model_fields if key in self.model_fields_set}
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are given for numbers and keys."""
+        found = (self.start, self.end, self.last, self.rate, self.offset_ms, self.timestamps, self.affine, self.key_column)
+        return [column for column in found if isinstance(column, str)]
+
+
+@dataset("csv", recognize=lambda root: is_file(root) or is_file(root / "manifest.csv"))
 def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None = None, label: str | None = None,
                   label_name: str | None = None, subject: str | None = None, split: str | None = None,
-                  views: Mapping[str, Any] | None = None, metadata: Sequence[str] | None = None,
+                  views: Mapping[str, ViewSpec | str] | None = None, metadata: Sequence[str] | None = None,
                   mirrored: Mapping[str, str] | None = None, classes: Sequence[str] | None = None,
                   first_label: int | None = None, close_gaps: bool = False, test_subjects: Sequence[str] | None = None,
                   val_subjects: Sequence[str] | None = None, name: str | None = None) -> Table:
@@ -81,10 +113,11 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
     Raises:
         ModaliftError: names the manifest and the line, column or key that is wrong.
     """
-    if root.is_file():
+    if is_file(root):
         root, manifest = root.parent, root.name
     path = root / manifest
-    columns, lines = read_lines(path)
+    table = read_table(path)
+    columns, lines = table.columns, table.lines
     stored = stored_options(path)
     views = stored.get("views") if views is None else views
     metadata = stored.get("metadata") if metadata is None else metadata
@@ -102,17 +135,20 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
                             + (f" ({' or '.join(likely)})" if likely else "") + ", or give test_subjects")
     ids = [line[roles["id"]] for line in lines]
     specs = _views(root, path, columns, lines, ids, views, {c for c in roles.values() if c})
+    table.check_text({s.column for s in specs.values()})
     labeling = number_labels(str(path), ids, _cells(lines, roles["label"]), _cells(lines, roles["label_name"]),
                               classes, first_label, close_gaps)
     taken = {c for c in roles.values() if c}.union(*(s.columns for s in specs.values()))
     kept = [c for c in columns if c not in taken] if metadata is None else [_known(path, c, columns) for c in metadata]
     rows = []
     for clip, line, number in zip(ids, lines, labeling.labels, strict=True):
-        who = f"{path}: clip '{clip}'"
-        where = "train" if roles["split"] is None or test_subjects else split_of(line[roles["split"]], who)
+        if not clip:
+            raise ModaliftError(f"{line.where}, column '{roles['id']}': is empty - give every clip an id")
+        where = "train" if roles["split"] is None or test_subjects else \
+            split_of(line[roles["split"]], f"{line.where}: clip '{clip}'")
         rows.append(Row(clip, number, line[roles["subject"]] if roles["subject"] else "", where,
-                        {v: t for v, s in specs.items() if (t := s.track(line, clip, who)) is not None},
-                        {c: _value(line[c]) for c in kept if line[c]}))
+                        {v: t for v, s in specs.items() if (t := s.track(line, clip)) is not None},
+                        {c: value(line[c]) for c in kept if line[c]}))
     rows = assign_subjects(str(path), rows, test_subjects, val_subjects)
     kinds = {v: with_channels(v, s.modality, (r.tracks[v] for r in rows if v in r.tracks)) for v, s in specs.items()}
     return build_table(name or stored.get("name") or root.resolve().name, labeling.classes, kinds, rows,
@@ -127,14 +163,13 @@ class _View:
     modality: Modality
     root: Path
     column: str
-    spec: Mapping[str, Any]
+    spec: ViewSpec
     held: dict[Path, frozenset[str]]  # names of the arrays in archives, cached
 
     @property
     def columns(self) -> set[str]:
-        """Columns of the manifest that this view uses."""
-        numbers = (self.spec.get(k) for k in ("start", "end", "last", "offset_ms", "timestamps", "affine"))
-        return {self.column, *(c for c in numbers if isinstance(c, str))}
+        """Columns of the manifest that this view uses, except for its rate."""
+        return {self.column, *self.spec.replace(rate=None, key_column=None).columns}
 
     def arrays(self, path: Path) -> frozenset[str]:
         """Names of the arrays in an archive, cached."""
@@ -142,67 +177,63 @@ class _View:
             self.held[path] = _names_in(path)
         return self.held[path]
 
-    def track(self, line: Mapping[str, str], clip: str, who: str) -> Track | None:
+    def track(self, line: Line, clip: str) -> Track | None:
         spec, key = self.spec, ""
-        if "file" in spec:
-            path, key = Path(spec["file"]), line[spec["key_column"]] if spec.get("key_column") else clip
+        if spec.file is not None:
+            path, key = Path(spec.file), line[spec.key_column] if spec.key_column else clip
             if key not in self.arrays(self.root / path):
                 return None
-        elif "path" in spec:
-            try:
-                path = Path(str(spec["path"]).format_map(line))
-            except (KeyError, ValueError, IndexError) as error:
-                raise ModaliftError(f"views.{self.view}.path: '{spec['path']}' names the unknown column {error}"
-                                    f" - {nearest(str(error), line)}") from None
+        elif spec.path is not None:
+            path = self._template(line)
         else:
             if not line[self.column]:
                 return None
-            path = Path(line[self.column])
+            path = line.path(self.column, self.root)
         if not key and path.suffix.lower() == ".npz":
-            key = line[spec["key_column"]] if spec.get("key_column") else clip
+            key = line[spec.key_column] if spec.key_column else clip
             held = self.arrays(self.root / path)
             key = key if key in held or len(held) > 1 else ""
-        base = int(spec.get("base", 0))
-        start = self._number("start", line, who)
-        end, last = self._number("end", line, who), self._number("last", line, who)
-        rate, offset = self._number("rate", line, who), self._number("offset_ms", line, who)
-        return Track(self.root / path, key, 0 if start is None else int(start) - base,
-                     int(end) - base if end is not None else int(last) - base + 1 if last is not None else None,
-                     rate, self._numbers("timestamps", line, who), offset or 0.0, str(spec.get("space", "") or ""),
-                     self._affine(line, who))
+        start, end, last = (self._number(name, line, whole=True) for name in ("start", "end", "last"))
+        rate, offset = self._number("rate", line), self._number("offset_ms", line)
+        if rate is not None and rate <= 0:
+            raise ModaliftError(f"{line.where}: views.{self.view}.rate is {rate:g} - give frames per second, above 0")
+        return Track(self.root / path, key, 0 if start is None else int(start) - spec.base,
+                     int(end) - spec.base if end is not None else int(last) - spec.base + 1 if last is not None else None,
+                     rate, self._numbers("timestamps", line), offset or 0.0, spec.space, self._affine(line))
 
-    def _number(self, key: str, line: Mapping[str, str], who: str) -> float | None:
-        numbers = self._numbers(key, line, who)
-        if len(numbers) > 1:
-            raise ModaliftError(f"{who}: views.{self.view}.{key} needs one number, not {len(numbers)}")
-        return numbers[0] if numbers else None
-
-    def _numbers(self, key: str, line: Mapping[str, str], who: str) -> tuple[float, ...]:
-        """The numbers of a key: given directly, or in the column that it names."""
-        given = self.spec.get(key)
-        if given is None:
-            return ()
-        if isinstance(given, int | float):
-            return (float(given),)
-        cells = line[given].split() if isinstance(given, str) else given
+    def _template(self, line: Line) -> Path:
+        template = self.spec.path or ""
         try:
-            return tuple(float(cell) for cell in cells)
-        except (TypeError, ValueError):
-            raise ModaliftError(f"{who}: views.{self.view}.{key} needs numbers, not '{' '.join(map(str, cells))}'") \
-                from None
+            return Path(template.format_map(line))
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
+            raise ModaliftError(f"views.{self.view}.path: '{template}' names the unknown column {error}"
+                                f" - {nearest(str(error), line)}") from None
 
-    def _affine(self, line: Mapping[str, str], who: str) -> tuple[float, float, float, float, float, float] | None:
-        numbers = self._numbers("affine", line, who)
-        if not numbers:
+    def _number(self, key: str, line: Line, whole: bool = False) -> float | None:
+        found = self._numbers(key, line, whole)
+        if len(found) > 1:
+            raise ModaliftError(f"{line.where}: views.{self.view}.{key} needs one number, not {len(found)}")
+        return found[0] if found else None
+
+    def _numbers(self, key: str, line: Line, whole: bool = False) -> tuple[float, ...]:
+        """The numbers of a key: given directly, or in the column that it names."""
+        given = getattr(self.spec, key)
+        if isinstance(given, str):
+            return line.numbers(given, f"views.{self.view}.{key}", whole)
+        return () if given is None else given if isinstance(given, tuple) else (given,)
+
+    def _affine(self, line: Line) -> tuple[float, float, float, float, float, float] | None:
+        found = self._numbers("affine", line)
+        if not found:
             return None
-        if len(numbers) != 6:
-            raise ModaliftError(f"{who}: views.{self.view}.affine needs six numbers (two rows of three)")
-        a, b, c, d, e, f = numbers
+        if len(found) != 6:
+            raise ModaliftError(f"{line.where}: views.{self.view}.affine needs six numbers (two rows of three)")
+        a, b, c, d, e, f = found
         return a, b, c, d, e, f
 
 
-def _views(root: Path, path: Path, columns: Sequence[str], lines: Sequence[Mapping[str, str]], ids: Sequence[str],
-           given: Mapping[str, Any] | None, roles: set[str]) -> dict[str, _View]:
+def _views(root: Path, path: Path, columns: Sequence[str], lines: Sequence[Line], ids: Sequence[str],
+           given: Mapping[str, ViewSpec | str] | None, roles: set[str]) -> dict[str, _View]:
     if given is None:
         given = _guess_views(root, columns, lines, ids, roles)
         if not given:
@@ -211,48 +242,44 @@ def _views(root: Path, path: Path, columns: Sequence[str], lines: Sequence[Mappi
     return {view: _view(root, path, view, spec, columns) for view, spec in given.items()}
 
 
-def _view(root: Path, path: Path, view: str, spec: Any, columns: Sequence[str]) -> _View:
-    spec = {"modality": spec} if isinstance(spec, str) else dict(spec or {})
-    for key in spec:
-        if key not in _VIEW_KEYS:
-            raise ModaliftError(f"unknown key 'views.{view}.{key}' - {nearest(key, _VIEW_KEYS)}")
-    if sum(k in spec for k in ("column", "path", "file")) > 1:
+def _view(root: Path, path: Path, view: str, given: ViewSpec | str, columns: Sequence[str]) -> _View:
+    spec = ViewSpec.parse({"modality": given} if isinstance(given, str) else given, f"views.{view}")
+    if sum(k is not None for k in (spec.column, spec.path, spec.file)) > 1:
         raise ModaliftError(f"views.{view}: give one of column, path and file")
-    if "end" in spec and "last" in spec:
+    if spec.end is not None and spec.last is not None:
         raise ModaliftError(f"views.{view}: give one of end (exclusive) and last (inclusive)")
-    for key in ("start", "end", "last", "rate", "offset_ms", "timestamps", "affine", "key_column"):
-        if isinstance(spec.get(key), str):
-            _known(path, spec[key], columns)
+    for column in spec.columns:
+        _known(path, column, columns)
     column = ""
-    if "path" not in spec and "file" not in spec:
-        column = _known(path, spec.get("column", view), columns, f"views.{view}: ")
-    kind = view_modality(view, spec.get("modality"), spec.get("channels"))
-    held = {root / spec["file"]: frozenset(reading.keys(root / spec["file"]))} if "file" in spec else {}
+    if spec.path is None and spec.file is None:
+        column = _known(path, spec.column or view, columns, f"views.{view}: ")
+    kind = view_modality(view, spec.modality, spec.channels)
+    held = {root / spec.file: frozenset(reading.keys(root / spec.file))} if spec.file is not None else {}
     return _View(view, kind, root, column, spec, held)
 
 
 def _guess_views(root: Path, columns: Sequence[str], lines: Sequence[Mapping[str, str]], ids: Sequence[str],
-                 roles: set[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+                 roles: set[str]) -> dict[str, ViewSpec | str]:
+    found: dict[str, ViewSpec | str] = {}
     for column in columns:
         cell = next((line[column] for line in lines if line[column]), "")
-        looks_like_path = (bool(Path(cell).suffix) and _value(cell) == cell) or "/" in cell
+        looks_like_path = (bool(Path(cell).suffix) and value(cell) == cell) or "/" in cell
         if column not in roles and modality_of(column) and looks_like_path:
-            found[column] = {}
+            found[column] = ViewSpec()
     clips = set(ids)
     for file in sorted(root.glob("*.npz")):
         kind = modality_of(file.stem)
         if kind and clips & _names_in(file):
             view = kind if kind not in found else file.stem
             if view not in found:
-                found[view] = {"modality": kind, "file": file.name}
+                found[view] = ViewSpec(modality=kind, file=file.name)
     return found
 
 
 def _names_in(path: Path) -> frozenset[str]:
     """Names of the arrays in an archive; none if it is missing or broken, which `modalift check` reports."""
     try:
-        return frozenset(reading.keys(path)) if path.is_file() else frozenset()
+        return frozenset(reading.keys(path)) if is_file(path) else frozenset()
     except ModaliftError:
         return frozenset()
 
@@ -260,50 +287,21 @@ def _names_in(path: Path) -> frozenset[str]:
 def stored_options(path: Path) -> dict[str, Any]:
     """The options in the ``.json`` file beside a manifest; files of another format are ignored."""
     file = path.with_suffix(".json")
-    if not file.is_file():
+    if not is_file(file):
         return {}
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        held = parse_json(read_text(file))
+    except ValueError as error:
         raise ModaliftError(f"{file} cannot be read as JSON ({error}) - correct or remove it") from None
     if not isinstance(held, dict) or held.get("format") != FORMAT:
         return {}
-    if not isinstance(held.get("options", {}), dict):
+    options = held.get("options", {})
+    if not isinstance(options, dict):
         raise ModaliftError(f"{file}: 'options' must be a mapping - correct or remove the file")
-    for key in held.get("options", {}):
-        if key not in STORED:
-            raise ModaliftError(f"{file}: unknown option '{key}' - {nearest(key, STORED)}")
-    return dict(held.get("options", {}))
-
-
-def read_lines(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and lines of a text table."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ModaliftError(f"{path} does not exist - set data.root, or the option `manifest`") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModaliftError(f"{path} cannot be read as UTF-8 text ({error})") from None
-    head = text.split("\n", 1)[0]
-    table = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count))
-    columns: list[str] = []
-    lines = []
-    for cells in table:
-        cells = [c.strip() for c in cells]
-        if not any(cells):
-            continue
-        if not columns:
-            columns = cells
-            if twice := next((c for c in columns if columns.count(c) > 1), None):
-                raise ModaliftError(f"{path} has two columns '{twice}' - rename one")
-            continue
-        if len(cells) != len(columns):
-            raise ModaliftError(f"{path}, line {table.line_num}: {len(cells)} cells under {len(columns)} columns"
-                                " - correct the line")
-        lines.append(dict(zip(columns, cells, strict=True)))
-    if not lines:
-        raise ModaliftError(f"{path} lists no clip - it needs a header line and one line per clip")
-    return columns, lines
+        return checked(read_manifest, options, dict.fromkeys(STORED), "options", "a manifest")
+    except ModaliftError as error:
+        raise ModaliftError(f"{file}: {error}") from None
 
 
 def _column(path: Path, role: str, given: str | None, columns: Sequence[str]) -> str | None:
@@ -320,11 +318,3 @@ def _known(path: Path, column: str, columns: Sequence[str], before: str = "") ->
 
 def _cells(lines: Sequence[Mapping[str, str]], column: str | None) -> list[str]:
     return [line[column] if column else "" for line in lines]
-
-
-def _value(cell: str) -> str | float:
-    try:
-        number = float(cell)
-    except ValueError:
-        return cell
-    return number if math.isfinite(number) else cell

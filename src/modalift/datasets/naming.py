@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from modalift.errors import ModaliftError, nearest
 from modalift.loading import reading
 from modalift.modalities import MODALITIES, Modality, Row, Track
+from modalift.values import whole
 
 _SPLITS = {"train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val",
            "dev": "val", "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
@@ -119,9 +120,16 @@ def number_labels(where: str, ids: Sequence[str], labels: Sequence[str], names: 
     return Labeling(tuple(order), tuple(index[x] if x else None for x in texts))
 
 
+def _number(where: str, clip: str, label: str) -> int:
+    try:
+        return whole(label)
+    except ValueError as reason:
+        raise ModaliftError(f"{where}: clip '{clip}' has label '{label[:80]}', which {reason}") from None
+
+
 def _by_number(where: str, ids: Sequence[str], labels: Sequence[str], names: Sequence[str],
                classes: Sequence[str] | None, first: int | None, close_gaps: bool) -> Labeling:
-    numbers = [int(float(x)) if x else None for x in labels]
+    numbers = [_number(where, clip, label) if label else None for clip, label in zip(ids, labels, strict=True)]
     called: dict[int, str] = {}
     for clip, number, name in zip(ids, numbers, names, strict=True):
         if number is not None and name and called.setdefault(number, name) != name:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from modalift.errors import ModaliftError
+from modalift.files import exists, expanded
 from modalift.modalities import Table
 from modalift.registry import Registry
 from modalift.signatures import checked
@@ -42,6 +43,15 @@ def options_of(name: str) -> dict[str, Any]:
             if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+def check_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a dataset, with their types checked.
+
+    Raises:
+        ModaliftError: an unknown dataset or option (with the nearest known one), or a value of the wrong type.
+    """
+    return checked(DATASETS[name], given, options_of(name), "data.options", f"dataset '{name}'")
+
+
 def open(name: str, root: str | Path, **options: Any) -> Table:
     """The Table of a dataset.
 
@@ -54,9 +64,9 @@ def open(name: str, root: str | Path, **options: Any) -> Table:
         ModaliftError: an unknown dataset or option, a missing folder, or an error in its files.
     """
     maker = DATASETS[name]
-    options = checked(maker, options, options_of(name), "data.options", f"dataset '{name}'")
-    place = Path(root).expanduser()
-    if not place.exists():
+    options = check_options(name, options)
+    place = expanded(root)
+    if not exists(place):
         raise ModaliftError(f"{place} does not exist - set data.root to the dataset's folder")
     return maker(place, **options)
 
@@ -67,8 +77,8 @@ def guess(root: str | Path) -> str:
     Raises:
         ModaliftError: the folder does not exist.
     """
-    place = Path(root).expanduser()
-    if not place.exists():
+    place = expanded(root)
+    if not exists(place):
         raise ModaliftError(f"{place} does not exist - give a dataset's folder")
     order = sorted(RECOGNIZERS, key=lambda name: (name in GENERAL, name))
     return next((name for name in order if RECOGNIZERS[name](place)), GENERAL[-1])

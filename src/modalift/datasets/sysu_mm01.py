@@ -12,15 +12,17 @@ import numpy as np
 
 from modalift.datasets.registry import dataset
 from modalift.errors import ModaliftError
+from modalift.files import entries, is_file, is_folder, name_text, read_bytes, read_text
 from modalift.loading import reading
 from modalift.modalities import Row, Table, Track, build_table, modality
+from modalift.values import whole
 
 #: Cameras for visible light, and for near infrared.
 COLOR, INFRARED = (1, 2, 4, 5), (3, 6)
 SPLITS = ("train", "val", "test")
 
 
-@dataset("sysu_mm01", recognize=lambda root: (root / "exp").is_dir() and (root / "cam1").is_dir())
+@dataset("sysu_mm01", recognize=lambda root: is_folder(root / "exp") and is_folder(root / "cam1"))
 def read_sysu_mm01(root: Path, *, cameras: Sequence[int] = (1, 2, 3, 4, 5, 6), train_on_val: bool = True,
                    together: bool = False) -> Table:
     """Every image is a clip of one frame; its class is the person, and its only view the sensor of its camera.
@@ -50,22 +52,22 @@ def read_sysu_mm01(root: Path, *, cameras: Sequence[int] = (1, 2, 3, 4, 5, 6), t
     rows = []
     for camera in cameras:
         folder = root / f"cam{camera}"
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise ModaliftError(f"{folder}: no such camera folder - give data.root=.../SYSU-MM01, or choose"
                                 " data.options.cameras")
-        for person in sorted(folder.iterdir(), key=lambda p: reading.natural(p.name)):
-            number = int(person.name) if re.fullmatch(r"\d+", person.name) else -1
+        for person in sorted(entries(folder), key=lambda p: reading.natural(p.name)):
+            number = int(person.name) if re.fullmatch(r"[0-9]{1,9}", person.name) else -1
             if number not in where:  # in no list: 42 of the 533 persons
                 continue
             split = "train" if where[number] == "val" and train_on_val else where[number]
             views = ("rgb",) if camera in COLOR else ("nir", "rgb") if together else ("nir",)
-            for image in sorted(person.iterdir(), key=lambda p: reading.natural(p.name)):
-                if image.suffix.lower() in reading.IMAGES and not image.name.startswith("."):
+            for image in sorted(entries(person), key=lambda p: reading.natural(p.name)):
+                if image.suffix.lower() in reading.IMAGES:
                     rows.append((camera, number, split, image, views))
     seen = {number: k for k, number in enumerate(sorted({number for _, number, *_ in rows}))}
     kinds = {name: modality(name) for name in ("rgb", "nir") if any(name in views for *_, views in rows)}
     return build_table("sysu_mm01", [f"{number:04d}" for number in seen], kinds, (
-        Row(f"cam{camera}/{number:04d}/{image.stem}", seen[number], f"{number:04d}", split,
+        Row(f"cam{camera}/{number:04d}/{name_text(image.stem)}", seen[number], f"{number:04d}", split,
             {view: Track(image) for view in views}, {"camera": float(camera)})
         for camera, number, split, image, views in rows), {k: k for k in range(len(seen))})
 
@@ -73,16 +75,20 @@ def read_sysu_mm01(root: Path, *, cameras: Sequence[int] = (1, 2, 3, 4, 5, 6), t
 def _persons(root: Path, split: str) -> list[int]:
     """The persons of one list: one line of comma-separated numbers, or a MATLAB file."""
     text, matrix = root / "exp" / f"{split}_id.txt", root / "exp" / f"{split}_id.mat"
-    if text.is_file():
-        cells = [c.strip() for c in text.read_text(encoding="utf-8").replace("\n", ",").split(",") if c.strip()]
-        if not cells or not all(c.isdigit() for c in cells):
-            raise ModaliftError(f"{text}: not a line of comma-separated numbers - use the file of the download")
-        return [int(c) for c in cells]
-    if not matrix.is_file():
+    if is_file(text):
+        cells = [c.strip() for c in read_text(text).replace("\n", ",").split(",") if c.strip()]
+        try:
+            if not cells:
+                raise ValueError("is empty")
+            return [whole(cell) for cell in cells]
+        except ValueError as error:
+            raise ModaliftError(f"{text}: not a line of comma-separated numbers ({error}) - use the file of the download") \
+                from None
+    if not is_file(matrix):
         raise ModaliftError(f"{text}: no such list - give data.root=.../SYSU-MM01 with its folder exp")
     try:
-        return matlab_numbers(matrix.read_bytes(), "id")
-    except (KeyError, ValueError, struct.error, zlib.error) as error:
+        return matlab_numbers(read_bytes(matrix), "id")
+    except (KeyError, ValueError, OverflowError, struct.error, zlib.error) as error:
         raise ModaliftError(f"{matrix}: has no list 'id' ({type(error).__name__}) - use the file of the download") from None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from modalift.datasets.manifest import FORMAT
 from modalift.errors import ModaliftError
-from modalift.files import write_text
+from modalift.files import write_beside, write_text
 from modalift.modalities import Row, Table, Track
 
 _COLUMNS = ("clip_id", "label", "label_name", "subject", "split")
@@ -44,7 +44,9 @@ def write_manifest(table: Table, folder: Path, name: str = "manifest.csv") -> Pa
     path = folder / name
     write_text(path.with_suffix(".json"), json.dumps({"format": FORMAT, "options": options}, indent=1,
                                                      ensure_ascii=False) + "\n")
-    write_text(path, text.getvalue())
+    # Names of files may hold bytes that are not UTF-8, which become the same bytes.
+    data = text.getvalue().encode("utf-8", "surrogateescape")
+    write_beside(path, lambda beside: beside.write_bytes(data))
     return path
 
 

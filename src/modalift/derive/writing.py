@@ -13,7 +13,7 @@ from pathlib import Path
 from modalift.datasets.manifest import read_manifest
 from modalift.datasets.writing import write_manifest
 from modalift.errors import ModaliftError
-from modalift.files import folder_beside, write_text
+from modalift.files import check_part, folder_beside, write_text
 from modalift.modalities import Modality, Row, Table, Track
 
 
@@ -52,6 +52,7 @@ def write_view(table: Table, out: Path, source: str, name: str, kind: Modality, 
     Raises:
         ModaliftError: the view exists, ``out`` is not empty, the disk is full, or no clip can be read.
     """
+    check_part(name, "name")
     if name in table.views:
         raise ModaliftError(f"{table.name} has a view '{name}' already - give the new one another name")
     with folder_beside(out) as beside:
@@ -100,7 +101,7 @@ def _file_names(table: Table, folder: Path, ending: str) -> dict[str, Path]:
     names: dict[str, Path] = {}
     taken: set[str] = set()
     for row in table:
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", row.id).strip("_") or "clip"
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", row.id).strip("_")[:100] or "clip"
         plain, n = stem, 1
         while stem.lower() in taken:  # some file systems ignore case
             n += 1

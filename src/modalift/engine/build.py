@@ -16,6 +16,7 @@ from modalift.engine.provenance import RecordedClips, contents_of, teacher_runs
 from modalift.engine.run import Run
 from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError, nearest
+from modalift.files import is_file, is_folder
 from modalift.loading.framing import Framing
 from modalift.modalities import Table
 from modalift.models import container, kind_of
@@ -93,7 +94,7 @@ def build_network(recipe: Recipe, role: str, section: NetworkSection, table: Tab
     if role in SCHEMES[recipe.scheme.name].frozen_for(recipe.scheme.model_extra or {}) and not section.init:
         raise ModaliftError(f"networks.{role}: scheme '{recipe.scheme.name}' needs a trained network - set networks.{role}.init"
                             " to a run folder")
-    available = not section.init or Path(section.init).is_file() or Run(Path(section.init)).finished
+    available = not section.init or is_file(Path(section.init)) or Run(Path(section.init)).finished
     if not available and not train and not section.name and section.recipe:
         if section.recipe in through:
             raise ModaliftError(f"networks.{role}.recipe: {section.recipe} starts from itself - name another recipe")
@@ -107,7 +108,7 @@ def build_network(recipe: Recipe, role: str, section: NetworkSection, table: Tab
     if not available and (train or not section.name):
         raise ModaliftError(f"networks.{role}.init: no trained network at '{section.init}' - train it with"
                             f" `{training_command(recipe, role, section)}`")
-    if section.init and Path(section.init).is_dir() and available and not section.name:
+    if section.init and is_folder(Path(section.init)) and available and not section.name:
         return network_of_run(Path(section.init), section, role, table, framings)
     return new_network(recipe, role, section, table, framings, load=bool(section.init) and available)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modalift.errors import ModaliftError, nearest
-from modalift.files import disk_errors, read_json, write_text
+from modalift.files import disk_errors, entries, exists, is_file, is_folder, read_json, write_text
 from modalift.models import KINDS, Predictions, load, read_document
 
 _MODEL = ".modalift"
@@ -117,13 +117,13 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the training has ended and all its models are written."""
-        return self.compute_path.is_file()
+        return is_file(self.compute_path)
 
     @property
     def begun(self) -> bool:
         """Whether a training was started in this folder; in a cross-validation only the folders of its folds have one."""
         traces = (self.environment_path, self.log_path, self.last_checkpoint_path, self.compute_path)
-        return any(path.exists() for path in traces)
+        return any(exists(path) for path in traces)
 
     @property
     def occupied(self) -> bool:
@@ -131,7 +131,7 @@ class Run:
 
         Names that start with a dot are ignored: incomplete files of a process that was killed, or of another rank.
         """
-        return self.folder.is_dir() and not self.recipe_path.is_file() and any(p.name[0] != "." for p in self.folder.iterdir())
+        return is_folder(self.folder) and not is_file(self.recipe_path) and bool(entries(self.folder))
 
     def folds(self) -> list[Run]:
         """The runs of a cross-validation's folds, in order; none for an ordinary run."""
@@ -190,7 +190,7 @@ class Run:
     def compute(self) -> dict[str, Any]:
         """``compute.json``: multiply-accumulates, seconds and clips of the training; empty before it is finished."""
         advice = f"`modalift train {self.folder}` writes it again"
-        return read_json(self.compute_path, dict, advice, _is_compute) if self.compute_path.is_file() else {}
+        return read_json(self.compute_path, dict, advice, _is_compute) if is_file(self.compute_path) else {}
 
     def results(self) -> dict[str, Any]:
         """``results.json``: role -> split -> metrics; empty before the first evaluation.
@@ -198,7 +198,7 @@ class Run:
         A key is a split, or a split with the conditions that differ from the run's recipe (``test, 10x3 crops``).
         """
         advice = f"`modalift eval {self.folder}` writes it again"
-        return read_json(self.results_path, dict, advice, _is_results) if self.results_path.is_file() else {}
+        return read_json(self.results_path, dict, advice, _is_results) if is_file(self.results_path) else {}
 
     # ---- writing ------------------------------------------------------------------------------------------------------
 
@@ -257,6 +257,6 @@ def open_run(folder: str | Path) -> Run:
         ModaliftError: the folder holds no run.
     """
     run = Run(Path(folder))
-    if not run.recipe_path.is_file():
+    if not is_file(run.recipe_path):
         raise ModaliftError(f"{folder}: not a run folder (it has no recipe.yaml) - give the run.dir of a training")
     return run

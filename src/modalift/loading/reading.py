@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import threading
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from modalift.errors import ModaliftError, nearest
+from modalift.files import entries, read_bytes, status
 from modalift.loading import video
 from modalift.modalities.modality import Modality
 from modalift.modalities.table import Track
@@ -69,16 +72,16 @@ def count_frames(track: Track) -> int:
         ModaliftError: the file is missing, empty, or not a recording.
     """
     path = track.path
-    stat = _stat(path)
+    found = _stat(path)
     if path.is_dir():
         return len(_images(path))
-    if stat.st_size == 0:
+    if found.st_size == 0:
         raise ModaliftError(f"{path} has zero bytes - record or copy it again")
     suffix = path.suffix.lower()
     if suffix in IMAGES:
         return 1
     if suffix in ARRAYS:
-        key = (str(path), stat.st_mtime_ns, stat.st_size, track.key)
+        key = (str(path), found.st_mtime_ns, found.st_size, track.key)
         return _LENGTHS.get_or(key, lambda: len(_array(path, track.key)))
     return _index_of(path).frames
 
@@ -186,12 +189,12 @@ def keys(path: Path) -> list[str]:
 
 
 def _stat(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        raise ModaliftError(f"{path} does not exist - correct the path in the table, or the root folder") from None
-    except OSError as error:
-        raise ModaliftError(f"{path} cannot be read: {error.strerror}") from None
+    found = status(path)
+    if found is None:
+        raise ModaliftError(f"{path} does not exist - correct the path in the table, or the root folder")
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise ModaliftError(f"{path} is neither a file nor a folder - correct the path in the table")
+    return found
 
 
 def _missing_bytes(path: Path) -> int:
@@ -201,8 +204,8 @@ def _missing_bytes(path: Path) -> int:
 
 
 def _index_of(path: Path) -> video.Index:
-    stat = _stat(path)
-    return _VIDEOS.get_or((str(path), stat.st_mtime_ns, stat.st_size), lambda: video.index(path))
+    found = _stat(path)
+    return _VIDEOS.get_or((str(path), found.st_mtime_ns, found.st_size), lambda: video.index(path))
 
 
 # ------------------------------------------------------------------------------------------------ image sequences
@@ -214,14 +217,21 @@ def natural(name: str) -> tuple[tuple[int, int, str], ...]:
         >>> sorted(["img10.png", "img2.png"], key=natural)
         ['img2.png', 'img10.png']
     """
-    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name.lower()) if p)
+    parts = [(0, *_size(p)) if p[0].isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name.lower()) if p]
+    return (*parts, (-1, 0, name))  # `a1`, `a01` and `A1` are different names, so that every order is the same
+
+
+def _size(digits: str) -> tuple[int, str]:
+    """A key that orders digits of any script and number by their value."""
+    value = "".join(str(unicodedata.decimal(digit)) for digit in digits).lstrip("0")
+    return len(value), value
 
 
 def _images(folder: Path) -> list[Path]:
     key = (str(folder), _stat(folder).st_mtime_ns)
 
     def scan() -> list[Path]:
-        found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
+        found = [p for p in entries(folder) if p.suffix.lower() in IMAGES]
         if not found:
             raise ModaliftError(f"{folder} contains no image ({', '.join(IMAGES[:4])}, ...) - put the frames there, or"
                                 " give a video file")
@@ -253,10 +263,8 @@ def read_image(file: Path, modality: Modality) -> np.ndarray:
         flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_GRAYSCALE
     else:
         flags = cv2.IMREAD_COLOR if modality.channels == 3 else cv2.IMREAD_GRAYSCALE
-    try:  # decoding from bytes also works for paths that OpenCV cannot open
-        data = np.frombuffer(file.read_bytes(), dtype=np.uint8)
-    except OSError as error:
-        raise ModaliftError(f"{file} cannot be read: {error.strerror}") from None
+    # Decoding from bytes also works for paths that OpenCV cannot open.
+    data = np.frombuffer(read_bytes(file), dtype=np.uint8)
     image = cv2.imdecode(data, flags) if data.size else None
     if image is None:
         reason = "has zero bytes" if data.size == 0 else "is not a readable image"
@@ -269,8 +277,8 @@ def read_image(file: Path, modality: Modality) -> np.ndarray:
 # -------------------------------------------------------------------------------------------------------- arrays
 
 def _archive(path: Path) -> Any:
-    stat = _stat(path)
-    if stat.st_size == 0:
+    found = _stat(path)
+    if found.st_size == 0:
         raise ModaliftError(f"{path} has zero bytes - write it again")
 
     def load() -> Any:
@@ -281,7 +289,7 @@ def _archive(path: Path) -> Any:
                                 " - write it with numpy.savez") from None
 
     # Forked workers must not share the file position of an open archive: hence the process id in the key.
-    return _ARCHIVES.get_or((str(path), stat.st_mtime_ns, stat.st_size, os.getpid()), load)
+    return _ARCHIVES.get_or((str(path), found.st_mtime_ns, found.st_size, os.getpid()), load)
 
 
 def _array(path: Path, key: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modalift.errors import ModaliftError
+from modalift.files import exists
 from modalift.loading import reading
 from modalift.loading.framer import Framer
 from modalift.loading.framing import Framing, Protocol
@@ -56,10 +57,10 @@ def to_track(recording: str | Path) -> Track:
         ModaliftError: there is no such file, or an archive of several arrays is given without the name of one.
     """
     path, key = Path(recording), ""
-    if not path.exists() and ".npz:" in path.name:
+    if not exists(path) and ".npz:" in path.name:
         name, _, key = path.name.partition(".npz:")
         path = path.with_name(f"{name}.npz")
-    if not path.exists():
+    if not exists(path):
         raise ModaliftError(f"{path}: no such recording - check the path")
     if path.suffix == ".npz" and not key and len(inside := reading.keys(path)) > 1:
         raise ModaliftError(f"{path}: holds {len(inside)} arrays - select one, such as {path.name}:{inside[0]}")

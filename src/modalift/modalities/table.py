@@ -12,6 +12,8 @@ from modalift.errors import ModaliftError, nearest
 from modalift.modalities.modality import Modality
 
 SPLITS = ("train", "val", "test")
+#: Letters of the longest name of a clip, class or subject.
+LONGEST = 1000
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,10 @@ def build_table(name: str, classes: Sequence[str], views: Mapping[str, Modality]
     """
     table = Table(name, tuple(classes), dict(views), tuple(rows), dict(mirrored or {}))
     seen: set[str] = set()
+    for what, names in (("class", table.classes), ("clip", (r.id for r in table)), ("subject", (r.subject for r in table))):
+        if long := next((x for x in names if len(x) > LONGEST), None):
+            raise ModaliftError(f"{name}: a {what} has a name of {len(long)} letters ('{long[:40]}...')"
+                                f" - give names of {LONGEST} at most")
     for row in table.rows:
         if row.id in seen:
             raise ModaliftError(f"{name}: clip '{row.id}' appears twice - ids must be unique")

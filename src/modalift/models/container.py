@@ -25,7 +25,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from modalift.errors import ModaliftError
-from modalift.files import write_beside
+from modalift.files import exists, is_file, is_folder, read_bytes, write_beside
 
 FORMAT = "modalift-model/1"
 _KEY = "modalift"
@@ -88,9 +88,8 @@ def _parse(text: str | bytes) -> Any:
 def is_bundle(path: Path) -> bool:
     """Whether the first bytes of a file are those of a bundle, of any format version, intact or damaged."""
     try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-    except OSError:
+        head = read_bytes(path, most=4096)
+    except ModaliftError:
         return False
     return head[8:9] == b"{" and b'"' + _KEY.encode() + b'"' in head
 
@@ -114,7 +113,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]
         ModaliftError: the document is not plain JSON, ``path`` is a file that is not a bundle, or it cannot be
             written.
     """
-    if path.is_file() and path.stat().st_size and not is_bundle(path):
+    if is_file(path) and path.stat().st_size and not is_bundle(path):
         raise ModaliftError(f"{path}: exists and is not a bundle - remove it, or choose another name")
     # Copies: networks may share storage between weights, which the format does not allow.
     own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -192,12 +191,12 @@ def _verified(path: Path, header: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def _read_bytes(path: Path, header_only: bool = False) -> bytes:
-    if path.is_dir():
+    if is_folder(path):
         raise ModaliftError(f"{path}: is a folder, not a bundle - `modalift ship {path} -o x.modalift` makes one from"
                             " a run")
-    if not path.exists():
+    if not exists(path):
         raise ModaliftError(f"{path}: no such file - check the path, or {_REMAKE}")
-    if not path.is_file():
+    if not is_file(path):
         raise ModaliftError(f"{path}: is not a regular file - give a bundle")
     try:
         with path.open("rb") as file:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modalift.errors import ModaliftError
-from modalift.files import write_beside
+from modalift.files import is_file, write_beside
 
 _PREFIX = "metadata_"
 
@@ -110,7 +110,7 @@ class Predictions:
             ModaliftError: a missing file, a file of another kind, a missing array, or arrays of different lengths.
         """
         path = Path(path)
-        if not path.is_file():
+        if not is_file(path):
             raise ModaliftError(f"{path}: no such file of predictions - run `modalift eval` on the run first")
         try:
             with np.load(path, allow_pickle=False) as file:

@@ -39,6 +39,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from modalift.errors import ModaliftError
+from modalift.files import is_file
 from modalift.networks.recognizer import Network
 from modalift.networks.weight_formats import FORMATS, WRAPPERS, WRAPPINGS, Format, formats_for, renamed
 
@@ -93,7 +94,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         ModaliftError: a missing or damaged file, one that contains code, or one without named tensors.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise ModaliftError(f"{path}: no such weights file")
     if path.suffix in (".safetensors", ".modalift"):
         try:

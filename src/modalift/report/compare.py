@@ -15,7 +15,7 @@ from modalift.engine.run import Run
 from modalift.engine.statistics import aligned, mean_accuracy, paired, paired_seeds
 from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError, nearest
-from modalift.files import write_text
+from modalift.files import is_file, write_text
 from modalift.modalities import SPLITS, Table
 from modalift.models import Predictions
 from modalift.models.metrics import score
@@ -148,7 +148,7 @@ def _candidate(name: str, folders: Sequence[Path], split: str, role: str) -> Can
         run = Run(folder)
         own = run.resolve_role(role)
         path = run.predictions_path(own, split)
-        if not path.is_file():
+        if not is_file(path):
             raise ModaliftError(f"{folder}: no predictions of '{own}' on the split '{split}' -"
                                 f" run `modalift eval {folder} --split {split}` first")
         found = Predictions.load(path)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from modalift import networks
+from modalift import networks, yaml_text
 from modalift.engine.provenance import belongs
 from modalift.engine.run import Run
 from modalift.errors import ModaliftError
+from modalift.files import is_file, is_folder, parse_json, read_text
 from modalift.models import KINDS, Predictions, read_document
 from modalift.networks import cost
-from modalift.overrides import yaml_problem
 from modalift.report.results import headline_value
 
 
@@ -105,17 +102,17 @@ def read_record(folder: str | Path) -> Record:
     """
     folder = Path(folder)
     run = Run(folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ModaliftError(f"{folder}: no such run folder")
-    if not run.recipe_path.is_file() and not run.log_path.is_file() and not run.results_path.is_file():
+    if not any(is_file(path) for path in (run.recipe_path, run.log_path, run.results_path)):
         raise ModaliftError(f"{folder}: not a run folder (no recipe.yaml, log.jsonl or results.json in it)")
     problems: list[str] = []
     text = _text(run.recipe_path)
     try:
-        recipe = yaml.safe_load(text) if text else {}
-    except (yaml.YAMLError, RecursionError) as error:
+        recipe = yaml_text.resolved(yaml_text.parse(text))
+    except ModaliftError as error:
         recipe = {}
-        problems.append(f"recipe.yaml is not valid YAML: {yaml_problem(error)}")
+        problems.append(f"recipe.yaml is not valid YAML: {error}")
     entries = _lines(run.log_path, problems)
     steps = {(e.get("epoch"), e.get("step")): e for e in entries if e.get("kind") == "step"}
     epochs = {e.get("epoch"): e for e in entries if e.get("kind") == "epoch"}
@@ -127,8 +124,8 @@ def read_record(folder: str | Path) -> Record:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        return read_text(path, errors="replace")
+    except ModaliftError:
         return ""
 
 
@@ -137,8 +134,8 @@ def _object(path: Path, problems: list[str]) -> dict[str, Any]:
     if not text:
         return {}
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = parse_json(text)
+    except ValueError:
         problems.append(f"{path.name} is damaged; it was left out.")
         return {}
     return found if isinstance(found, dict) else {}
@@ -167,11 +164,11 @@ def _lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     found, broken = [], 0
     for k, line in enumerate(lines):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             if not isinstance(entry, dict):
                 raise ValueError
             found.append(entry)
-        except (ValueError, RecursionError):
+        except ValueError:
             broken += k < len(lines) - 1
     if broken:
         problems.append(f"{path.name}: {broken} lines could not be read; they were left out.")
