@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from modalift import darkroom
 from modalift.deploy.export import export_onnx, what_is_missing
@@ -85,14 +85,14 @@ def demo(out: Path, tiny: bool, console: Console) -> dict[str, Any]:
     work = planned(out, data, clips, tiny, console)
     with work.bar:
         if not data.exists():
-            console.print(f"[bold]1[/] simulating {clips} clips of people who gesture in the dark (1 to 8 lux) ...")
+            console.print(numbered(1, f"simulating {clips} clips of people who gesture in the dark (1 to 8 lux) ..."))
             darkroom.simulate(data, clips=clips, size=PIXELS, workers=work.cores, test_share=TEST, modalities=VIEWS,
                               progress=lambda done, of: work.at("simulation", done / of))
-        console.print(f"[bold]2[/] training: {work.cores} networks at a time, each on one core; finished ones are reused ...")
+        console.print(numbered(2, f"training: {work.cores} networks at a time, each on one core; finished ones are reused ..."))
         train_all(out, data, tiny, work, console)
         predictions = {name: Predictions.load(Run(folder(out, recipe)).predictions_path("student", "test"))
                    for name, recipe in METHODS.items()}
-        console.print("[bold]3[/] writing the bundle of the taught network, which needs the color camera only ...")
+        console.print(numbered(3, "writing the bundle of the taught network, which needs the color camera only ..."))
         taught = Run(folder(out, "taught_thermal"))
         shipped = ship(taught, "student", out / "dark.modalift")
         missing = what_is_missing()
@@ -106,13 +106,19 @@ def demo(out: Path, tiny: bool, console: Console) -> dict[str, Any]:
     console.print(sentence(predictions))
     exported = f"{report.path} differs from it by {report.difference:.0e} of the largest output" if report else missing
     console.print(f"\nshipped: {out / 'dark.modalift'} ({shipped['parameters']:,} parameters, {shipped['bytes'] / 1e6:.2f} MB);"
-                  f" {escape(exported)}")
-    console.print(f"[bold green]results: {page}[/]: every sensor's recordings, and the predictions of every network")
+                  f" {exported}", markup=False)
+    console.print(Text.assemble((f"results: {page}", "bold green"),
+                                ": every sensor's recordings, and the predictions of every network"))
     seconds = time.perf_counter() - started
     console.print(f"\n{seconds:.0f} s in total")
     return {"page": page, "bundle": out / "dark.modalift", "onnx": report and report.path,
             "top1": {name: float(found.correct.mean()) for name, found in predictions.items()},
             "conclusion": sentence(predictions), "seconds": round(seconds, 1)}
+
+
+def numbered(part: int, text: str) -> Text:
+    """A line that begins with the number of the demo's part."""
+    return Text.assemble((str(part), "bold"), f" {text}")
 
 
 def folder(out: Path, recipe: str) -> Path:
@@ -217,7 +223,7 @@ def planned(out: Path, data: Path, clips: int, tiny: bool, console: Console) -> 
     """Measures the time per clip and per training step, and estimates the time of everything that is not finished yet."""
     imports, here = time.process_time(), replace(describe(), threads=1)
     cores = min(2, here.cores)
-    console.print("[bold]0[/] measuring ten training steps ...")
+    console.print(numbered(0, "measuring ten training steps ..."))
     with tempfile.TemporaryDirectory() as place:
         clip, alone, taught, busy = measured(Path(place), tiny)
     rows = round(clips * (1 - TEST))
@@ -236,8 +242,8 @@ def planned(out: Path, data: Path, clips: int, tiny: bool, console: Console) -> 
     quiet = span(seconds, cores)
     slowed = f" on idle cores, or {clock(quiet * busy)} with the other work that is running now" if busy > 1.3 else ""
     console.print(f"{here.line()} per training\n{1e3 * clip:.0f} ms per simulated clip, {1e3 * alone:.0f} ms per training step,"
-                  f" {1e3 * taught:.0f} ms per step with a teacher\n[bold]estimated total time: {clock(quiet)}[/]{slowed}",
-                  highlight=False)
+                  f" {1e3 * taught:.0f} ms per step with a teacher", highlight=False, markup=False)
+    console.print(Text.assemble((f"estimated total time: {clock(quiet)}", "bold"), slowed))
     return Work({part: busy * each for part, each in seconds.items()}, steps, cores, console)
 
 
