@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from modalift import darkroom
 from modalift.deploy.export import export_onnx, what_is_missing
@@ -58,8 +58,11 @@ TAUGHT = {"taught_thermal": ("scheme.kd_weight=4",), "self_training": ("scheme.k
 EPOCHS = {"teacher_thermal": 24, "labels_long": 24, "labels_only": 6, "taught_thermal": 6, "self_training": 6}
 #: Clips of the full demo, of the tiny one, and of the time measurement; the fraction of clips (of unseen people) for the test.
 CLIPS, FEW, PROBED, TEST = 1200, 24, 50, 0.2
-#: Time of a training and its evaluation besides the steps, as a multiple of the time to import the libraries.
-LOADS = 6
+#: Time of a training and its evaluation besides the steps, and of writing the bundle and the pages at the end, as multiples of
+#: the time to import the libraries.
+LOADS, SHIPS = 9, 17
+#: The trainings of each round, in the order in which they start.
+ROUNDS = (("teacher_thermal", "labels_long", "labels_only"), ("labels_compute", "taught_thermal", "self_training"))
 VIEWS, PIXELS = ["rgb", "rgb_day", "thermal"], 48
 
 
@@ -82,14 +85,14 @@ def demo(out: Path, tiny: bool, console: Console) -> dict[str, Any]:
     work = planned(out, data, clips, tiny, console)
     with work.bar:
         if not data.exists():
-            console.print(f"[bold]1[/] simulating {clips} clips of people who gesture in the dark (1 to 8 lux) ...")
+            console.print(numbered(1, f"simulating {clips} clips of people who gesture in the dark (1 to 8 lux) ..."))
             darkroom.simulate(data, clips=clips, size=PIXELS, workers=work.cores, test_share=TEST, modalities=VIEWS,
                               progress=lambda done, of: work.at("simulation", done / of))
-        console.print(f"[bold]2[/] training: {work.cores} networks at a time, each on one core; finished ones are reused ...")
+        console.print(numbered(2, f"training: {work.cores} networks at a time, each on one core; finished ones are reused ..."))
         train_all(out, data, tiny, work, console)
         predictions = {name: Predictions.load(Run(folder(out, recipe)).predictions_path("student", "test"))
                    for name, recipe in METHODS.items()}
-        console.print("[bold]3[/] writing the bundle of the taught network, which needs the color camera only ...")
+        console.print(numbered(3, "writing the bundle of the taught network, which needs the color camera only ..."))
         taught = Run(folder(out, "taught_thermal"))
         shipped = ship(taught, "student", out / "dark.modalift")
         missing = what_is_missing()
@@ -103,13 +106,19 @@ def demo(out: Path, tiny: bool, console: Console) -> dict[str, Any]:
     console.print(sentence(predictions))
     exported = f"{report.path} differs from it by {report.difference:.0e} of the largest output" if report else missing
     console.print(f"\nshipped: {out / 'dark.modalift'} ({shipped['parameters']:,} parameters, {shipped['bytes'] / 1e6:.2f} MB);"
-                  f" {escape(exported)}")
-    console.print(f"[bold green]results: {page}[/]: every sensor's recordings, and the predictions of every network")
+                  f" {exported}", markup=False)
+    console.print(Text.assemble((f"results: {page}", "bold green"),
+                                ": every sensor's recordings, and the predictions of every network"))
     seconds = time.perf_counter() - started
     console.print(f"\n{seconds:.0f} s in total")
     return {"page": page, "bundle": out / "dark.modalift", "onnx": report and report.path,
             "top1": {name: float(found.correct.mean()) for name, found in predictions.items()},
             "conclusion": sentence(predictions), "seconds": round(seconds, 1)}
+
+
+def numbered(part: int, text: str) -> Text:
+    """A line that begins with the number of the demo's part."""
+    return Text.assemble((str(part), "bold"), f" {text}")
 
 
 def folder(out: Path, recipe: str) -> Path:
@@ -168,9 +177,9 @@ class Work:
 
     def left(self) -> float:
         """Remaining seconds: the estimate, corrected by the speed so far."""
-        done = sum(self.seconds[part] * share for part, share in self.share.items())
-        estimated = (sum(self.seconds.values()) - done) / self.cores
-        return estimated * (time.perf_counter() - self.started) * self.cores / done if done > 5 * self.cores else estimated
+        estimated = span({part: each * (1 - self.share[part]) for part, each in self.seconds.items()}, self.cores)
+        done = span(self.seconds, self.cores) - estimated
+        return estimated * (time.perf_counter() - self.started) / done if done > 5 else estimated
 
     def at(self, part: str, share: float) -> None:
         """Sets the progress of a part, as a fraction."""
@@ -195,15 +204,26 @@ class Work:
             self.at(name, 1.0 if run.results_path.is_file() else min(0.95, step / self.steps.get(name, step or 1)))
 
 
+def span(seconds: dict[str, float], cores: int) -> float:
+    """Wall seconds of parts of the demo: the simulation uses all cores, everything else one each, a round after the other."""
+    total = seconds.get("simulation", 0.0) / cores + seconds.get("shipping", 0.0)
+    for names in ROUNDS:
+        busy = [0.0] * cores
+        for name in names:
+            busy[busy.index(min(busy))] += seconds.get(name, 0.0)
+        total += max(busy)
+    return total
+
+
 def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
 
 
 def planned(out: Path, data: Path, clips: int, tiny: bool, console: Console) -> Work:
     """Measures the time per clip and per training step, and estimates the time of everything that is not finished yet."""
-    loading, here = LOADS * time.process_time(), replace(describe(), threads=1)
+    imports, here = time.process_time(), replace(describe(), threads=1)
     cores = min(2, here.cores)
-    console.print("[bold]0[/] measuring ten training steps ...")
+    console.print(numbered(0, "measuring ten training steps ..."))
     with tempfile.TemporaryDirectory() as place:
         clip, alone, taught, busy = measured(Path(place), tiny)
     rows = round(clips * (1 - TEST))
@@ -217,18 +237,18 @@ def planned(out: Path, data: Path, clips: int, tiny: bool, console: Console) -> 
     for name, count in steps.items():
         run = Run(folder(out, name))
         if not (run.finished and run.results_path.is_file()):
-            seconds[name] = loading + count * (taught if name in TAUGHT else alone)
-    seconds["shipping"] = loading
-    quiet = sum(seconds.values()) / cores
+            seconds[name] = LOADS * imports + count * (taught if name in TAUGHT else alone)
+    seconds["shipping"] = SHIPS * imports
+    quiet = span(seconds, cores)
     slowed = f" on idle cores, or {clock(quiet * busy)} with the other work that is running now" if busy > 1.3 else ""
     console.print(f"{here.line()} per training\n{1e3 * clip:.0f} ms per simulated clip, {1e3 * alone:.0f} ms per training step,"
-                  f" {1e3 * taught:.0f} ms per step with a teacher\n[bold]estimated total time: {clock(quiet)}[/]{slowed}",
-                  highlight=False)
+                  f" {1e3 * taught:.0f} ms per step with a teacher", highlight=False, markup=False)
+    console.print(Text.assemble((f"estimated total time: {clock(quiet)}", "bold"), slowed))
     return Work({part: busy * each for part, each in seconds.items()}, steps, cores, console)
 
 
-class Clock(Monitor):
-    """Notes the wall time and the CPU time of this process after every training step."""
+class StepTimes(Monitor):
+    """Notes the wall time and the CPU time of this process after every step."""
 
     def __init__(self) -> None:
         self.marks: list[tuple[float, float]] = []
@@ -251,21 +271,21 @@ def measured(place: Path, tiny: bool) -> tuple[float, float, float, float]:
     taken over the same loops of this process: a self-test of the first training, for example, runs in another one.
     """
     darkroom.simulate(place / "first", clips=2, size=PIXELS, modalities=VIEWS)  # warm-up: imports
-    clock = Clock()
-    with clock.progress("simulation", PROBED) as update:
+    simulating = StepTimes()
+    with simulating.progress("simulation", PROBED) as update:
         darkroom.simulate(place / "data", clips=PROBED, size=PIXELS, test_share=TEST, modalities=VIEWS,
                           progress=lambda done, _: update(done))
 
     def step(recipe: str, *more: str) -> tuple[float, float]:
         own = (*settings(recipe, place / "data", tiny), "data.labeled=1.0", "optim.epochs=3", f"run.dir={place / recipe}")
-        clock = Clock()
-        train(load_recipe(f"darkroom/{recipe}", (*own, *more)), clock)
-        return clock.since(len(clock.marks) // 3)  # the first epoch includes decoding
+        steps = StepTimes()
+        train(load_recipe(f"darkroom/{recipe}", (*own, *more)), steps)
+        return steps.since(len(steps.marks) // 3)  # the first epoch includes decoding
 
-    times = [clock.since(1), step("teacher_thermal"),
+    found = [simulating.since(1), step("teacher_thermal"),
              step("taught_thermal", f"networks.teacher.init={place / 'teacher_thermal'}")]
-    clip, alone, taught = (cpu for _, cpu in times)
-    return clip, alone, taught, max(1.0, sum(wall for wall, _ in times) / sum(cpu for _, cpu in times))
+    clip, alone, taught = (cpu for _, cpu in found)
+    return clip, alone, taught, max(1.0, sum(wall for wall, _ in found) / sum(cpu for _, cpu in found))
 
 
 # ---- results ---------------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ def test_an_installed_wheel_runs_the_demo(installed, tmp_path):
     out = tmp_path / "runs" / "demo-tiny"
     assert "against labels only" in said
     assert "s in total" in said
+    assert "[bold" not in said, "styles are not text"
     for name in ("demo.html", "dark.modalift", "dark.onnx"):
         assert (out / name).stat().st_size > 1000
     assert "<style>" in (out / "demo.html").read_text()
