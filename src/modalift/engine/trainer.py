@@ -31,6 +31,7 @@ from modalift.engine.precision import HALF, autocast, resolve_precision
 from modalift.engine.run import Run
 from modalift.engine.selftest import avoid_incorrect_convolutions
 from modalift.errors import ModaliftError
+from modalift.interruption import keeping
 from modalift.loading.collation import loader
 from modalift.modalities import Batch
 from modalift.models import kind_of
@@ -74,6 +75,7 @@ class Trainer:
         self.state = self.initial_state()
         if run.last_checkpoint_path.is_file():
             self.state.load(run.last_checkpoint_path)
+        self.saved_step = self.state.step
         self.logs = Logs(run, self.state.log_sizes, tensorboard=self.settings.tensorboard, enabled=self.ranks.is_main)
         self.model = wrap_ddp(self.scheme.train(), self.ranks, self.scheme.has_phases or len(self.updates) > 1)
         self.checkpoints = CheckpointTimer(self.settings.checkpoint_every_s)
@@ -115,7 +117,8 @@ class Trainer:
         state = self.state
         if not state.step:
             self.logs.write(self.precision.log_entry(self.ranks.device))
-        with self.monitor.progress("training", self.steps * self.optim.epochs, state.step) as self.show_progress:
+        with keeping(self.resumption), \
+                self.monitor.progress("training", self.steps * self.optim.epochs, state.step) as self.show_progress:
             while state.epoch < self.optim.epochs:
                 entry = self.train_epoch()
                 self.logs.write(entry | self.validate())
@@ -204,11 +207,17 @@ class Trainer:
             self.show_progress(state.step, f"val {score:.3f}")
         return {"val": found}
 
+    def resumption(self) -> str:
+        """What an interrupted training says."""
+        again = f"run the same command again to resume {self.run.folder} from step"
+        return f"{again} {self.saved_step} of {self.steps * self.optim.epochs}"
+
     def save(self, path: Path) -> None:
         """Writes a checkpoint with the sizes of the log files at this step; only in the main process."""
         if self.ranks.is_main:
             self.state.log_sizes = self.logs.sizes()
             self.state.save(path)
+            self.saved_step = self.state.step if path == self.run.last_checkpoint_path else self.saved_step
 
     # ---- parts of a step --------------------------------------------------------------------------------------------
 
