@@ -1,10 +1,22 @@
-"""Modalift: multimodal training, unimodal deployment of gesture and action recognizers."""
+"""Modalift: multimodal training, unimodal deployment of gesture and action recognizers.
+
+Every wrong input raises :class:`ModaliftError`, a message of one line that names the file or key, says what is wrong and what
+to do. It is the only exception to catch:
+
+    >>> import modalift as ml
+    >>> try:
+    ...     ml.load("missing.modalift")
+    ... except ml.ModaliftError as error:
+    ...     print(str(error).split(" - ")[0])
+    missing.modalift: no such file
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from modalift.errors import ModaliftError
 from modalift.version import __version__
 
 _SUBPACKAGES = ("datasets", "deploy", "derive", "losses", "modalities", "networks", "report", "schemes")
@@ -13,7 +25,8 @@ if TYPE_CHECKING:
     from modalift import datasets, deploy, derive, losses, modalities, networks, report, schemes
     from modalift.models import load
 
-__all__ = ["__version__", "datasets", "deploy", "derive", "load", "losses", "modalities", "networks", "report", "schemes"]
+__all__ = ["ModaliftError", "__version__", "datasets", "deploy", "derive", "load", "losses", "modalities", "networks", "report",
+           "schemes"]
 
 
 def __getattr__(name: str) -> Any:

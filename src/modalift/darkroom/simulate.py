@@ -29,6 +29,7 @@ from modalift.darkroom.sensors import DepthSensor, NirSensor, RgbSensor, Thermal
 from modalift.darkroom.shading import active, actors, color, heat, tint
 from modalift.errors import ModaliftError, nearest
 from modalift.files import folder_beside
+from modalift.interruption import starting_processes
 
 VERSION = 1
 #: Views that can be written -> their modalities.
@@ -239,7 +240,9 @@ def _work(settings: Settings, folder: str, workers: int) -> Iterator[tuple[dict[
         yield from map(_write, jobs)
         return
     # One fresh interpreter per worker: forking a process that already runs threads can hang.
-    with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
+    with starting_processes():
+        pool = multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,))
+    with pool:
         yield from pool.imap(_write, jobs, chunksize=4)
 
 

@@ -22,6 +22,7 @@ from modalift.engine.run import Run
 from modalift.engine.statistics import paired_seeds
 from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError
+from modalift.interruption import starting_processes
 from modalift.models import Predictions
 from modalift.recipe import Recipe, load_recipe
 from modalift.recipe_files import find_recipe
@@ -181,6 +182,8 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 1, monitor: Mo
     finally:
         for job in running:
             job.process.terminate()
+        for job in running:
+            job.end()
 
 
 class _RunningCell:
@@ -193,8 +196,17 @@ class _RunningCell:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, "-m", "modalift", *self.commands.pop(0), "--json"],
-                                stdout=subprocess.DEVNULL, stderr=self.messages, text=True)
+        with starting_processes():
+            return subprocess.Popen([sys.executable, "-m", "modalift", *self.commands.pop(0), "--json"],
+                                    stdout=subprocess.DEVNULL, stderr=self.messages, text=True)
+
+    def end(self) -> None:
+        """Waits until the process that was told to end has closed its files."""
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def done(self) -> bool:
         """Whether the last command has ended; starts the next one when one has.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalift.engine.checkpoint import CheckpointTimer, TrainingState
+from modalift.engine.checkpoint import CheckpointTimer, TrainingState, step_of
 from modalift.engine.distributed import broadcast, init_distributed, shutdown_distributed, to_device, wrap_ddp
 from modalift.engine.evaluate import validate
 from modalift.engine.experiment import Experiment
@@ -31,6 +31,7 @@ from modalift.engine.precision import HALF, autocast, resolve_precision
 from modalift.engine.run import Run
 from modalift.engine.selftest import avoid_incorrect_convolutions
 from modalift.errors import ModaliftError
+from modalift.interruption import keeping
 from modalift.loading.collation import loader
 from modalift.modalities import Batch
 from modalift.models import kind_of
@@ -115,7 +116,8 @@ class Trainer:
         state = self.state
         if not state.step:
             self.logs.write(self.precision.log_entry(self.ranks.device))
-        with self.monitor.progress("training", self.steps * self.optim.epochs, state.step) as self.show_progress:
+        with keeping(self.resumption), \
+                self.monitor.progress("training", self.steps * self.optim.epochs, state.step) as self.show_progress:
             while state.epoch < self.optim.epochs:
                 entry = self.train_epoch()
                 self.logs.write(entry | self.validate())
@@ -203,6 +205,14 @@ class Trainer:
                 self.save(self.run.best_checkpoint_path)
             self.show_progress(state.step, f"val {score:.3f}")
         return {"val": found}
+
+    def resumption(self) -> str:
+        """What an interrupted training says."""
+        path = self.run.last_checkpoint_path
+        if not path.is_file():
+            return "no checkpoint was written yet - run the same command again"
+        return (f"run the same command again to resume {self.run.folder} from step {step_of(path)} of"
+                f" {self.steps * self.optim.epochs}")
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint with the sizes of the log files at this step; only in the main process."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from modalift.errors import ModaliftError
+from modalift.interruption import starting_processes
 from modalift.loading.clips import ClipSet, Sample
 from modalift.loading.epoch_sampler import EpochSampler
 from modalift.modalities import Batch
@@ -54,7 +55,9 @@ class Loader(DataLoader[Sample]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         try:
-            yield from super().__iter__()
+            with starting_processes():
+                batches = super().__iter__()
+            yield from batches
         except ModaliftError as error:
             # The text of a worker's error is its traceback; the message is the last line.
             line = str(error).strip().splitlines()[-1]
@@ -83,11 +86,13 @@ def loader(clips: ClipSet, *, batch: int, shuffle: bool, seed: int, epoch: int, 
     # The DataLoader draws its workers' base seed from this generator, not from the global one (exact resume).
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return Loader(clips, batch_size=batch, sampler=order, num_workers=workers, collate_fn=collate, drop_last=drop_last,
-                  generator=generator, worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available(),
+                  generator=generator, worker_init_fn=_start_worker, pin_memory=torch.cuda.is_available(),
                   multiprocessing_context=context if workers else None)
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
     """Limits a loader process to one thread; the processes are the parallelism."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    # The thread that hands over memory prints a traceback where the training process ends first; that one reports.
+    sys.excepthook = lambda *_: None
