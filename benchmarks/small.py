@@ -357,7 +357,7 @@ def tested(test: str, runs: Path, data: Path) -> list[str]:
         if d := row.get("against_first"):
             pairs.append(f"- `{row['name']}` against `{found[0]['name']}`: **{100 * d['difference']:+.1f} points** (95 % over"
                          f" seeds: {points_span(d['over_seeds'])};"
-                         f" over subjects and seeds: {points_span(d['over_subjects_seeds'])})")
+                         f" over subjects and seeds: {points_span(d['intervals']['subjects'])})")
     if lacking:
         pairs.append(f"Not trained yet: {', '.join(lacking)}.")
         if test == "utd":

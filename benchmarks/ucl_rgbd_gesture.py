@@ -47,7 +47,7 @@ def main() -> None:
         each = [" ".join(f"{100 * p.correct.mean():.1f}" for p in runs) for runs in (alone, taught)]
         lines.append(f"| {title} | {percent(pair['a'])} | {each[0]} | {percent(pair['b'])} | {each[1]} |"
                      f" {100 * pair['difference']:+.1f} | {points_span(pair['over_seeds'])} |"
-                     f" {points_span(pair['over_subjects_seeds'])} |")
+                     f" {points_span(pair['intervals']['subjects'])} |")
     lines += ["", "Thirty test clips of three subjects, all of whom were also seen in training (the split is by scene): one"
               " clip is 3.3 points, so only large differences are meaningful here, and none is"
               " shown. A hundred clips are too few to train networks"

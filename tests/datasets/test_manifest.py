@@ -258,3 +258,14 @@ def test_ucl_as_it_stands():
     assert table[0].tracks["rgb"].space == table[0].tracks["depth"].space == "camera"
     with pytest.raises(ModaliftError, match="split_clip or split_subject"):
         datasets.open("csv", SHARED / "ucl_rgbd_gesture")
+
+
+@pytest.mark.parametrize("group", ["test_subjects", "val_subjects"])
+def test_an_unknown_subject_cannot_be_held_out(tmp_path, group):
+    (tmp_path / "a.npy").write_bytes(b"")
+    (tmp_path / "manifest.csv").write_text("clip_id,label,subject,split,depth\n" + "".join(
+        f"c{i},{i % 2},{subject},train,a.npy\n" for i, subject in enumerate(("anna", "unknown", "", "ben"))))
+    with pytest.raises(ModaliftError, match=r"'unknown' in test_subjects or val_subjects means .* name subjects \(anna, ben\)"):
+        datasets.open("csv", tmp_path, **{group: ["unknown"]})
+    table = datasets.open("csv", tmp_path, **{group: ["anna"]})
+    assert table.subjects == ("anna", "ben")

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modalift.engine.statistics import mcnemar, mean_accuracy, paired, paired_seeds, t_central_probability, t_interval
+from modalift.engine.statistics import main_interval, mcnemar, mean_accuracy, paired, paired_seeds
 from modalift.errors import ModaliftError
 from modalift.models import Predictions
-from modalift.models.metrics import percentile
+from modalift.models.intervals import paired_difference, proportion_over_subjects, wilson
 
 
 def predictions(correct: np.ndarray, subjects: int = 4, name: str = "run") -> Predictions:
@@ -47,22 +47,45 @@ def test_order_of_clips_does_not_matter() -> None:
     assert paired(a, b.take(rng.permutation(60))) == paired(a, b)
 
 
-def test_intervals_equal_the_literal_bootstrap() -> None:
+def test_intervals_are_those_of_the_gains() -> None:
     rng = np.random.default_rng(1)
     a, b = predictions(rng.random(200) < 0.5, 5), predictions(rng.random(200) < 0.65, 5)
-    gain = b.correct.astype(int) - a.correct
-    clips = [gain[rng.integers(0, 200, 200)].mean() for _ in range(4000)]
-    groups = [gain[a.subjects == s] for s in np.unique(a.subjects)]
-    people = [np.concatenate([groups[k] for k in rng.integers(0, 5, 5)]).mean() for _ in range(4000)]
-    found = paired(a, b, resamples=20000)["intervals"]
-    assert found["clips"] == pytest.approx(percentile(np.array(clips)), abs=0.01)
-    assert found["subjects"] == pytest.approx(percentile(np.array(people)), abs=0.01)
+    gain = (b.correct.astype(int) - a.correct)[None]
+    found = paired(a, b)
+    assert found["intervals"] == {"clips": paired_difference(gain), "subjects": paired_difference(gain, np.arange(200) % 5)}
+    assert (found["subjects"], found["unknown_subject"]) == (5, 0)
 
 
-def test_one_subject_has_no_interval_over_subjects() -> None:
-    found = paired(predictions(np.array([1, 0], bool), 1), predictions(np.array([1, 1], bool), 1))
+def test_two_equal_networks_are_not_shown_to_be_equal() -> None:
+    one = predictions(np.ones(11, bool))
+    found = paired(one, one)
+    assert (found["difference"], found["mcnemar_p"]) == (0.0, 1.0)
+    low, high = found["intervals"]["clips"]
+    assert (low, high) == (pytest.approx(-0.213, abs=0.001), pytest.approx(0.213, abs=0.001))
+    assert found["intervals"]["subjects"][1] > high
+
+
+@pytest.mark.parametrize("subjects", [1, 2])
+def test_few_subjects_have_no_interval_over_subjects(subjects: int) -> None:
+    found = paired(predictions(np.array([1, 0, 1, 1], bool), subjects), predictions(np.array([1, 1, 0, 1], bool), subjects))
     assert found["intervals"]["subjects"] is None
-    assert paired(predictions(np.ones(1, bool)), predictions(np.ones(1, bool)))["intervals"]["clips"] is None
+    assert main_interval(found) == (found["intervals"]["clips"], "over clips")
+    alone = predictions(np.ones(1, bool))
+    assert paired(alone, alone)["intervals"]["clips"] == pytest.approx([-0.924, 0.924], abs=0.001)
+
+
+def test_clips_of_unknown_subject_are_no_subject() -> None:
+    rng = np.random.default_rng(3)
+    a, b = predictions(rng.random(80) < 0.5), predictions(rng.random(80) < 0.8)
+    names = np.where(np.arange(80) % 8 < 5, a.subjects, np.array(["", "unknown", "N/A", "nan", "?"])[np.arange(80) % 5])
+    a, b = (Predictions(p.ids, p.labels, names, p.probabilities) for p in (a, b))
+    known = np.arange(80) % 8 < 5
+    found = paired(a, b)
+    assert (found["subjects"], found["unknown_subject"], found["n"]) == (4, 30, 80)
+    assert found["intervals"]["subjects"] == paired(a.take(known), b.take(known))["intervals"]["subjects"]
+    mean = mean_accuracy([a])
+    assert (mean["subjects"], mean["unknown_subject"]) == (4, 30)
+    assert mean["intervals"]["subjects"] == mean_accuracy([a.take(known)])["intervals"]["subjects"]
 
 
 def test_unlabeled_clips_are_left_out() -> None:
@@ -71,6 +94,9 @@ def test_unlabeled_clips_are_left_out() -> None:
     found = paired(Predictions(a.ids, hidden, a.subjects, a.probabilities),
                    Predictions(b.ids, hidden, b.subjects, b.probabilities))
     assert (found["n"], found["difference"]) == (3, -1.0)
+    assert mean_accuracy([Predictions(p.ids, hidden, p.subjects, p.probabilities) for p in (a, b)])["n"] == 3
+    both = [Predictions(p.ids, hidden, p.subjects, p.probabilities) for p in (a, b)]
+    assert paired_seeds(both, both[::-1])["n"] == 3
     nobody = Predictions(a.ids, np.full(6, -1), a.subjects, a.probabilities)
     with pytest.raises(ModaliftError, match="no labeled clip"):
         paired(nobody, nobody)
@@ -95,12 +121,10 @@ def test_seeds() -> None:
     assert found["differences"] == pytest.approx(each)
     half = 4.302653 * np.std(each, ddof=1) / math.sqrt(3)  # t of 2 degrees of freedom, 97.5 %
     assert found["over_seeds"] == pytest.approx([np.mean(each) - half, np.mean(each) + half], abs=1e-5)
+    assert paired_seeds(a[:1] + b[:1], b[:1] + b[:1])["over_seeds"][1] == 1.0, "no difference is larger than 100 points"
     gain = np.array([y.correct.astype(int) - x.correct for x, y in zip(a, b, strict=True)])
-    groups = [np.flatnonzero(a[0].subjects == s) for s in np.unique(a[0].subjects)]
-    literal = [gain[rng.integers(0, 3, 3)][:, np.concatenate([groups[k] for k in rng.integers(0, 4, 4)])].mean()
-               for _ in range(4000)]
-    over = paired_seeds(a, b, resamples=20000)["over_subjects_seeds"]
-    assert over == pytest.approx(percentile(np.array(literal)), abs=0.01)
+    assert found["intervals"] == {"clips": paired_difference(gain), "subjects": paired_difference(gain, np.arange(150) % 4)}
+    assert main_interval(found) == (found["intervals"]["subjects"], "over subjects and seeds")
 
 
 def test_seeds_must_be_pairs() -> None:
@@ -111,20 +135,14 @@ def test_seeds_must_be_pairs() -> None:
         paired_seeds([one, one], [one])
 
 
-def test_equal_seeds() -> None:
-    one = predictions(np.ones(4, bool))
-    found = paired_seeds([one, one], [one, one])
-    assert found["over_seeds"] == [0.0, 0.0]
-    assert found["t_p"] == 1.0
-
-
-@pytest.mark.parametrize(("dof", "t"), [(1, 12.7062), (2, 4.30265), (3, 3.18245), (4, 2.77645), (7, 2.36462),
-                                        (30, 2.04227)])
-def test_student_quantiles_of_the_tables(dof: int, t: float) -> None:
-    assert t_central_probability(t, dof) == pytest.approx(0.95, abs=1e-5)
-    values = np.random.default_rng(dof).normal(size=dof + 1)
-    low, high = t_interval(values)[0]
-    assert (high - low) / 2 == pytest.approx(t * values.std(ddof=1) / math.sqrt(dof + 1), rel=1e-4)
+def test_equal_seeds_say_nothing_about_other_seeds() -> None:
+    """Two seeds that both gain the same two of eleven clips: neither certain, nor an interval of width 0."""
+    a, b = predictions(np.arange(11) < 5, 1), predictions(np.arange(11) < 7, 1)
+    found = paired_seeds([a, a], [b, b])
+    assert (found["over_seeds"], found["t_p"]) == (None, None)
+    assert found["intervals"]["clips"] == paired(a, b)["intervals"]["clips"]
+    assert found["intervals"]["clips"][0] < 0 < found["intervals"]["clips"][1]
+    assert main_interval(found) == (found["intervals"]["clips"], "over clips and seeds")
 
 
 def test_save_and_load(tmp_path: Path) -> None:
@@ -187,18 +205,20 @@ def test_bad_files(tmp_path: Path) -> None:
         Predictions.load(path)
 
 
-def test_mean_over_seeds_equals_the_literal_bootstrap() -> None:
+def test_mean_over_seeds_by_its_literal_variance() -> None:
     rng = np.random.default_rng(4)
     runs = [predictions(rng.random(120) < 0.6, 6) for _ in range(3)]
     correct = np.array([r.correct for r in runs])
-    found = mean_accuracy(runs, resamples=20000)
-    assert found["top1"] == pytest.approx(correct.mean())
+    shares, p = correct.mean(0), correct.mean()
+    found = mean_accuracy(runs)
+    assert found["top1"] == pytest.approx(p)
     assert found["sd"] == pytest.approx(correct.mean(1).std(ddof=1))
-    clips = [correct[:, rng.integers(0, 120, 120)].mean() for _ in range(4000)]
-    groups = [np.flatnonzero(runs[0].subjects == s) for s in np.unique(runs[0].subjects)]
-    people = [correct[:, np.concatenate([groups[k] for k in rng.integers(0, 6, 6)])].mean() for _ in range(4000)]
-    assert found["intervals"]["clips"] == pytest.approx(percentile(np.array(clips)), abs=0.008)
-    assert found["intervals"]["subjects"] == pytest.approx(percentile(np.array(people)), abs=0.008)
+    size = p * (1 - p) / (shares.var(ddof=1) / 120)
+    assert 120 < size < 360
+    assert found["intervals"]["clips"] == pytest.approx(wilson(p * size, size))
+    sums = [shares[np.arange(120) % 6 == s].sum() for s in range(6)]
+    assert found["intervals"]["subjects"] == pytest.approx(proportion_over_subjects(sums, [20] * 6, size))
     assert mean_accuracy(runs[:1])["sd"] is None
+    assert mean_accuracy(runs[:1])["intervals"]["clips"] == pytest.approx(wilson(int(correct[0].sum()), 120))
     with pytest.raises(ModaliftError, match="no predictions"):
         mean_accuracy([])

@@ -124,8 +124,22 @@ def test_the_same_joints_in_one_archive(table, tmp_path):
 
 
 def test_subjects(table):
-    told(changed(table, "c0", subject="s3"), "note", "1 subjects are in train and in test (s3)")
+    told(changed(table, "c0", subject="s3"), "note", "in train and in test: 1 of the 2 test subjects (s3)")
     told(table.map(lambda r: replace(r, subject="")), "note", "the subjects are unknown")
+    told(table.map(lambda r: replace(r, subject="unknown")), "note", "the subjects are unknown")
+
+
+def test_unknown_subjects_are_no_subject(table):
+    """The same word in train and in test is not one person in both."""
+    some = table.map(lambda r: replace(r, subject="n/a") if r.id in ("c0", "c7") else r)
+    assert {r.split for r in some if r.subject == "n/a"} == {"train", "test"}
+    findings = check.examine(some)
+    assert "n/a" not in findings.subjects
+    assert sum(findings.unknown_subject.values()) == 2
+    reasons = [p.reason for p in findings.problems if p.kind == "subjects"]
+    assert reasons == [
+        "the subject of 2 of 8 clips is not known (c0, c7) - they may be of people of any split, and are no subject"
+        " of their own"]
 
 
 def test_labels(table):

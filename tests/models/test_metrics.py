@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from modalift.errors import ModaliftError
-from modalift.models.metrics import by_metadata, calibration, intervals, mean_class, percentile, score, top_k
+from modalift.models.intervals import mean_class_over_subjects, mean_of_proportions, proportion_over_subjects, wilson
+from modalift.models.metrics import by_metadata, calibration, mean_class, score, top_k
 
 CLASSES = ["wave", "stop", "turn", "call", "push", "quiet"]
 
@@ -36,7 +37,9 @@ def test_figures_counted_by_hand() -> None:
     assert rows[0]["f1"] == pytest.approx(2 / 3)
     assert rows[0]["mistaken_for"] == "b"
     assert rows[2]["mistaken_for"] is None
-    assert found["by_subject"] == [{"subject": "x", "n": 2, "top1": 0.5}, {"subject": "y", "n": 2, "top1": 1.0}]
+    assert found["by_subject"] == [{"subject": "x", "n": 2, "top1": 0.5, "interval": wilson(1, 2)},
+                                   {"subject": "y", "n": 2, "top1": 1.0, "interval": wilson(2, 2)}]
+    assert [r["interval"] for r in rows] == [wilson(1, 2), wilson(1, 1), wilson(1, 1)]
 
 
 def test_is_json_without_nan() -> None:
@@ -77,7 +80,8 @@ def test_one_clip_and_no_clip(labels: list[int]) -> None:
     found = score(np.full((len(labels), 2), 0.5), np.array(labels, dtype=int), ["a", "b"], subjects=["s"] * len(labels),
                   metadata={"lux": [1.0] * len(labels)})
     json.dumps(found, allow_nan=False)
-    assert found["intervals"]["top1"] == {"clips": None, "subjects": None}
+    assert found["intervals"]["top1"] == {"clips": pytest.approx([0.2065, 1.0], abs=1e-4) if labels == [0] else None,
+                                          "subjects": None}
     assert found["top1"] == (1.0 if labels == [0] else None)
     assert found["by_metadata"] == {}
 
@@ -86,47 +90,78 @@ def test_one_class_and_absent_class() -> None:
     assert score(np.ones((3, 1)), [0, 0, 0], ["only"])["mean_class"] == 1.0
     found = score([[1.0, 0, 0], [0, 1.0, 0]], [0, 0], ["a", "b", "never"])
     assert found["mean_class"] == 0.5
-    assert found["per_class"][2] == {"class": "never", "support": 0, "predicted": 0, "recall": None, "precision": None,
-                                     "f1": None, "mistaken_for": None}
+    assert found["per_class"][2] == {"class": "never", "support": 0, "predicted": 0, "recall": None, "interval": None,
+                                     "precision": None, "f1": None, "mistaken_for": None}
 
 
-def test_intervals_equal_the_literal_bootstrap() -> None:
+def as_probabilities(correct: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
+    """Probabilities of .8 for the label, or for the next class."""
+    p = np.full((len(y), classes), 0.2 / (classes - 1))
+    p[np.arange(len(y)), np.where(correct, y, (y + 1) % classes)] = 0.8
+    return p
+
+
+def test_intervals_are_those_of_the_counts() -> None:
     rng = np.random.default_rng(5)
     y = rng.integers(0, 4, 300)
     correct = rng.random(300) < 0.3 + 0.15 * y
-    who = np.array([f"s{i % 6}" for i in range(300)])
-    found = intervals(correct, y, 4, who, resamples=20000)
+    who = np.arange(300) % 6
+    found = score(as_probabilities(correct, y, 4), y, list("abcd"), subjects=[f"s{s}" for s in who])["intervals"]
+    cells = np.zeros((2, 6, 4))
+    np.add.at(cells, (correct.astype(int), who, y), 1)
+    hits, counts = cells[1], cells.sum(0)
+    assert found["top1"] == {"clips": wilson(correct.sum(), 300),
+                             "subjects": proportion_over_subjects(hits.sum(1), counts.sum(1))}
+    assert found["mean_class"] == {"clips": mean_of_proportions(hits.sum(0), counts.sum(0)),
+                                   "subjects": mean_class_over_subjects(hits, counts)}
 
-    def both(rows: np.ndarray) -> tuple[float, float]:
-        confusion = np.zeros((4, 5))
-        np.add.at(confusion, (y[rows], np.where(correct[rows], y[rows], 4)), 1)
-        recall = [confusion[k, k] / confusion[k].sum() for k in range(4) if confusion[k].sum()]
-        return correct[rows].mean(), float(np.mean(recall))
 
-    clips = np.array([both(rng.integers(0, 300, 300)) for _ in range(2000)])
-    groups = [np.flatnonzero(who == s) for s in np.unique(who)]
-    people = np.array([both(np.concatenate([groups[k] for k in rng.integers(0, 6, 6)])) for _ in range(2000)])
-    for column, metric in enumerate(("top1", "mean_class")):
-        assert found[metric]["clips"] == pytest.approx(percentile(clips[:, column]), abs=0.006)
-        assert found[metric]["subjects"] == pytest.approx(percentile(people[:, column]), abs=0.006)
+@pytest.mark.parametrize(("right", "low", "high"), [(0, 0, 25.9), (11, 74.1, 100)])
+def test_no_and_all_of_eleven_clips_have_an_interval(right: int, low: float, high: float) -> None:
+    y = np.arange(11) % 2
+    found = score(as_probabilities(np.arange(11) < right, y, 2), y, ["a", "b"], subjects=["s"] * 11,
+                  metadata={"lux": np.arange(11) % 2})
+    assert [100 * x for x in found["intervals"]["top1"]["clips"]] == pytest.approx([low, high], abs=0.05)
+    assert found["intervals"]["mean_class"]["clips"] != [right / 11] * 2
+    assert found["by_subject"][0]["interval"] == found["intervals"]["top1"]["clips"]
+    for row, n in zip(found["by_metadata"]["lux"], (6, 5), strict=True):
+        assert row["interval"] == wilson(n if right else 0, n)
+    for row, n in zip(found["per_class"], (6, 5), strict=True):
+        assert row["interval"] == wilson(n if right else 0, n)
 
 
 def test_subjects_who_differ_widen_the_interval() -> None:
-    correct = np.repeat([True, False], 200)
-    y = np.zeros(400, dtype=int)
-    found = intervals(correct, y, 1, np.repeat(["a", "b"], 200))["top1"]
-    assert found["subjects"] == [0.0, 1.0]
+    correct = np.repeat([True, False, True], 200)
+    y = np.zeros(600, dtype=int)
+    found = score(as_probabilities(correct, y, 2), y, ["a", "b"], subjects=np.repeat(["a", "b", "c"], 200))["intervals"]["top1"]
+    assert found["subjects"][1] - found["subjects"][0] > 0.8
     assert found["clips"][1] - found["clips"][0] < 0.12
 
 
-def test_is_seeded_and_fast() -> None:
+def test_unknown_subjects_are_no_subject() -> None:
+    y = np.arange(24) % 2
+    p = as_probabilities(np.arange(24) % 5 > 0, y, 2)
+    names = np.array(["anna", "ben", "cleo"])[np.arange(24) % 3]
+    unknown = np.where(np.arange(24) < 18, names, np.array(["", "unknown", "None", "n/a", "?", "-"])[np.arange(24) % 6])
+    found, known = score(p, y, ["a", "b"], subjects=unknown), score(p[:18], y[:18], ["a", "b"], subjects=names[:18])
+    assert found["over_subjects"] == {"subjects": 3, "clips": 18, "top1": known["top1"], "unknown": 6}
+    assert found["by_subject"] == known["by_subject"]
+    assert found["intervals"]["top1"]["subjects"] == known["intervals"]["top1"]["subjects"]
+    assert found["intervals"]["mean_class"]["subjects"] == known["intervals"]["mean_class"]["subjects"]
+    nobody = score(p, y, ["a", "b"], subjects=["unknown"] * 12 + [""] * 12)
+    assert nobody["over_subjects"] == {"subjects": 0, "clips": 0, "top1": None, "unknown": 24}
+    assert nobody["by_subject"] == []
+    assert nobody["intervals"]["top1"]["subjects"] is None
+    json.dumps(nobody, allow_nan=False)
+
+
+def test_scores_are_fast() -> None:
     p, y = random_predictions(20000)
     who = np.array([f"s{i % 21}" for i in range(20000)])
     start = time.perf_counter()
     one = score(p, y, CLASSES, subjects=who, metadata={"lux": np.linspace(1, 8, 20000)})
     assert time.perf_counter() - start < 5
     assert one == score(p, y, CLASSES, subjects=who, metadata={"lux": np.linspace(1, 8, 20000)})
-    assert one["intervals"] != score(p, y, CLASSES, subjects=who, seed=1)["intervals"]
 
 
 def test_accuracy_by_metadata() -> None:
@@ -137,7 +172,7 @@ def test_accuracy_by_metadata() -> None:
     assert rows[0]["top1"] == 0.0
     assert rows[-1]["top1"] == 1.0
     assert [r["low"] for r in rows] == sorted(r["low"] for r in rows)
-    named = by_metadata(np.array([True, False, True, True]), np.array(["night", "day", "night", ""]))
+    named = by_metadata(np.array([True, False, True, True, True]), np.array(["night", "day", "night", "", "unknown"]))
     assert [(r["value"], r["n"], r["top1"]) for r in named] == [("day", 1, 0.0), ("night", 2, 1.0)]
     assert by_metadata(correct, np.full(100, 3.0)) == []
     assert by_metadata(correct, np.array([f"file{i}" for i in range(100)])) == []

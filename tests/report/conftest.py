@@ -104,7 +104,10 @@ def write_run(folder: Path, *, right: float = 0.7, seed: int = 0, view: str = "d
                         p, {"lux": np.linspace(1, 8, clips)})
     found.save(folder / "predictions" / "student-test.npz")
     metrics = score(found.probabilities, found.labels, NASTY, subjects=found.subjects, metadata=dict(found.metadata))
-    (folder / "results.json").write_text(json.dumps({"student": {"test": {"kind": "recognizer", **metrics}}}))
+    scope = {"left_out": {}, "coverage": {"clips": clips, "scored": clips, "left_out": {}, "unreadable_labeled": 0,
+                                          "max_corrupt": 0.05},
+             "held_out": {"clips": True, "subject": True, "shared_subjects": 0, "metadata": {}}}
+    (folder / "results.json").write_text(json.dumps({"student": {"test": {"kind": "recognizer", **metrics, **scope}}}))
     (folder / "test_ledger.jsonl").write_text(json.dumps({"when": "2030", "role": "student", "top1": metrics["top1"]}) + "\n")
     if network:
         net = networks.build("small", classes=3, view=view, frames=4, size=16)

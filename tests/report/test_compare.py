@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from modalift.engine.roles import RoleChoice
-from modalift.engine.statistics import paired, paired_seeds
+from modalift.engine.statistics import main_interval, paired, paired_seeds
 from modalift.errors import ModaliftError
 from modalift.modalities import Table
 from modalift.models import Predictions
 from modalift.report import terminal
-from modalift.report.compare import compare_runs, main_interval, verdict, write_comparison
+from modalift.report.compare import compare_runs, verdict, write_comparison
 from modalift.report.numbers import percent, points
 
 Parse = Callable[[Path], Any]
@@ -51,15 +51,16 @@ def test_seeds_are_paired(make_run: Callable[..., Path]) -> None:
 def test_the_tables_of_the_terminal_hold_every_figure_on_80_columns(make_run: Callable[..., Path]) -> None:
     found = compare_runs([make_run("a", right=0.4), make_run("b [red]", right=0.9, seed=1)])
     row = {"name": "first", "epochs": 20, "training_macs": 3.2e12, "seconds": 120.4, "top1": [0.5, 0.6], "mean": 0.55,
-           "sd": 0.0712}
-    gain = {"difference": 0.021, "over_seeds": [-0.1, 0.2]}
-    study = {"split": "test", "rows": [row, {**row, "name": "[red]other", "sd": None, "against_first": gain}]}
+           "sd": 0.0712, "n": 60, "subjects": 6}
+    gain = {"difference": 0.021, "over_seeds": [-0.1, 0.2], "seeds": 2,
+            "intervals": {"clips": [-0.11, 0.21], "subjects": [-0.311, 0.412]}}
+    study = {"split": "test", "held_out": None, "rows": [row, {**row, "name": "[red]other", "sd": None, "against_first": gain}]}
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(terminal.comparison(found), terminal.study(study))
     text = console.export_text()
     pair = found["rows"][1]["against_first"]
     first = percent(found["rows"][0]["top1"])
-    for figure in (first, points(pair["difference"]), "b [red]", "3.00 T", "7.1 %", "+2.1", "+20.0"):
+    for figure in (first, points(pair["difference"]), "b [red]", "3.00 T", "7.1 %", "+2.1", "+41.2"):
         assert figure in text, figure
     assert "…" not in text
 
@@ -87,8 +88,8 @@ def test_words_of_the_verdict(make_run: Callable[..., Path]) -> None:
     same = load(make_run("c", right=0.5, seed=2))
     assert verdict(paired(same, same)) == "no difference shown"
     alone = paired(low.take(low.ids == "clip000"), high.take(high.ids == "clip000"))
-    assert main_interval(alone)[0] is None
-    assert verdict(alone) == "too little data"
+    assert main_interval(alone)[0] == pytest.approx([-0.7335, 1.0], abs=1e-4)
+    assert verdict(alone) == "no difference shown", "one clip shows nothing"
 
 
 def test_no_difference_is_said_in_the_first_paragraph(make_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ def test_no_subjects_no_lux_no_validation(make_run: Callable[..., Path], parse: 
     run = make_run()
     results = json.loads((run / "results.json").read_text())
     metrics = results["student"]["test"]
-    metrics.update(by_metadata={}, by_subject=[])
+    metrics.update(by_metadata={}, by_subject=[], over_subjects={"subjects": 0, "clips": 0, "top1": None, "unknown": 60})
+    metrics["held_out"]["subject"] = None
     metrics["intervals"]["top1"]["subjects"] = None
     (run / "results.json").write_text(json.dumps(results))
     lines = [json.loads(x) for x in (run / "log.jsonl").read_text().splitlines()]
@@ -107,7 +108,8 @@ def test_no_subjects_no_lux_no_validation(make_run: Callable[..., Path], parse: 
     text = " ".join(parse(write_report(run, samples=[])).text)
     assert "Accuracy by brightness is not shown" in text
     assert "There are no validation results" in text
-    assert "there is no interval over subjects" in text
+    assert "there is no interval over subjects: no subject is known" in text
+    assert "other people" not in text
 
 
 def test_not_a_run(tmp_path: Path) -> None:

@@ -91,10 +91,15 @@ def derive(
     given: dict[str, Any] = {k: v for k, v in (("view", view), ("method", method)) if v}
     given |= dict(key_values(settings or [], "setting"))
     table = table_of(data, dataset, option)
+    before = set(table.views)
     with ConsoleMonitor(err).progress(f"computing {what}", len(table)) as update:
         table = derived.derive(what, table, folder, **{**given, "progress": lambda done, _: update(done, "clips")})
-    print_result(as_json, {"folder": folder, "clips": len(table), "views": list(table.views)},
-        f"{folder}: {len(table)} clips with the views {', '.join(table.views)}")
+    made = next(name for name in table.views if name not in before)
+    lacking = sum(made not in row.tracks for row in table)
+    print_result(as_json, {"folder": folder, "clips": len(table), "views": list(table.views), "without": {made: lacking}},
+        f"{folder}: {len(table)} clips with the views {', '.join(table.views)}",
+        *([f"{lacking} clips lack '{made}': the view that it is computed from is missing, or unreadable (see skipped.json)"]
+          if lacking else []))
 
 
 @verbs.command(rich_help_panel="Data", epilog="Example: `modalift cache recordings/ cache/ --short-side 256`")

@@ -39,14 +39,17 @@ def train(
     """Train the networks of a recipe. Repeat the same command to resume a training that was interrupted or killed."""
     from modalift.engine.compute import match_compute as with_matched_compute
     from modalift.engine.train import train as run_training
+    from modalift.report import scope
     from modalift.report.console import ConsoleMonitor
 
     asked = recipe_of(recipe, overrides, scale)
     if match_compute:
         asked = with_matched_compute(asked, recipe_of(match_compute, None))
     run = run_training(asked, ConsoleMonitor(err))
-    print_result(as_json, {"run": run.folder, "networks": run.roles(), **run.compute()},
-        f"trained {', '.join(run.roles()) or 'every fold'} in {run.folder} (next: `modalift eval {run.folder}`)")
+    compute = run.compute()
+    on = f" on {scope.counted({'n': compute['clips'], **compute})}" if compute else ""
+    print_result(as_json, {"run": run.folder, "networks": run.roles(), **compute},
+        f"trained {', '.join(run.roles()) or 'every fold'}{on} in {run.folder} (next: `modalift eval {run.folder}`)")
 
 
 @verbs.command("eval", rich_help_panel="Training and results", epilog="Example: `modalift eval runs/mine --split val`")
@@ -96,10 +99,8 @@ def fuse(
 
     found = fuse_runs([open_run(run) for run in runs], split, student or [], change or [], ConsoleMonitor(err))
     rows = {**found["members"], "mean of all": found["fusion"]}
-    left = found["left_out"]
     print_result(as_json, {**found, "members": {k: tables.brief(v) for k, v in found["members"].items()},
-                  "fusion": tables.brief(found["fusion"])}, tables.terminal_tables(rows, split),
-        *([f"left out: {left} clips that lack at least one of the sensors"] if left else []))
+                  "fusion": tables.brief(found["fusion"])}, tables.terminal_tables(rows, split))
 
 
 @verbs.command(rich_help_panel="Training and results",

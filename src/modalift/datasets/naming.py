@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from modalift.errors import ModaliftError, nearest
 from modalift.loading import reading
-from modalift.modalities import MODALITIES, Modality, Row, Track
+from modalift.modalities import MODALITIES, Modality, Row, Track, is_known
 from modalift.values import whole
 
 _SPLITS = {"train": "train", "training": "train", "tr": "train", "val": "val", "valid": "val", "validation": "val",
@@ -189,9 +189,12 @@ def assign_subjects(where: str, rows: Sequence[Row], test_subjects: Collection[s
 
     Without ``test_subjects``, only training clips are reassigned (to ``val``); with it, all splits are.
     """
-    known = {r.subject for r in rows}
+    known = {r.subject for r in rows if is_known(r.subject)}
     tested, held = ([str(s) for s in group or ()] for group in (test_subjects, val_subjects))
     for subject in (*tested, *held):
+        if not is_known(subject):
+            raise ModaliftError(f"{where}: '{subject}' in test_subjects or val_subjects means that a subject is not known; such"
+                                f" clips are not of one person - name subjects ({', '.join(sorted(known)) or 'none is known'})")
         if subject not in known:
             raise ModaliftError(f"{where}: there is no subject '{subject}' - {nearest(subject, known)}")
     if both := sorted(set(tested) & set(held)):

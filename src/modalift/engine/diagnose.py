@@ -24,6 +24,7 @@ from modalift.loading.clips import ClipSet
 from modalift.loading.collation import collate
 from modalift.modalities import Table
 from modalift.models import Predictions, load
+from modalift.models.intervals import wilson
 from modalift.models.recognizer import RecognizerModel
 from modalift.recipe import load_recipe
 
@@ -33,6 +34,7 @@ MAX_CLIPS = 240
 _MAX_BUNDLE_CLIPS = 12
 _TOLERANCE = 1e-3
 _NO_TRAINING_CLIP = "There is no labeled training clip of this view."
+_TOO_FEW = " These clips are too few to tell."
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Probe:
         labels: ``(N,)`` class indices.
         predictions: ``(N,)`` predicted class indices of the unchanged clips.
         correct: ``(N,)`` whether each prediction is the label.
+        left_out: reason -> number of the split's clips that are not among them.
     """
 
     run: Run
@@ -77,6 +80,20 @@ class Probe:
     labels: np.ndarray
     predictions: np.ndarray
     correct: np.ndarray
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def clips_of(self) -> str:
+        """Which clips are checked, in words."""
+        out, n = sum(self.left_out.values()), len(self.labels)
+        if not out:
+            return f"{n} {self.split} clips"
+        return f"{n} of {n + out} {self.split} clips (left out: {', '.join(f'{k} {why}' for why, k in self.left_out.items())})"
+
+    @property
+    def too_few(self) -> bool:
+        """Whether even a change that makes every correct prediction wrong would not be significant (at 5 %)."""
+        return mcnemar(int(self.correct.sum()), 0) >= 0.05
 
     @property
     def view(self) -> str:
@@ -123,14 +140,22 @@ def prepare(run: Run, role: str = "", split: str = "") -> Probe:
     experiment.framings = {**experiment.framings, model.view: model.framing}
     experiment.corrupt = dict(run.compute()["left_out"])
     split = split or ("val" if len(experiment.table.split("val")) else "test")
-    table = experiment.table.split(split).where(lambda r: r.id not in experiment.corrupt)
-    table = sample_clips(table, model.view, MAX_CLIPS)
+    part = experiment.table.split(split)
+    usable = part.where(lambda r: model.view in r.tracks)
+    if len(usable):  # files may have been damaged since the training
+        experiment.corrupt |= experiment.clips(usable, {model.view}, augment=False).find_corrupt()
+    readable = usable.where(lambda r: r.id not in experiment.corrupt)
+    labeled = readable.where(lambda r: r.label is not None)
+    table = sample_clips(labeled, model.view, MAX_CLIPS)
+    steps = {f"without '{model.view}'": (part, usable), "unreadable": (usable, readable),
+             "without a label": (readable, labeled), f"beyond {MAX_CLIPS}": (labeled, table)}
     if not len(table):
         raise ModaliftError(f"{experiment.table.name}: the split '{split}' has no labeled clip of the view"
                             f" '{model.view}' - choose another with --split")
     clips, labels = framed_clips(experiment, table, model.view)
     predictions = predict(model.network, clips)
-    return Probe(run, role, split, experiment, model, table, clips, labels, predictions, predictions == labels)
+    return Probe(run, role, split, experiment, model, table, clips, labels, predictions, predictions == labels,
+                 {why: len(before) - len(kept) for why, (before, kept) in steps.items() if len(before) > len(kept)})
 
 
 def sample_clips(table: Table, view: str, limit: int) -> Table:
@@ -143,9 +168,10 @@ def sample_clips(table: Table, view: str, limit: int) -> Table:
 
 
 def framed_clips(experiment: Experiment, table: Table, view: str) -> tuple[Tensor, np.ndarray]:
-    """Clips ``(N, C, T, H, W)`` framed as in evaluation, but one centered crop each, and their labels."""
+    """The readable clips ``(N, C, T, H, W)``, framed as in evaluation, but one centered crop each, and their labels."""
     clips = ClipSet(table, {view: experiment.framings[view]}, augment=None, store=experiment.store())
-    batch = collate([clips[0, i] for i in clips.indices])
+    clips.find_corrupt()
+    batch = collate([clips[0, position] for position in range(len(clips))])
     return batch.clips[view], batch.labels.numpy()
 
 
@@ -164,10 +190,14 @@ def check_accuracy(probe: Probe) -> Finding:
     accuracy, expected = float(probe.correct.mean()), chance_accuracy(probe.predictions, probe.labels)
     figures = {"accuracy": accuracy, "chance": expected, "clips": float(len(probe.correct))}
     p = binomial_tail(int(probe.correct.sum()), len(probe.correct), expected)
-    text = f"{accuracy:.1%} of {len(probe.correct)} clips ({probe.split}) are predicted correctly; chance is {expected:.1%}."
+    low, high = wilson(int(probe.correct.sum()), len(probe.correct)) or (0.0, 1.0)
+    text = (f"The accuracy on {probe.clips_of} is {accuracy:.1%} (95 % interval over clips: {low:.1%} to {high:.1%}); chance is"
+            f" {expected:.1%}.")
+    if p > 0.01 and binomial_tail(len(probe.correct), len(probe.correct), 1 / len(probe.model.classes)) > 0.01:
+        return Finding("accuracy", "unknown", text + _TOO_FEW, figures)
     if p > 0.01:
-        return Finding("accuracy", "wrong", text + " The network is no better than chance: see the other checks and"
-                       " `modalift look`, and whether the training loss fell.", figures)
+        return Finding("accuracy", "wrong", text + " Nothing shows that the network is better than chance: see the other checks"
+                       " and `modalift look`, and whether the training loss fell.", figures)
     return Finding("accuracy", "good", text, figures)
 
 
@@ -180,7 +210,8 @@ def check_prediction_variety(probe: Probe) -> Finding:
     figures = {"predicted": float(predicted[top]), "actual": float(actual[top])}
     text = (f"'{probe.model.classes[top]}' is predicted for {predicted[top]:.0%} of the clips, and {actual[top]:.0%} are of"
             " this class.")
-    if predicted[top] > actual[top] + 0.3:
+    low, _ = wilson(int((probe.predictions == top).sum()), len(probe.predictions)) or (0.0, 1.0)
+    if predicted[top] > actual[top] + 0.3 and low > actual[top]:
         return Finding("prediction variety", "wrong", text + " The network has collapsed onto this class: check the"
                        " normalization (unit of the readings), the learning rate and the class balance.", figures)
     return Finding("prediction variety", "good", text, figures)
@@ -198,6 +229,8 @@ def check_overfitting(probe: Probe) -> Finding:
     if train < 0.6:
         return Finding("overfitting", "warning", text + " The network underfits: train longer, raise the learning rate or"
                        " the width, or use weaker augmentation.", figures)
+    if train - held_out > 0.25 and not _is_larger(predict(probe.model.network, clips) == labels, probe.correct):
+        return Finding("overfitting", "unknown", text + _TOO_FEW, figures)
     if train - held_out > 0.25:
         return Finding("overfitting", "warning", text + " The network overfits: more augmentation, more subjects, dropout,"
                        " weight decay or a teacher may help.", figures)
@@ -212,9 +245,12 @@ def check_time_order(probe: Probe) -> Finding:
     if p < 0.05 and back > probe.correct.mean():
         return Finding("time order", "wrong", text + " Frames seem to be read in the wrong order: check that training and"
                        " evaluation read them alike.", figures)
+    if probe.too_few:
+        return Finding("time order", "unknown", text + _TOO_FEW, figures)
     if p >= 0.05:
-        return Finding("time order", "warning", text + " The difference is not significant: the network does not use the order"
-                       " of frames. Fine where no class is another one reversed; else use a head that models order.", figures)
+        return Finding("time order", "warning", text + " The difference is not significant: nothing shows that the network uses"
+                       " the order of frames. Fine where no class is another one reversed; else use a head that models order.",
+                       figures)
     return Finding("time order", "good", text + " It uses the order of frames.", figures)
 
 
@@ -224,9 +260,12 @@ def check_motion(probe: Probe) -> Finding:
     frozen, p = compare_with(probe, middle.expand_as(probe.clips))
     text = f"With the middle frame repeated the accuracy is {frozen:.1%} (else {probe.correct.mean():.1%})."
     figures = {"moving": float(probe.correct.mean()), "frozen": frozen, "p": p}
+    if probe.too_few:
+        return Finding("motion", "unknown", text + _TOO_FEW, figures)
     if p >= 0.05 or frozen > probe.correct.mean():
-        return Finding("motion", "warning", text + " The network does not use motion, but postures or the scene. Check that"
-                       " a clip's frames differ (`modalift look`) and that the background does not reveal the class.", figures)
+        return Finding("motion", "warning", text + " Nothing shows that the network uses motion, rather than postures or the"
+                       " scene. Check that a clip's frames differ (`modalift look`) and that the background does not reveal the"
+                       " class.", figures)
     return Finding("motion", "good", text + " It uses motion.", figures)
 
 
@@ -241,6 +280,8 @@ def check_time_shift(probe: Probe) -> Finding:
     if p < 0.05 and shifted > probe.correct.mean():
         return Finding("time shift", "wrong", text + " Shifted clips are better: their windows or the offset of this sensor's"
                        " clock (`offset_ms`) seem to be wrong.", figures)
+    if probe.correct.mean() - shifted > 0.2 and p >= 0.05:
+        return Finding("time shift", "unknown", text + _TOO_FEW, figures)
     if probe.correct.mean() - shifted > 0.2:
         return Finding("time shift", "warning", text + " The network depends on the exact start of a clip: where it is unknown"
                        " in deployment, train with temporal jitter.", figures)
@@ -369,6 +410,17 @@ def compare_with(probe: Probe, clips: Tensor) -> tuple[float, float]:
     return float(changed.mean()), p
 
 
+def _is_larger(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether a proportion is larger than another of independent clips: 0 is below the 95 % interval of their difference.
+
+    Source: Newcombe, *Interval estimation for the difference between independent proportions: comparison of eleven methods*,
+    1998, method 10.
+    """
+    (low, _), (_, high) = (wilson(int(x.sum()), len(x)) or (0.0, 1.0) for x in (one, other))
+    below, above = float(one.mean()) - low, high - float(other.mean())
+    return float(one.mean() - other.mean()) > float(np.hypot(below, above))
+
+
 def chance_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
     """Expected accuracy of these predictions in random order."""
     K = int(max(predictions.max(), labels.max())) + 1
@@ -377,5 +429,6 @@ def chance_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 def enter_in_ledger(probe: Probe) -> None:
     """Enters this evaluation of the test split in the run's ledger."""
-    probe.run.append_to_ledger(probe.role, len(probe.labels), {"top1": float(probe.correct.mean())},
+    figures = {"top1": float(probe.correct.mean()), "left_out": sum(probe.left_out.values())}
+    probe.run.append_to_ledger(probe.role, len(probe.labels), figures,
                     table=probe.experiment.table.fingerprint(), by="diagnose")

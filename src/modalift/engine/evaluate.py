@@ -25,8 +25,9 @@ from modalift.engine.provenance import (
     short_hash,
 )
 from modalift.engine.run import Run
+from modalift.engine.scope import joined_scope, scope_of, seen_clips
 from modalift.engine.store import cache_of, open_store
-from modalift.engine.tables import open_table
+from modalift.engine.tables import limit_clips, open_table, open_unlimited
 from modalift.errors import ModaliftError, nearest
 from modalift.loading.clips import ClipSet
 from modalift.loading.stores import Store
@@ -98,7 +99,8 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
         monitor: receives a warning where recordings have changed since the training.
 
     Returns:
-        role -> metrics, which depend on the kind of model, see :class:`modalift.models.Model`.
+        role -> metrics, which depend on the kind of model, see :class:`modalift.models.Model`; and for every kind, what they
+        are of: see :func:`~modalift.engine.scope.scope_of`.
 
     Raises:
         ModaliftError: an unfinished run, an unknown role, an override that would change what was trained, a split without
@@ -111,21 +113,24 @@ def evaluate(run: Run, split: str = "test", roles: Sequence[str] = (), overrides
     recipe = load_recipe(run.folder, overrides)
     device = device_of(recipe.run.device)
     set_threads(recipe.run.threads)
-    table = open_table(recipe)
+    whole = open_unlimited(recipe)
+    table = limit_clips(whole, recipe.data.limit)
     if not len(table.split(split)):
         raise ModaliftError(f"{table.name} has no {split} clips - give another --split, or see `modalift check`")
     store = open_store(recipe, table.split(split), {view for role in requested for view in run.describe(role)["framings"]})
     results: dict[str, tuple[str, dict[str, Any]]] = {}
+    seen, beyond = seen_clips(run, recipe, table, split), len(whole.split(split)) - len(table.split(split))
     for role in requested:
         model: Model = run.model(role)
         model.protocol = recipe.protocol.crops_only()
         model.check_table(table)
         clips = evaluation_clips(model, table.split(split), store, recipe.run.seed)
         evidence = evidence_before(run, role, model, clips.table, store, recipe, monitor or Monitor())
-        left_out = clips.find_corrupt()
+        clips.find_corrupt()
         evaluation = model.evaluate(clips, workers=recipe.run.workers, device=device)
         run.save_predictions(role, evidence.key, with_evidence(evaluation.predictions, evidence))
-        results[role] = evidence.key, evaluation.metrics | {"left_out": left_out, "evidence": evidence.plain()}
+        results[role] = evidence.key, evaluation.metrics | {"evidence": evidence.plain()} | scope_of(
+            evaluation.metrics, table, split, clips, seen, beyond_limit=beyond, max_corrupt=recipe.data.max_corrupt)
     run.save_results(split, results, table.fingerprint())
     return {role: metrics for role, (_, metrics) in results.items()}
 
@@ -224,8 +229,8 @@ def evaluate_folds(run: Run, split: str, roles: Sequence[str], overrides: Sequen
         evidence = joined([p.evidence for p in parts])
         found = dataclasses.replace(Predictions.join(parts), evidence=evidence)
         run.save_predictions(role, keys[0], found)
-        left_out = {clip: why for metrics in each for clip, why in metrics[role]["left_out"].items()}
-        results[role] = keys[0], model.metrics_of(found, model.classes) | {"left_out": left_out, "evidence": evidence}
+        results[role] = keys[0], model.metrics_of(found, model.classes) | {"evidence": evidence} | joined_scope(
+            [metrics[role] for metrics in each])
     run.save_results(split, results, "all folds")
     return {role: metrics for role, (_, metrics) in results.items()}
 

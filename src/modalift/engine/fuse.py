@@ -14,6 +14,7 @@ from modalift.engine.monitor import Monitor
 from modalift.engine.provenance import Evidence
 from modalift.engine.roles import RoleChoice, deployable, names_of, networks_of
 from modalift.engine.run import Run
+from modalift.engine.scope import joined_held_out
 from modalift.errors import ModaliftError
 from modalift.models import Predictions
 from modalift.models.recognizer import ClassifierModel, RecognizerModel
@@ -53,7 +54,8 @@ def fuse(runs: Sequence[Run], split: str = "test", roles: Sequence[str] = (), ov
 
     Returns:
         ``{"split", "members": {name: metrics}, "fusion": metrics, "left_out": n}``: all metrics on the common clips, their
-        number is ``n``; ``left_out`` clips lack the sensor of some network.
+        number is ``n``, with their ``coverage`` and ``held_out`` (:mod:`~modalift.engine.scope`); ``left_out`` clips have
+        predictions of some of the networks only.
 
     Raises:
         ModaliftError: fewer than two networks, an unknown role, networks of different classes, no common clip, or
@@ -84,12 +86,39 @@ def fuse(runs: Sequence[Run], split: str = "test", roles: Sequence[str] = (), ov
     mean = np.mean([m.predictions.probabilities.astype(np.float64) for m in members], 0)
     whole = RecognizerModel.metrics_of(dataclasses.replace(members[0].predictions, probabilities=mean), classes)
     everything = set().union(*(m.predictions.ids.tolist() for m in every))
+    scope = _scope(every, split, whole, everything)
     if split == "test":
         headline = ClassifierModel.headline
         for folder in dict.fromkeys(m.run.folder for m in members):
-            Run(folder).append_to_ledger(f"mean of {', '.join(names)}", whole["n"], {headline.key: headline.of(whole)})
-    return {"split": split, "fusion": whole, "left_out": len(everything) - len(members[0].predictions),
-            "members": {n: RecognizerModel.metrics_of(m.predictions, classes) for n, m in zip(names, members, strict=True)}}
+            Run(folder).append_to_ledger(f"mean of {', '.join(names)}", whole["n"], {
+                headline.key: headline.of(whole), "left_out": scope["coverage"]["clips"] - whole["n"]})
+    return {"split": split, "fusion": whole | scope, "left_out": len(everything) - len(members[0].predictions),
+            "members": {n: RecognizerModel.metrics_of(m.predictions, classes) | scope
+                        for n, m in zip(names, members, strict=True)}}
+
+
+def _scope(members: Sequence[Member], split: str, fused: dict[str, Any],
+           predicted: set[str]) -> dict[str, Any]:
+    """What the metrics on the common clips are of, from the results of the members' own evaluations.
+
+    Args:
+        members: the networks, as they were evaluated.
+        split: the split.
+        fused: metrics on the common clips.
+        predicted: the clips with predictions of any network, which count as the split where its size is not known.
+    """
+    keys = [e.key if (e := Evidence.parse(m.predictions.evidence)) else split for m in members]
+    results = [m.run.results().get(m.role, {}).get(key, {}) for m, key in zip(members, keys, strict=True)]
+    known = [r["coverage"] for r in results if r.get("coverage")]
+    clips = max([len(predicted), *(c["clips"] for c in known)])
+    unreadable = {clip: reason for r in results for clip, reason in r.get("left_out", {}).items()
+                  if "coverage" in r or clip in predicted}  # an earlier version also listed clips of other splits
+    limit = max((c["left_out"].get("limit", 0) for c in known), default=0)
+    reasons = {"unreadable": len(unreadable), "unlabeled": fused["unlabeled"], "limit": limit}
+    reasons["no_view"] = clips - fused["n"] - sum(reasons.values())
+    return {"left_out": unreadable, "held_out": joined_held_out([r.get("held_out") for r in results]),
+            "coverage": {"clips": clips, "scored": fused["n"], "left_out": {k: n for k, n in reasons.items() if n},
+                         "unreadable_labeled": 0, "max_corrupt": min((c["max_corrupt"] for c in known), default=1.0)}}
 
 
 def _requested(known: Mapping[str, str], choice: RoleChoice, names: Sequence[str]) -> list[str]:

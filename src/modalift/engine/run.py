@@ -217,7 +217,9 @@ class Run:
         for role, (key, metrics) in results.items() if split == "test" else ():
             headline = KINDS[metrics["kind"]].headline
             notes = {"table": table} if key == split else {"table": table, "conditions": key.removeprefix(f"{split}, ")}
-            self.append_to_ledger(role, metrics["n"], {headline.key: headline.of(metrics)}, **notes)
+            covered = metrics.get("coverage")
+            out = {"left_out": covered["clips"] - covered["scored"]} if covered else {}
+            self.append_to_ledger(role, metrics["n"], {headline.key: headline.of(metrics), **out}, **notes)
 
     def append_to_ledger(self, role: str, clips: int, figures: Mapping[str, float], **notes: str) -> None:
         """Appends one evaluation on the test split to the ledger.

@@ -80,11 +80,14 @@ def measured_on_recordings(run: Run, role: str, monitor: Monitor) -> dict[str, A
 
 
 def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The metrics of an evaluation that are single numbers, and the intervals of the headline metric."""
+    """The metrics of an evaluation that are single numbers, the intervals of the headline metric, and what they are of."""
     kind = KINDS[metrics["kind"]]
     figures = {column.key: value for column in kind.columns if isinstance(value := metrics.get(column.key), int | float)}
-    return {"clips": metrics["n"], "left_out": len(metrics.get("left_out", ())), **figures,
-            "intervals": metrics.get("intervals", {}).get(kind.headline.key), "evidence": metrics["evidence"]}
+    covered = metrics.get("coverage")
+    left_out = covered["left_out"] if covered else {"unreadable": len(metrics.get("left_out", ()))}
+    return {"clips": metrics["n"], "left_out": left_out, **figures,
+            "intervals": metrics.get("intervals", {}).get(kind.headline.key), "held_out": metrics.get("held_out"),
+            "evidence": metrics["evidence"]}
 
 
 def _public(recipe: Recipe) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from modalift.engine.monitor import Monitor
 from modalift.engine.provenance import check_recordings, difference, fingerprint
 from modalift.engine.roles import EVERY_RUN, RoleChoice, match_roles, networks_of
 from modalift.engine.run import Run
+from modalift.engine.scope import joined_held_out, joined_scope
 from modalift.engine.statistics import paired_seeds
 from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError
 from modalift.interruption import starting_processes
 from modalift.models import Predictions
+from modalift.models.metrics import by_known_subject
 from modalift.recipe import Recipe, load_recipe
 from modalift.recipe_files import find_recipe
 
@@ -228,7 +230,11 @@ class _RunningCell:
 
 
 def summary(cells: Sequence[Cell], folder: Path, choice: RoleChoice = EVERY_RUN, split: str = "test") -> dict[str, Any]:
-    """Accuracy of each recipe (all values, mean, standard deviation), and its paired difference to the first recipe."""
+    """Accuracy of each recipe (all values, mean, standard deviation), and its paired difference to the first recipe.
+
+    Each row also has ``n``, its labeled clips, with ``left_out`` and ``coverage`` (of the first seed) and ``held_out`` (of all
+    runs) as in :mod:`~modalift.engine.scope`; accuracies are None where no clip has a label.
+    """
     names = list(dict.fromkeys(c.name for c in cells))
     first = [next(c for c in cells if c.name == name).run(folder) for name in names]
     roles = match_roles([networks_of(run) for run in first], [[name, Path(name).name] for name in names], choice)
@@ -240,14 +246,29 @@ def summary(cells: Sequence[Cell], folder: Path, choice: RoleChoice = EVERY_RUN,
             found[name].append(Predictions.join(parts) if len(parts) > 1 else parts[0])
     rows: list[dict[str, Any]] = []
     for name in names:
-        top1 = [float(p.correct[p.labels >= 0].mean()) for p in found[name]]
+        labeled = [int((p.labels >= 0).sum()) for p in found[name]]
+        top1 = [float(p.correct.sum() / n) for p, n in zip(found[name], labeled, strict=True) if n]
         compute = [c.run(folder).compute() for c in cells if c.name == name]
+        known, _, count = by_known_subject(found[name][0].subjects[found[name][0].labels >= 0])
         rows.append({
-            "name": name, "role": roles[len(rows)], "top1": top1, "mean": float(np.mean(top1)),
+            "name": name, "role": roles[len(rows)], "n": min(labeled), "top1": top1, "mean": _mean(top1),
             "sd": float(np.std(top1, ddof=1)) if len(top1) > 1 else None, "epochs": compute[0].get("epochs"),
-            "training_macs": float(np.mean([s.get("training_macs", np.nan) for s in compute])),
-            "seconds": float(np.mean([s.get("seconds", np.nan) for s in compute])),
-        })
-        if name != names[0] and len(found[name]) == len(found[names[0]]) > 1:
+            "training_macs": _mean(s.get("training_macs") for s in compute),
+            "seconds": _mean(s.get("seconds") for s in compute),
+            "subjects": count, "unknown_subject": int((~known).sum()),
+            **_scope([c for c in cells if c.name == name], folder, roles[len(rows)], split)})
+        if name != names[0] and len(found[name]) == len(found[names[0]]) > 1 and min(labeled):
             rows[-1]["against_first"] = paired_seeds(found[names[0]], found[name])
-    return {"split": split, "rows": rows}
+    return {"split": split, "rows": rows, "held_out": joined_held_out([row["held_out"] for row in rows])}
+
+
+def _scope(cells: Sequence[Cell], folder: Path, role: str, split: str) -> dict[str, Any]:
+    """What the results of one recipe are of: the coverage of its first seed, and what all of its runs hold out."""
+    results = {c: c.run(folder).results().get(role, {}).get(split, {}) for c in cells}
+    first = joined_scope([found for c, found in results.items() if c.seed == cells[0].seed])
+    return {**first, "held_out": joined_held_out([found.get("held_out") for found in results.values()])}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [float(v) for v in values if v is not None]
+    return sum(known) / len(known) if known else None

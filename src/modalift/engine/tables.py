@@ -1,4 +1,4 @@
-"""The table of an experiment: folds, test_subjects-out subjects, limits and hidden labels."""
+"""The table of an experiment: folds, held-out subjects, limits and hidden labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 
 from modalift import datasets
 from modalift.errors import ModaliftError, nearest
-from modalift.modalities import Table
+from modalift.modalities import Table, is_known
 from modalift.recipe import Recipe
 
 
@@ -17,22 +17,32 @@ def open_table(recipe: Recipe) -> Table:
     Raises:
         ModaliftError: a dataset that cannot be opened, an invalid fold, or a validation subject without training clips.
     """
+    return limit_clips(open_unlimited(recipe), recipe.data.limit)
+
+
+def open_unlimited(recipe: Recipe) -> Table:
+    """The recipe's table as :func:`open_table` opens it, but for ``data.limit``."""
     data, protocol = recipe.data, recipe.protocol
     table = datasets.open(data.dataset, data.root, **data.options)
     if protocol.fold is not None and not protocol.folds:
         raise ModaliftError(f"protocol.fold={protocol.fold} needs protocol.folds - set it to the number of folds")
     if protocol.folds:
         table = take_fold(table, protocol.folds, protocol.fold or 0)
-    table = hold_out(table, protocol.val_subjects)
-    return limit_clips(table, data.limit) if data.limit else table
+    return hold_out(table, protocol.val_subjects)
 
 
 def take_fold(table: Table, folds: int, fold: int) -> Table:
     """One fold of a cross-validation: every ``folds``-th subject from ``fold`` on is tested, the others train.
 
     Raises:
-        ModaliftError: an invalid fold, or more folds than subjects.
+        ModaliftError: clips of unknown subject, which may be of a person of any fold; an invalid fold; or more folds than
+            subjects.
     """
+    unknown = [r for r in table if not is_known(r.subject)]
+    if unknown:
+        raise ModaliftError(f"protocol.folds={folds}: the subject of {len(unknown)} of {len(table)} clips of {table.name} is"
+                            f" not known ('{unknown[0].id}', ...), and folds are split by subject - give each clip a subject,"
+                            " or remove these clips from the table")
     if not 0 <= fold < folds <= len(table.subjects):
         raise ModaliftError(f"protocol.fold={fold} of folds={folds}: {table.name} has {len(table.subjects)} subjects"
                             " - use 0 <= fold < folds <= subjects")
@@ -48,6 +58,9 @@ def hold_out(table: Table, subjects: list[str]) -> Table:
     """
     known = table.split("train").subjects
     for subject in subjects:
+        if not is_known(subject):
+            raise ModaliftError(f"protocol.val_subjects: '{subject}' means that a subject is not known; such clips are not of"
+                                f" one person - name subjects ({', '.join(known) or 'no training clip has one'})")
         if subject not in known:
             raise ModaliftError(f"protocol.val_subjects: no training clip of subject '{subject}' - {nearest(subject, known)}")
     if not subjects:
@@ -56,7 +69,9 @@ def hold_out(table: Table, subjects: list[str]) -> Table:
 
 
 def limit_clips(table: Table, limit: int) -> Table:
-    """Keeps at most ``limit`` clips of each split, evenly spaced."""
+    """Keeps at most ``limit`` clips of each split, evenly spaced; all of them where it is 0."""
+    if not limit:
+        return table
     keep: set[str] = set()
     for split in ("train", "val", "test"):
         rows = table.split(split).rows

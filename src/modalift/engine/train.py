@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from modalift.engine.build import assemble
 from modalift.engine.checkpoint import TrainingState
@@ -12,6 +13,7 @@ from modalift.engine.experiment import Experiment
 from modalift.engine.monitor import Monitor
 from modalift.engine.provenance import check_recordings, difference, record_clips, teacher_runs
 from modalift.engine.run import Run
+from modalift.engine.scope import coverage
 from modalift.engine.trainer import Trainer
 from modalift.errors import ModaliftError
 from modalift.files import write_text
@@ -122,6 +124,9 @@ def leave_out_corrupt(experiment: Experiment, monitor: Monitor) -> None:
     experiment.corrupt = dict(experiment.clips(table, views, augment=False).find_corrupt())
     for clip, reason in list(experiment.corrupt.items())[:10]:
         monitor.message(f"left out {clip}: {reason}", warning=True)
+    if len(experiment.corrupt) > 10:
+        monitor.message(f"left out {len(experiment.corrupt) - 10} more clips that cannot be read, {len(experiment.corrupt)} of"
+                        f" {len(table)} in all", warning=True)
     share, limit = len(experiment.corrupt) / max(1, len(table)), experiment.recipe.data.max_corrupt
     if share > limit:
         first, reason = next(iter(experiment.corrupt.items()))
@@ -138,5 +143,15 @@ def finish(experiment: Experiment, run: Run, state: TrainingState) -> None:
         model.save(run.model_path(role), state.average.of(role) if state.average and role in scheme.students else None)
     content = {"training_macs": training_macs(experiment), "own_macs": own_macs(experiment),
                "seconds": round(seconds, 2), "clips": len(experiment.train), "epochs": recipe.optim.epochs,
-               "left_out": experiment.corrupt, "fingerprint": state.fingerprint, "precision": state.precision}
+               "left_out": experiment.corrupt, "coverage": training_coverage(experiment),
+               "fingerprint": state.fingerprint, "precision": state.precision}
     write_text(run.compute_path, json.dumps(content))  # written last: its existence marks a finished run
+
+
+def training_coverage(experiment: Experiment) -> dict[str, Any]:
+    """How many clips of the training split the training used, and why not the others."""
+    part, views = experiment.table.split("train"), experiment.scheme.required_views()
+    usable = part.where(lambda r: bool(views & set(r.tracks)))
+    unreadable = {r.id: experiment.corrupt[r.id] for r in usable if r.id in experiment.corrupt}
+    used = len(experiment.train)
+    return coverage(used, len(usable) - len(unreadable) - used, part, usable, unreadable)

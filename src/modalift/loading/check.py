@@ -12,7 +12,7 @@ import numpy as np
 
 from modalift.loading.inspection import TrackReport, duplicates, inspect_table, overlaps
 from modalift.loading.reading import natural
-from modalift.modalities import SPLITS, Row, Table
+from modalift.modalities import SPLITS, Row, Table, is_known
 
 _MOST_OUTSIDE = 0.02  # largest fraction of readings outside the sensor's range that is not reported
 Severity = Literal["error", "note"]
@@ -57,7 +57,8 @@ class Findings:
         clips: split -> number of clips.
         labeled: split -> number of labeled clips.
         classes: class -> split -> number of clips.
-        subjects: subject -> split -> number of clips.
+        subjects: known subject -> split -> number of clips.
+        unknown_subject: split -> number of clips whose subject is not known.
         views: view -> its summary.
         unreadable: clip id -> why it cannot be read (each is also a problem).
         decoded: number of clips of which every frame was decoded.
@@ -69,6 +70,7 @@ class Findings:
     labeled: dict[str, int]
     classes: dict[str, dict[str, int]]
     subjects: dict[str, dict[str, int]]
+    unknown_subject: dict[str, int]
     views: dict[str, ViewSummary]
     unreadable: dict[str, str] = field(default_factory=dict)
     decoded: int = 0
@@ -100,7 +102,8 @@ def examine(table: Table, *, limit: int | None = None, decode: bool = True) -> F
         table.name, _by_split(table), _by_split(labeled),
         {name: _by_split(labeled.where(lambda r, k=k: r.label == k))  # type: ignore[misc]
          for k, name in enumerate(table.classes)},
-        {s: _by_split(rows) for s, rows in _grouped(table, lambda r: r.subject)},
+        {s: _by_split(rows) for s, rows in _grouped(table, lambda r: r.subject) if is_known(s)},
+        _by_split(table.where(lambda r: not is_known(r.subject))),
         {v: _summary(table, v, seen) for v in table.views}, decoded=len(chosen))
     problems = [*_files(table, seen, found), *_leaks(table, seen), *_labels(table, found), *_views(table, found),
                 *_readings(table, seen), *_lengths(table, seen)]
@@ -182,14 +185,24 @@ def _leaks(table: Table, seen: dict[str, dict[str, TrackReport]]) -> list[Proble
         if within:
             problems.append(Problem("note", "duplicates", f"{view}: {len(within)} recordings occur more than once in one"
                                                      f" split ({_some(within, 3)})"))
-    taught = {r.subject for r in table if r.split == "train"}
-    tested = {r.subject for r in table if r.split == "test"}
-    if {r.subject for r in table} == {""}:
+    return [*problems, *_subjects(table)]
+
+
+def _subjects(table: Table) -> list[Problem]:
+    """Subjects on both sides of the split, or of whom it is not known."""
+    trained, tested = table.split("train"), table.split("test")
+    unknown = [r for r in table if not is_known(r.subject)]
+    problems = []
+    if both := sorted(set(trained.subjects) & set(tested.subjects), key=natural):
+        problems.append(Problem("note", "subjects", f"subjects in train and in test: {len(both)} of the {len(tested.subjects)}"
+                                                    f" test subjects ({_some(both)}) - results say nothing about new people"))
+    if len(unknown) == len(table):
         problems.append(Problem("note", "subjects", "the subjects are unknown - it cannot be checked whether people occur"
                                                     " in training and in test"))
-    elif both := sorted((taught & tested) - {""}, key=natural):
-        problems.append(Problem("note", "subjects", f"{len(both)} subjects are in train and in test ({_some(both)})"
-                                                    " - results do not generalize to new people"))
+    elif unknown:
+        problems.append(Problem("note", "subjects", f"the subject of {len(unknown)} of {len(table)} clips is not known"
+                                                    f" ({_some(r.id for r in unknown)}) - they may be of people of any split,"
+                                                    " and are no subject of their own"))
     return problems
 
 

@@ -15,6 +15,24 @@ SPLITS = ("train", "val", "test")
 #: Letters of the longest name of a clip, class or subject.
 LONGEST = 1000
 
+#: Cells that say that a value is not known, in small letters: the empty cell, what pandas, R and spreadsheets write for a
+#: missing value, and common words.
+_UNKNOWN = frozenset(("", "-", "--", "?", "??", "-1", "#n/a", "<na>", "n/a", "na", "nan", "-nan", "nil", "none", "null", "unk",
+                      "unknown", "undefined", "missing", "anonymous", "not known", "not available"))
+
+
+def is_known(cell: str) -> bool:
+    """Whether a cell of a subject, or of metadata as text, names something, rather than say that it is not known.
+
+    Clips of unknown subject are not clips of one subject: they are no fold, no held-out subject and no cluster of an
+    interval over subjects.
+
+    Example:
+        >>> [is_known(cell) for cell in ("s03", "anna", "", "unknown", "N/A", " ? ", "nan", "-")]
+        [True, True, False, False, False, False, False, False]
+    """
+    return cell.strip().casefold() not in _UNKNOWN
+
 
 @dataclass(frozen=True)
 class Track:
@@ -50,7 +68,7 @@ class Row:
     Attributes:
         id: unique in the table.
         label: class index; None for an unlabeled clip.
-        subject: who performs it; may be empty.
+        subject: who performs it; may be unknown, see :func:`is_known`.
         split: ``train``, ``val`` or ``test``.
         tracks: view -> recording; a view that is missing here is a sensor that was absent.
         metadata: further columns (illuminance in lux, condition, trial), for reports and selections.
@@ -114,7 +132,8 @@ class Table:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        return tuple(sorted({r.subject for r in self.rows}))
+        """The known subjects, sorted."""
+        return tuple(sorted({r.subject for r in self.rows if is_known(r.subject)}))
 
     def counts(self, by: Callable[[Row], str]) -> Counter[str]:
         return Counter(by(r) for r in self.rows)

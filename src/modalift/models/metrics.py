@@ -10,9 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from modalift.errors import ModaliftError
+from modalift.modalities import is_known
+from modalift.models.intervals import (
+    LEVEL,
+    Interval,
+    mean_class_over_subjects,
+    mean_of_proportions,
+    proportion_over_subjects,
+    wilson,
+)
 
-RESAMPLES = 2000
-LEVEL = 0.95
 BINS = 15
 #: A metadata column with at most this many distinct values is grouped by value, a numeric one with more by quantiles.
 GROUPS = 6
@@ -22,24 +29,27 @@ Ints = NDArray[np.int64]
 
 
 def score(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str], *,
-          subjects: Sequence[str] | NDArray[Any] | None = None, metadata: Mapping[str, ArrayLike] | None = None,
-          seed: int = 0) -> dict[str, Any]:
+          subjects: Sequence[str] | NDArray[Any] | None = None,
+          metadata: Mapping[str, ArrayLike] | None = None) -> dict[str, Any]:
     """All metrics of one network on one split, as plain JSON values.
 
     Args:
         probabilities: ``(N, K)``, rows that sum to 1.
         labels: ``(N,)`` class indices; unlabeled clips (-1) are counted and otherwise left out.
         classes: the K class names.
-        subjects: ``(N,)`` subject of each clip; without it there is no interval over subjects.
-        metadata: name -> ``(N,)`` further columns (``lux``), for accuracy by metadata; NaN and empty text mean *unknown*.
-        seed: seed of the bootstrap.
+        subjects: ``(N,)`` subject of each clip, see :func:`~modalift.modalities.is_known`; without it there is no interval
+            over subjects.
+        metadata: name -> ``(N,)`` further columns (``lux``), for accuracy by metadata; NaN and text such as the empty one or
+            ``unknown`` mean that it is not known.
 
     Returns:
         A dictionary with ``n``, ``unlabeled``, ``top1``, ``top5`` (top-k accuracy with k = ``top5_of`` = min(5, K)),
         ``mean_class`` (mean recall over the classes that occur), ``nll``, ``ece``, ``calibration`` (the bins),
-        ``intervals`` (metric -> ``clips`` and ``subjects`` -> [low, high]), ``per_class``, ``confusion`` (row: true
-        class, column: predicted class), ``by_subject``, ``by_metadata``. What is undefined (an accuracy of no clips, an
-        interval over one subject, the recall of a class that does not occur) is None, never NaN.
+        ``intervals`` (metric -> ``clips`` and ``subjects`` -> [low, high], see :func:`intervals`), ``over_subjects`` (what
+        the intervals over subjects are computed of, see :func:`over_subjects`), ``per_class`` and ``by_subject`` and
+        ``by_metadata`` (with intervals over clips), ``confusion`` (row: true class, column: predicted class). What is
+        undefined (an accuracy of no clips, an interval over two subjects, the recall of a class that does not occur) is
+        None, never NaN.
 
     Raises:
         ModaliftError: shapes that do not match, labels outside the classes, or rows that are not probabilities.
@@ -55,7 +65,7 @@ def score(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str], *
     columns = {k: _column(f"metadata '{k}'", v, len(y))[labeled] for k, v in (metadata or {}).items()}
     p, y = p[labeled], y[labeled]
     predicted = p.argmax(1) if len(p) else np.zeros(0, np.int64)
-    correct = predicted == y
+    correct, among = predicted == y, top_k(p, y, 5)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(confusion, (y, predicted), 1)
     bins, ece = calibration(p.max(1) if len(p) else np.zeros(0), correct)
@@ -64,17 +74,18 @@ def score(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str], *
         "unlabeled": int((~labeled).sum()),
         "classes": [str(c) for c in classes],
         "top1": _mean(correct),
-        "top5": _mean(top_k(p, y, 5)),
+        "top5": _mean(among),
         "top5_of": min(5, len(classes)),
         "mean_class": _nullable(mean_class(confusion)),
         "nll": negative_log_likelihood(p, y),
         "ece": ece,
         "calibration": bins,
-        "intervals": intervals(correct, y, len(classes), who, seed),
+        "intervals": intervals(correct, among, y, len(classes), who),
+        "over_subjects": None if who is None else over_subjects(correct, who),
         "per_class": per_class(confusion, classes),
         "confusion": confusion.tolist(),
         "by_subject": [] if who is None else _by_subject(correct, who),
-        "by_metadata": {k: groups for k, v in columns.items() if (groups := by_metadata(correct, v, seed))},
+        "by_metadata": {k: groups for k, v in columns.items() if (groups := by_metadata(correct, v))},
     }
 
 
@@ -128,7 +139,7 @@ def mean_class(confusion: NDArray[Any]) -> float:
 
 
 def per_class(confusion: NDArray[Any], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """One row per class: support, recall, precision, F1, and the class that it is most often mistaken for."""
+    """One row per class: support, recall with its interval over clips, precision, F1, and the class it is mistaken for."""
     rows = []
     for k, name in enumerate(classes):
         hit, support, predicted = int(confusion[k, k]), int(confusion[k].sum()), int(confusion[:, k].sum())
@@ -136,7 +147,7 @@ def per_class(confusion: NDArray[Any], classes: Sequence[str]) -> list[dict[str,
         wrong[k] = 0
         rows.append({
             "class": str(name), "support": support, "predicted": predicted,
-            "recall": hit / support if support else None,
+            "recall": hit / support if support else None, "interval": wilson(hit, support),
             "precision": hit / predicted if predicted else None,
             "f1": 2 * hit / (support + predicted) if support + predicted else None,
             "mistaken_for": str(classes[int(wrong.argmax())]) if wrong.any() else None,
@@ -144,56 +155,67 @@ def per_class(confusion: NDArray[Any], classes: Sequence[str]) -> list[dict[str,
     return rows
 
 
-def intervals(correct: NDArray[np.bool_], labels: Ints, classes: int, subjects: NDArray[np.str_] | None = None,
-              seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL) -> dict[str, Any]:
-    """Percentile bootstrap intervals of top-1 and mean class accuracy, over clips and over subjects.
+def intervals(correct: NDArray[np.bool_], among: NDArray[np.bool_], labels: Ints, classes: int,
+              subjects: NDArray[np.str_] | None = None) -> dict[str, Any]:
+    """Intervals of 95 % of top-1, top-5 and mean class accuracy, over clips and over subjects.
 
-    Resampling N clips with replacement only changes how many clips fall into each of the 2K cells (class, correct
-    or wrong), so the cells' counts are drawn from their multinomial distribution: the same bootstrap, at a cost that
-    does not grow with N. Over subjects (a cluster bootstrap: clips of one person are correlated) whole
-    subjects are drawn. The second is the interval to quote for *people the network has never seen*.
+    The first takes clips as independent, and holds for other clips of the same kind. The second is wider if people differ; it
+    holds for other people where the network has seen none of these people.
+
+    Args:
+        correct, among: ``(N,)`` whether each clip's label is predicted, and whether it is among the five most probable.
+        labels: ``(N,)`` class indices.
+        classes: number of classes.
+        subjects: ``(N,)``; clips of unknown subject are left out of the interval over subjects.
 
     Returns:
-        ``{"top1": {"clips": [low, high], "subjects": [low, high]}, "mean_class": {...}, "level", "resamples"}``;
-        None where there are fewer than two clips or two subjects.
+        ``{"top1": {"clips": [low, high], "subjects": [low, high]}, "top5": {...}, "mean_class": {...}, "level"}``; None for
+        no clips, and for fewer than three subjects.
     """
-    out: dict[str, Any] = {"top1": {"clips": None, "subjects": None}, "mean_class": {"clips": None, "subjects": None},
-                           "level": level, "resamples": resamples}
-    cell = labels * 2 + correct
-    rng = np.random.default_rng(seed)
-    draws: dict[str, NDArray[Any]] = {}
-    if len(labels) > 1:
-        share = np.bincount(cell, minlength=2 * classes) / len(labels)
-        draws["clips"] = rng.multinomial(len(labels), share, size=resamples)
-    if subjects is not None and len(names := np.unique(subjects)) > 1:
-        cells = np.zeros((len(names), 2 * classes))
-        np.add.at(cells, (np.searchsorted(names, subjects), cell), 1)
-        draws["subjects"] = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples) @ cells
-    for over, counts in draws.items():
-        wrong, hit = counts[:, 0::2], counts[:, 1::2]
-        with np.errstate(invalid="ignore"):
-            recall = hit / (hit + wrong)
-        out["top1"][over] = percentile(hit.sum(1) / counts.sum(1), level)
-        out["mean_class"][over] = percentile(np.nanmean(recall, 1), level)
-    return out
+    each: dict[str, dict[str, Interval | None]] = {
+        "top1": {"clips": wilson(int(correct.sum()), len(labels))},
+        "top5": {"clips": wilson(int(among.sum()), len(labels))},
+        "mean_class": {"clips": mean_of_proportions(np.bincount(labels[correct], minlength=classes),
+                                                    np.bincount(labels, minlength=classes))}}
+    known, who, count = by_known_subject(np.full(len(labels), "") if subjects is None else subjects)
+    clips, top1, top5 = (np.zeros((count, classes)) for _ in range(3))
+    for cells, weights in ((clips, known), (top1, correct), (top5, among)):
+        np.add.at(cells, (who, labels[known]), weights[known])
+    each["top1"]["subjects"] = proportion_over_subjects(top1.sum(1), clips.sum(1))
+    each["top5"]["subjects"] = proportion_over_subjects(top5.sum(1), clips.sum(1))
+    each["mean_class"]["subjects"] = mean_class_over_subjects(top1, clips)
+    return {**each, "level": LEVEL}
 
 
-def percentile(values: NDArray[Any], level: float = LEVEL) -> list[float]:
-    """The central interval that contains the share ``level`` of the values: [low, high]."""
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return [float(low), float(high)]
+def by_known_subject(subjects: NDArray[np.str_]) -> tuple[NDArray[np.bool_], Ints, int]:
+    """Which clips have a known subject ``(N,)``, the indices of these clips' subjects, and the number of known subjects."""
+    names, which = np.unique(subjects, return_inverse=True)
+    known = np.array([is_known(str(name)) for name in names], bool)
+    place = np.cumsum(known) - 1
+    return known[which], place[which][known[which]], int(known.sum())
 
 
-def by_metadata(correct: NDArray[np.bool_], values: NDArray[Any], seed: int = 0) -> list[dict[str, Any]]:
+def over_subjects(correct: NDArray[np.bool_], subjects: NDArray[np.str_]) -> dict[str, Any]:
+    """What the intervals over subjects are computed of: the clips whose subject is known.
+
+    Returns:
+        ``subjects`` (how many), ``clips`` and their ``top1``, and ``unknown``: the clips of unknown subject, left out.
+    """
+    known, _, count = by_known_subject(subjects)
+    return {"subjects": count, "clips": int(known.sum()), "top1": _mean(correct[known]),
+            "unknown": int((~known).sum())}
+
+
+def by_metadata(correct: NDArray[np.bool_], values: NDArray[Any]) -> list[dict[str, Any]]:
     """Accuracy by the value of a metadata column: groups of equal value if there are few, else five quantile bins of a number.
 
     Returns:
-        Rows ``{"value" | ("low", "high"), "n", "top1", "interval"}``, in ascending order; empty where the column takes
-        fewer than two values, or is text of many values (a file name).
+        Rows ``{"value" | ("low", "high"), "n", "top1", "interval"}`` with the interval over clips, in ascending order; empty
+        where the column takes fewer than two values, or is text of many values (a file name). Clips whose value is not known
+        are in no row.
     """
     numeric = values.dtype.kind in "iufb"
-    known = np.isfinite(values.astype(float)) if numeric else values.astype(str) != ""
+    known = np.isfinite(values.astype(float)) if numeric else np.array([is_known(str(v)) for v in values], bool)
     v, correct = (values[known].astype(float) if numeric else values[known].astype(str)), correct[known]
     found = np.unique(v)
     if len(found) < 2 or (len(found) > GROUPS and not numeric):
@@ -210,15 +232,17 @@ def by_metadata(correct: NDArray[np.bool_], values: NDArray[Any], seed: int = 0)
     for k, head in enumerate(heads):
         inside = correct[where == k]
         if len(inside):
-            spread = np.random.default_rng(seed).binomial(len(inside), inside.mean(), RESAMPLES) / len(inside)
-            rows.append({**head, "n": len(inside), "top1": float(inside.mean()),
-                         "interval": percentile(spread) if len(inside) > 1 else None})
+            rows.append({**head, **_proportion(inside)})
     return rows
 
 
 def _by_subject(correct: NDArray[np.bool_], subjects: NDArray[np.str_]) -> list[dict[str, Any]]:
-    return [{"subject": str(s), "n": int((subjects == s).sum()), "top1": float(correct[subjects == s].mean())}
-            for s in np.unique(subjects)]
+    return [{"subject": str(s), **_proportion(correct[subjects == s])} for s in np.unique(subjects) if is_known(str(s))]
+
+
+def _proportion(correct: NDArray[np.bool_]) -> dict[str, Any]:
+    """The accuracy of one or more clips: ``n``, ``top1``, ``interval`` over clips."""
+    return {"n": len(correct), "top1": float(correct.mean()), "interval": wilson(int(correct.sum()), len(correct))}
 
 
 def _checked(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> tuple[Floats, Ints]:

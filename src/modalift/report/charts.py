@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from modalift.modalities import is_known
 from modalift.report import html
 from modalift.report.figures import Line, Mark, columns, forest, heat, lines, reliability
 from modalift.report.html import bar, card, missing
-from modalift.report.numbers import percent
+from modalift.report.numbers import percent, span
 from modalift.report.record import Record
 from modalift.report.results import Column, Metrics, headlines
 
@@ -106,32 +107,39 @@ def classification(m: Metrics) -> str:
                  " over 15 bins. On the dashed line, confidence equals accuracy.")]
     metadata = dict(m.get("by_metadata", {}))
     if "lux" in metadata:
-        side.append(_by_metadata("lux", metadata.pop("lux"), len(m["classes"])))
+        side.append(_by_metadata("lux", metadata.pop("lux"), m))
     else:
         side.append(missing("Accuracy by brightness is not shown: the clips have no 'lux' in their metadata, or all the same."))
     out = matrix + f'<div class="wide">{"".join(side)}</div>' + _classes(m["per_class"])
-    if len(subjects := m.get("by_subject") or []) > 1:
-        marks = [Mark(p["subject"], p["top1"], note=f"{p['n']} clips") for p in sorted(subjects, key=lambda p: -p["top1"])]
-        out += html.fold(f"accuracy of each of the {len(subjects)} subjects", forest(marks))
+    if len(subjects := [p for p in m.get("by_subject") or [] if is_known(str(p["subject"]))]) > 1:
+        marks = [Mark(p["subject"], p["top1"], p.get("interval"), note=f"{p['n']} clips")
+                 for p in sorted(subjects, key=lambda p: -p["top1"])]
+        out += html.fold(f"accuracy of each of the {len(subjects)} subjects, with 95 % intervals over clips", forest(marks))
     if metadata:
-        rest = "".join(_by_metadata(name, groups, len(m["classes"])) for name, groups in metadata.items())
+        rest = "".join(_by_metadata(name, groups, m) for name, groups in metadata.items())
         out += html.fold(f"accuracy by {', '.join(metadata)}", f'<div class="wide">{rest}</div>')
     return out
 
 
-def _by_metadata(name: str, groups: Sequence[Mapping[str, Any]], classes: int) -> str:
+def _by_metadata(name: str, groups: Sequence[Mapping[str, Any]], m: Metrics) -> str:
     marks = [Mark(f"{g['value']:g}" if isinstance(g.get("value"), float) else str(g["value"]) if "value" in g
                   else f"{g['low']:.3g}–{g['high']:.3g}", g["top1"], g["interval"], note=f"n {g['n']}") for g in groups]
     title = "accuracy by brightness" if name == "lux" else f"accuracy by {name}"
-    return card(title, columns(marks, x_label=name, reference=1 / classes, reference_label="chance"),
-                "Error bars: 95 % interval over clips. Dashed: chance.")
+    return card(title, columns(marks, x_label=name, reference=1 / len(m["classes"]), reference_label="chance"),
+                f"Error bars: 95 % interval over clips. Dashed: chance.{without(name, groups, m['n'])}")
+
+
+def without(name: str, groups: Sequence[Mapping[str, Any]], clips: int) -> str:
+    """That clips whose value in a column of metadata is not known are in no group; empty if there are none."""
+    left = clips - sum(g["n"] for g in groups)
+    return f" {left} clip{'s' * (left > 1)} of unknown {name} left out." if left else ""
 
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> str:
     ordered = sorted(rows, key=lambda r: (r["recall"] is None, -(r["recall"] or 0), r["class"]))
-    body = html.table(("class", "clips", "recall", "precision", "F1", "most often predicted instead"),
-                      [(r["class"], r["support"], bar(r["recall"]), bar(r["precision"]), percent(r["f1"]),
-                        r.get("mistaken_for") or "–") for r in ordered], (1, 4))
+    body = html.table(("class", "clips", "recall", "95 % CI over clips", "precision", "F1", "most often predicted instead"),
+                      [(r["class"], r["support"], bar(r["recall"]), span(r.get("interval")), bar(r["precision"]),
+                        percent(r["f1"]), r.get("mistaken_for") or "–") for r in ordered], (1, 3, 5))
     absent = sum(not r["support"] for r in rows)
     note = f'<p class="note">{absent} classes do not occur in this split.</p>' if absent else ""
     return f'<div class="card"><h3>per class</h3>{body}{note}</div>'

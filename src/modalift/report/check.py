@@ -24,10 +24,12 @@ def render(findings: Findings) -> Group:
     """Tables of the views, classes and subjects, followed by one line per problem."""
     total = sum(findings.clips.values())
     splits = ", ".join(f"{n} {s}" for s, n in findings.clips.items() if n)
-    head = Text(f"{findings.name}: {total} clips ({splits}), {len(findings.classes)} classes,"
-                f" {len(findings.subjects)} subjects, {len(findings.views)} views")
-    lines: list[RenderableType] = [head, _views(findings), _counts("classes", "class", findings.classes),
-                                   _counts("subjects", "subject", findings.subjects)]
+    unknown = sum(findings.unknown_subject.values())
+    head = Text(f"{findings.name}: {total} clips ({splits}), {len(findings.classes)} classes, {len(findings.subjects)} subjects"
+                + (f" ({unknown} clips of unknown subject)" if unknown else "") + f", {len(findings.views)} views")
+    lines: list[RenderableType] = [head, _views(findings), _counts("classes", "class", findings.classes)]
+    if findings.subjects:
+        lines.append(_counts("subjects", "subject", findings.subjects))
     if findings.decoded < total:
         lines.append(Text(f"{findings.decoded} of {total} clips were decoded; the others were only opened", "dim"))
     for problem in findings.problems:
@@ -63,5 +65,5 @@ def _counts(title: str, head: str, counts: Mapping[str, Mapping[str, int]]) -> T
     for split in used:
         grid.add_column(split, justify="right")
     for name, of in counts.items():
-        grid.add_row(Text(name or "(unknown)"), *(str(of[s]) for s in used))
+        grid.add_row(Text(name), *(str(of[s]) for s in used))
     return grid

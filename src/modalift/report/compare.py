@@ -12,7 +12,8 @@ import numpy as np
 from modalift.engine.provenance import Evidence, belongs
 from modalift.engine.roles import EVERY_RUN, RoleChoice, match_roles, names_of, networks_of
 from modalift.engine.run import Run
-from modalift.engine.statistics import aligned, mean_accuracy, paired, paired_seeds
+from modalift.engine.scope import joined_held_out
+from modalift.engine.statistics import aligned, main_interval, mean_accuracy, paired, paired_seeds
 from modalift.engine.tables import open_table
 from modalift.errors import ModaliftError, nearest
 from modalift.files import is_file, write_text
@@ -20,7 +21,8 @@ from modalift.modalities import SPLITS, Table
 from modalift.models import Predictions
 from modalift.models.metrics import score
 from modalift.recipe import load_recipe
-from modalift.report import html
+from modalift.report import html, scope
+from modalift.report.charts import without
 from modalift.report.clips import CHANGED, Sample, choose_clips, gallery, same_recordings, sample_clips
 from modalift.report.figures import Mark, columns, diverging, forest
 from modalift.report.html import card, esc, missing
@@ -33,13 +35,14 @@ CLIPS = 8
 
 @dataclass(frozen=True)
 class Candidate:
-    """One compared method: its runs (one per seed), their predictions, and the metrics of the first run."""
+    """One compared method: its runs (one per seed), their predictions, the metrics of the first run, and what they are of."""
 
     name: str
     role: str
     records: tuple[Record, ...]
     predictions: tuple[Predictions, ...]
     score: dict[str, Any]
+    scope: dict[str, Any]
 
 
 def compare_runs(runs: Runs, *, split: str = "test", choice: RoleChoice = EVERY_RUN) -> dict[str, Any]:
@@ -52,10 +55,11 @@ def compare_runs(runs: Runs, *, split: str = "test", choice: RoleChoice = EVERY_
 
     Returns:
         ``{"split", "baseline", "rows": [...]}``; a row has ``name``, ``role``, ``view``, ``n``, ``seeds``, ``top1`` and its
-        ``sd`` and ``intervals`` (see :func:`~modalift.engine.statistics.mean_accuracy`), ``mean_class``, ``ece`` (of the
-        first seed), ``parameters``, ``macs``,
-        ``epochs``, ``training_macs``, ``seconds`` and ``against_first``: :func:`~modalift.engine.statistics.paired`
-        of the two, or :func:`~modalift.engine.statistics.paired_seeds` where both have as many seeds (two or more).
+        ``sd`` and ``intervals`` (see :func:`~modalift.engine.statistics.mean_accuracy`), ``mean_class``, ``ece``,
+        ``unlabeled``, ``left_out``, ``coverage`` (of the first seed), ``held_out`` (see :mod:`modalift.engine.scope`),
+        ``parameters``, ``macs``, ``epochs``, ``training_macs``, ``seconds`` and ``against_first``:
+        :func:`~modalift.engine.statistics.paired` of the two, or :func:`~modalift.engine.statistics.paired_seeds` where both
+        have as many seeds (two or more).
 
     Raises:
         ModaliftError: fewer than two runs, a run without predictions of its present weights, or runs on different clips or
@@ -160,7 +164,14 @@ def _candidate(name: str, folders: Sequence[Path], split: str, role: str) -> Can
     shipped = records[0].networks.get(role)
     classes = shipped.classes if shipped else tuple(str(k) for k in range(first.probabilities.shape[1]))
     metrics = score(first.probabilities, first.labels, classes, subjects=first.subjects, metadata=dict(first.metadata))
-    return Candidate(name, role, records, tuple(predictions), metrics)
+    return Candidate(name, role, records, tuple(predictions), metrics, _scope(records, role, split))
+
+
+def _scope(records: Sequence[Record], role: str, split: str) -> dict[str, Any]:
+    """What the results of one method are of: the clips of its first run, and what all of its runs hold out."""
+    results = [record.results.get(role, {}).get(split, {}) for record in records]
+    return {"left_out": results[0].get("left_out", {}), "coverage": results[0].get("coverage"),
+            "held_out": joined_held_out([found.get("held_out") for found in results])}
 
 
 def _summary(candidates: Sequence[Candidate], split: str) -> dict[str, Any]:
@@ -169,14 +180,15 @@ def _summary(candidates: Sequence[Candidate], split: str) -> dict[str, Any]:
         shipped, computed = c.records[0].networks.get(c.role), [r.compute for r in c.records]
         rows.append({
             "name": c.name, "role": c.role, "view": shipped.view if shipped else None,
-            **mean_accuracy(c.predictions), "mean_class": c.score["mean_class"],
+            **mean_accuracy(c.predictions), "unlabeled": c.score["unlabeled"], **c.scope, "mean_class": c.score["mean_class"],
             "ece": c.score["ece"], "parameters": shipped.parameters if shipped else None,
             "macs": shipped.macs if shipped else None, "epochs": computed[0].get("epochs"),
             "training_macs": _mean(x.get("training_macs") for x in computed),
             "seconds": _mean(x.get("seconds") for x in computed),
             "against_first": None if c is base else _difference(base, c),
         })
-    return {"split": split, "baseline": base.name, "rows": rows}
+    return {"split": split, "baseline": base.name, "rows": rows,
+            "held_out": joined_held_out([c.scope["held_out"] for c in candidates])}
 
 
 def _difference(base: Candidate, other: Candidate) -> dict[str, Any]:
@@ -210,21 +222,9 @@ def _samples(candidates: Sequence[Candidate], split: str, table: Table | None,
 # ---- results as text ---------------------------------------------------------------------------------------------------
 
 
-def main_interval(pair: Mapping[str, Any]) -> tuple[Sequence[float] | None, str]:
-    """The widest interval of a paired difference, and what it was computed over."""
-    if "seeds" in pair:
-        if pair["over_subjects_seeds"] is not None:
-            return pair["over_subjects_seeds"], "over subjects and seeds"
-        return pair["over_seeds"], "over seeds"
-    over = pair["intervals"]
-    return (over["subjects"], "over subjects") if over["subjects"] is not None else (over["clips"], "over clips")
-
-
 def verdict(pair: Mapping[str, Any]) -> str:
     """The conclusion from a paired difference, in one or two words."""
     interval, _ = main_interval(pair)
-    if interval is None:
-        return "too little data"
     if interval[0] > 0:
         return "better"
     if interval[1] < 0:
@@ -236,15 +236,15 @@ def _summary_text(found: Mapping[str, Any], chosen: Candidate) -> str:
     row = next(r for r in found["rows"] if r["name"] == chosen.name)
     base = found["rows"][0]
     if row is base:
-        return f"{esc(base['name'])} on {base['n']} clips of the {esc(found['split'])} split."
+        return f"{esc(base['name'])} on {scope.clips_of(base)} clips of the {esc(found['split'])} split."
     pair = row["against_first"]
     interval, over = main_interval(pair)
-    interval_text = f" (95&nbsp;% interval {points_span(interval)} {esc(over)})" if interval else ""
-    tail = {"better": "", "worse": "", "no difference shown": " The interval includes zero: <b>no difference is shown</b>"
-            " with this number of clips.", "too little data": " There are too few clips for an interval."}[verdict(pair)]
-    return (f"Top-1 on the same {row['n']} clips of the {esc(found['split'])} split: <b>{esc(row['name'])}</b>"
-            f" <b>{percent(row['top1'])}</b>, {esc(base['name'])} <b>{percent(base['top1'])}</b>; difference"
-            f" <b>{points(pair['difference'])} points</b>{interval_text}.{tail}")
+    warned = "".join(f"{html.warning(line)} " for line in scope.warnings((r["name"], r) for r in (base, row)))
+    tail = " The interval includes zero: <b>no difference is shown</b>." if verdict(pair) == "no difference shown" else ""
+    return (f"{warned}Top-1 on the same {scope.clips_of(row)} clips of the {esc(found['split'])} split:"
+            f" <b>{esc(row['name'])}</b> <b>{percent(row['top1'])}</b>, {esc(base['name'])} <b>{percent(base['top1'])}</b>;"
+            f" difference <b>{points(pair['difference'])} points</b> (95&nbsp;% interval {points_span(interval)} {esc(over)})."
+            f"{tail} {esc(scope.people(found, row['subjects']))}")
 
 
 def _tables(found: Mapping[str, Any]) -> tuple[str, str]:
@@ -265,8 +265,10 @@ def _tables(found: Mapping[str, Any]) -> tuple[str, str]:
             + ("" if all(r["seeds"] == 1 for r in found["rows"]) else
                " Top-1 is the mean over seeds ± their standard deviation; the intervals beside it hold the trained networks"
                " fixed."))
-    return html.table(("run", "view", "top-1", "CI over clips", "CI over subjects", "difference", "CI", "verdict"),
-                      rows, range(2, 7)) + f'<p class="note">{esc(note)}</p>', html.table(
+    named = scope.compared(found)
+    notes = "".join(f"<p>{esc(line)}</p>" for line in scope.notes(named)) + f'<p class="note">{esc(note)}</p>'
+    head = ("run", "view", "top-1", "CI over clips", "CI over subjects", "difference", "CI", "verdict")
+    return html.warnings(scope.warnings(named)) + html.table(head, rows, range(2, 7)) + notes, html.table(
         ("run", "epochs", "training MACs", "training time", "parameters", "MACs per clip"), costs, range(1, 6)) + (
         '<p class="note">MACs: multiply-accumulates. Training MACs include that of the teachers; training time does not.'
         " Parameters and MACs per clip are those of the network that is deployed.</p>")
@@ -278,15 +280,13 @@ def _forests(found: Mapping[str, Any]) -> str:
     gaps = []
     for r in found["rows"][1:]:
         pair = r["against_first"]
-        if "seeds" in pair:
-            inner, note = pair["over_seeds"], f"{pair['seeds']} seeds"
-        else:
-            inner, note = pair["intervals"]["clips"], f"McNemar p {_p(pair['mcnemar_p'])}"
+        note = f"{pair['seeds']} seeds" if "seeds" in pair else f"McNemar p {_p(pair['mcnemar_p'])}"
         color = {"better": 1, "worse": 2}.get(verdict(pair), 6)
-        gaps.append(Mark(r["name"], pair["difference"], inner, color, note, main_interval(pair)[0]))
+        gaps.append(Mark(r["name"], pair["difference"], pair["intervals"]["clips"], color, note, pair["intervals"]["subjects"]))
     return '<div class="wide">' + card("top-1", forest(each), "Bold: 95 % interval over clips. Faint: over subjects.") + card(
         f"difference from {found['baseline']}, in points", forest(gaps, zero=0.0, difference=True),
-        "Bold: 95 % interval over clips (or seeds). Faint: over subjects (and seeds); gray where it includes zero.") + "</div>"
+        "Bold: 95 % interval over clips. Faint: over subjects. With several seeds, both are also over seeds. Gray: the wider"
+        " one includes zero.") + "</div>"
 
 
 def _p(p: float) -> str:
@@ -294,7 +294,7 @@ def _p(p: float) -> str:
 
 
 def _by_light(candidates: Sequence[Candidate]) -> str:
-    cards = []
+    cards, left = [], ""
     for c in candidates:
         groups = c.score["by_metadata"].get("lux")
         if groups:
@@ -302,9 +302,11 @@ def _by_light(candidates: Sequence[Candidate]) -> str:
                           note=f"n {g['n']}") for g in groups]
             chance = 1 / len(c.score["classes"])
             cards.append(card(c.name, columns(marks, x_label="lux", reference=chance, reference_label="chance")))
+            left = without("lux", groups, c.score["n"])
     if not cards:
         return missing("Accuracy by brightness is not shown: the clips have no 'lux' in their metadata, or all the same.")
-    return f'<div class="wide">{"".join(cards)}</div><p class="note">Error bars: 95 % interval over clips. Dashed: chance.</p>'
+    note = f"Error bars: 95 % interval over clips. Dashed: chance.{left}"
+    return f'<div class="wide">{"".join(cards)}</div><p class="note">{esc(note)}</p>'
 
 
 def _classes(base: Candidate, chosen: Candidate) -> str:
@@ -346,16 +348,19 @@ def _how(found: Mapping[str, Any]) -> str:
         pair = r["against_first"]
         if "seeds" in pair:
             each = ", ".join(points(d) for d in pair["differences"])
-            lines.append(f"<p><b>{esc(r['name'])}</b>: differences of the {pair['seeds']} paired seeds: {each} points. 95 %"
-                         f" interval over seeds, on these clips: {points_span(pair['over_seeds'])} (Student's t); over seeds"
-                         f" and subjects: {points_span(pair['over_subjects_seeds'])} (bootstrap).</p>")
+            over = (f"95 % interval over seeds, for these clips alone: {points_span(pair['over_seeds'])} (Student's t)"
+                    if pair["over_seeds"] else "All are equal, so there is no interval over seeds alone")
+            lines.append(f"<p><b>{esc(r['name'])}</b>: differences of the {pair['seeds']} paired seeds: {each} points. {over};"
+                         f" over clips and seeds: {points_span(pair['intervals']['clips'])}; over subjects and seeds:"
+                         f" {points_span(pair['intervals']['subjects'])}.</p>")
         else:
             lines.append(f"<p><b>{esc(r['name'])}</b> alone predicted {pair['only_b']} clips correctly,"
                          f" {esc(found['baseline'])} alone {pair['only_a']}. If both were equally good, a difference of at"
                          f" least that size would occur with probability p {_p(pair['mcnemar_p'])} (exact McNemar test, which"
                          " takes clips as independent).</p>")
     return "".join(lines) + (
-        "<p>An interval over clips estimates results on other clips of the same people; an interval over subjects,"
-        " results on other people, so it is wider if people differ. Where an interval includes zero, no difference is shown;"
-        " this does not show that there is none. Equal epochs do not mean equal cost: the cost table includes the"
-        " teachers.</p>")
+        "<p>An interval over clips takes the clips as independent, and holds for other clips of the same people and conditions."
+        " An interval over subjects is wider if people differ. "
+        f"{esc(scope.people(found, found['rows'][0]['subjects']))} {esc(scope.conditions(found))}</p>"
+        "<p>Where an interval includes zero, no difference is shown; this does not show that there is none. Equal epochs do not"
+        " mean equal cost: the cost table includes the teachers.</p>")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from modalift.models import Column
 from modalift.report import charts
 from modalift.report.results import Metrics, kind_of
 
@@ -23,16 +22,15 @@ class Extras:
     note: Callable[[Sequence[Metrics]], str] = lambda rows: ""
 
 
-_OVER_SUBJECTS = Column("intervals.top1.subjects", "over subjects", "interval")
-
-
 def _note_on_classes(rows: Sequence[Metrics]) -> str:
-    unlabeled = sum(m.get("unlabeled", 0) for m in rows)
-    return ("Intervals are 95 % percentile bootstrap intervals of top-1: over clips (for other clips of the same people)"
-            " and over subjects (for other people). ECE: expected calibration error. NLL: mean negative"
-            " log-likelihood of the label." + (f" {unlabeled} clips without a label were left out." if unlabeled else "")
-            + (" Where all clips are of one subject, there is no interval over subjects."
-               if any(_OVER_SUBJECTS.of(m) is None for m in rows) else ""))
+    few = any(len(m.get("classes", ())) in range(1, 6) for m in rows)
+    earlier = any("resamples" in m.get("intervals", {}) for m in rows)
+    return ("Intervals are of 95 %, of top-1: over clips, which are taken as independent (Wilson's score interval), and over"
+            " subjects, whose clips are alike (with an effective number of clips, and Student's t). ECE: expected calibration"
+            " error. NLL: mean negative log-likelihood of the label."
+            + (" With five classes or fewer, top-5 is always 100 %." if few else "")
+            + (" Results of an earlier version have percentile bootstrap intervals, which are too narrow for few clips or"
+               " subjects: evaluate again." if earlier else ""))
 
 
 def _note_on_images(rows: Sequence[Metrics]) -> str:

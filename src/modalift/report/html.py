@@ -67,6 +67,16 @@ def missing(sentence: str) -> str:
     return f'<p class="missing">{esc(sentence)}</p>'
 
 
+def warning(text: str) -> str:
+    """A warning within a paragraph."""
+    return f'<span class="badge bad">warning</span> {esc(text)}'
+
+
+def warnings(lines: Iterable[str]) -> str:
+    """Warnings, each a paragraph."""
+    return "".join(f"<p>{warning(line)}</p>" for line in lines)
+
+
 def tiles(entries: Iterable[tuple[str, str]]) -> str:
     """Headline metrics: (value, name), plain text."""
     return '<div class="tiles">' + "".join(f'<div class="tile"><b>{esc(a)}</b><span>{esc(b)}</span></div>'
@@ -95,7 +105,8 @@ def bar(share: float | None) -> Raw:
     """A small bar and its percentage."""
     if share is None:
         return Raw(f'<span class="soft">{UNKNOWN}</span>')
-    return Raw(f'<span class="bar"><i style="width:{100 * min(1, max(0, share)):.1f}%"></i></span>{percent(share)}')
+    filled = f'<span class="bar"><i style="width:{100 * min(1, max(0, share)):.1f}%"></i></span>'
+    return Raw(f'<span class="nowrap">{filled}{percent(share)}</span>')
 
 
 def pairs(entries: Iterable[tuple[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from modalift.errors import ModaliftError
 from modalift.files import write_text
 from modalift.modalities import Table
 from modalift.recipe import load_recipe
-from modalift.report import html
+from modalift.report import html, scope
 from modalift.report import results as tables
 from modalift.report.charts import curves
 from modalift.report.clips import CHANGED, Sample, choose_clips, gallery, same_recordings, sample_clips
@@ -83,11 +83,13 @@ def _samples(record: Record, table: Table | None) -> tuple[list[Sample], str]:
 def _summary(record: Record, top: tuple[str, str] | None) -> str:
     state = _state(record)
     if top is None:
-        return f"{state} No network of this run has been evaluated yet."
+        return f"{state} {'No clip could be scored.' if record.results else 'No network of this run has been evaluated yet.'}"
     role, split = top
     shipped = record.networks.get(role)
     reads = f"reads one sensor, <b>{esc(shipped.view)}</b>" if shipped else "was evaluated"
-    return f"{state} <b>{esc(role)}</b> {reads}. {tables.sentence(record.results[role][split], split)}"
+    metrics = record.results[role][split]
+    warned = f"{html.warning(text)} " if (text := scope.warning(metrics)) else ""
+    return f"{warned}{state} <b>{esc(role)}</b> {reads}. {tables.sentence(metrics, split)}"
 
 
 def _state(record: Record) -> str:
@@ -121,12 +123,14 @@ def _tiles(record: Record, top: tuple[str, str] | None) -> str:
 
 def _results(record: Record, top: tuple[str, str] | None) -> str:
     notes = "".join(missing(p) for p in record.problems)
-    if top is None:
+    if not record.results:
         todo = "modalift eval" if record.networks else "modalift train, then modalift eval"
         return missing(f"There are no results yet: run {todo} first.") + notes
     body = ""
     for members in tables.grouped(((role, split), m) for role, splits in record.results.items() for split, m in splits.items()):
-        body += tables.page_table(members)
+        rows = [(", ".join(names), m) for names, m in members]
+        body += html.warnings(scope.warnings(rows))
+        body += tables.page_table(members) + "".join(f"<p>{esc(line)}</p>" for line in scope.notes(rows))
         if said := extras_of(members[0][1]).note([m for _, m in members]):
             body += f'<p class="note">{esc(said)}</p>'
     return body + notes
@@ -239,7 +243,8 @@ def _ledger(record: Record) -> str:
         return missing("The test split has not been evaluated.")
     keys = list(dict.fromkeys(k for e in record.ledger for k in e))
     known = {k: column for k in keys if (column := tables.column_of(k))}
-    head = [known[k].title if k in known else {"table": "data fingerprint"}.get(k, k) for k in keys]
+    titles = {"table": "data fingerprint", "left_out": "clips left out"}
+    head = [known[k].title if k in known else titles.get(k, k) for k in keys]
     rows = [[shown(e.get(k), known[k].format) if k in known else figure_of(e.get(k)) for k in keys] for e in record.ledger]
     times = len({e.get("when") for e in record.ledger})
     often = "once" if times == 1 else f"{times} times"
@@ -255,5 +260,5 @@ def _environment(record: Record) -> str:
     left = record.compute.get("left_out") or {}
     if left:
         rows = html.table(("clip", "why"), [(k, Raw(esc(v))) for k, v in left.items()])
-        body += fold(f"corrupt clips that were left out: {len(left)}", rows)
+        body += fold(f"unreadable clips of all splits, left out: {len(left)}", rows)
     return body

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from modalift.models import KINDS, Column
-from modalift.report import html
+from modalift.report import html, scope
 from modalift.report.html import esc
 from modalift.report.numbers import shown
-from modalift.report.terminal import figures
+from modalift.report.terminal import figures, warned
 
 #: Metrics of one network on one split, as ``results.json`` has them.
 Metrics = Mapping[str, Any]
@@ -80,15 +80,15 @@ def grouped(rows: Iterable[ResultRow]) -> list[list[ResultRow]]:
 
 
 def terminal_tables(found: Mapping[str, Metrics], split: str) -> Group:
-    """One row per network; kinds with different columns are in separate tables."""
-    tables = []
+    """One row per network; kinds with different columns are in separate tables. Warnings come first, notes last."""
+    tables: list[RenderableType] = [*warned(scope.warnings(found.items()))]
     for members in grouped(((role,), m) for role, m in found.items()):
         kind = kind_of(members[0][1])
-        rows = [(*names, *(Text(shown(c.of(m), c.format), "bold" if c == kind.headline else "")
-                           for c in kind.columns)) for names, m in members]
+        rows = [(*names, *(Text(_cell(m, c), "bold" if c == kind.headline else "") for c in kind.columns))
+                for names, m in members]
         words = ["network", *(c.title for c in kind.columns if c.format == "text")]
         tables.append(figures(f"split: {split}", ("network", *(c.title for c in kind.columns)), rows, words))
-    return Group(*tables)
+    return Group(*tables, *(Text(line) for line in scope.notes([*found.items()])))
 
 
 def title_of(found: Mapping[str, Metrics], split: str) -> str:
@@ -100,24 +100,33 @@ def title_of(found: Mapping[str, Metrics], split: str) -> str:
 def page_table(members: Sequence[ResultRow]) -> str:
     """One row per network and split, as HTML; all rows have the same columns."""
     columns = kind_of(members[0][1]).columns
-    rows = [(*names, *(shown(c.of(m), c.format) for c in columns)) for names, m in members]
+    rows = [(*names, *(_cell(m, c) for c in columns)) for names, m in members]
     return html.table(("network", "split", *(c.title for c in columns)), rows,
                       [2 + k for k, c in enumerate(columns) if c.format != "text"])
+
+
+def _cell(metrics: Metrics, column: Column) -> str:
+    """One figure; the number of clips tells how many there are in all."""
+    return scope.clips_of(metrics) if column == _CLIPS else shown(column.of(metrics), column.format)
 
 
 # ---- the head of a page ---------------------------------------------------------------------------------------------
 
 
 def sentence(metrics: Metrics, split: str) -> str:
-    """A sentence with the headline metric and its widest interval, as HTML."""
+    """Sentences with the headline metric, its widest interval and for whom it holds, as HTML."""
     kind = kind_of(metrics)
-    people = len(metrics.get("by_subject") or [])
-    of = "" if not people else " of one subject" if people == 1 else f" of {people} subjects"
+    if not metrics["n"]:
+        return f"No clip of the {esc(split)} split could be scored: {esc(scope.left_out(metrics) or 'there is none')}."
+    subjects = scope.subjects_of(metrics)
+    of = "" if not subjects else " of one subject" if subjects == 1 else f" of {subjects} subjects"
     texts = "".join(f", {esc(c.title)} <b>{_value(metrics, c)}</b>" for c in kind.columns if c.format == "text")
     known = [c for c in kind.columns if c.format == "interval" and c.of(metrics)]
     interval = f" ({esc(known[-1].title)}: {_value(metrics, known[-1])})" if known else ""
-    return (f"On the {metrics['n']:,} clips{of} in the {esc(split)} split{texts}, its {esc(kind.headline.title)} is"
-            f" <b>{_value(metrics, kind.headline)}</b>{interval}.")
+    clips = scope.clips_of(metrics)
+    people = scope.people(metrics)
+    return (f"On the {clips} clip{'s' * (clips != '1')}{of} in the {esc(split)} split{texts}, its {esc(kind.headline.title)} is"
+            f" <b>{_value(metrics, kind.headline)}</b>{interval}.{f' {esc(people)}' if people else ''}")
 
 
 def tiles(metrics: Metrics, split: str) -> list[tuple[str, str]]:

@@ -7,9 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from modalift.engine.statistics import main_interval
+from modalift.report import scope
 from modalift.report.numbers import UNKNOWN, percent, points, points_span, quantity
 
 
@@ -37,33 +40,47 @@ def figures(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], word
     return table
 
 
-def comparison(found: Mapping[str, Any]) -> Table:
-    """One row per run, with its paired difference from the first."""
-    seeds = any("seeds" in (row["against_first"] or {}) for row in found["rows"])
-    head = ("run", "view", "epochs", "training MACs", "top-1", "Δ, points",
-            f"95 % CI over {'seeds' if seeds else 'clips'}", f"95 % CI over subjects{' and seeds' if seeds else ''}")
+def comparison(found: Mapping[str, Any]) -> Group:
+    """One row per run, with its paired difference from the first; warnings come first, notes last."""
+    more = " and seeds" if any("seeds" in (row["against_first"] or {}) for row in found["rows"]) else ""
+    head = ("run", "view", "epochs", "training MACs", "top-1", "Δ, points", f"95 % CI over clips{more}",
+            f"95 % CI over subjects{more}")
     rows = []
     for row in found["rows"]:
         pair = row["against_first"]
-        gap = ("", "", "")
+        gap: tuple[str, ...] = ("", "", "")
         if pair:
-            within = pair.get("intervals", {})
-            gap = (points(pair["difference"]), points_span(pair.get("over_seeds") or within.get("clips")),
-                   points_span(pair.get("over_subjects_seeds") or within.get("subjects")))
+            gap = (points(pair["difference"]), *(points_span(pair["intervals"][over]) for over in ("clips", "subjects")))
         rows.append((row["name"], row["view"] or UNKNOWN, str(row["epochs"] or UNKNOWN),
                      quantity(row["training_macs"]), Text(percent(row["top1"]), "bold"), *gap))
-    return figures(f"top-1 on the {found['rows'][0]['n']} clips of the split '{found['split']}', Δ: difference"
-                   f" from '{found['baseline']}'", head, rows, ("run", "view"))
+    table = figures(f"top-1 on {scope.clips_of(found['rows'][0])} clips of the split '{found['split']}', Δ: difference"
+                    f" from '{found['baseline']}'", head, rows, ("run", "view"))
+    return _with_notes(table, found)
 
 
-def study(found: Mapping[str, Any]) -> Table:
-    """One row per recipe, with its paired difference from the first."""
+def study(found: Mapping[str, Any]) -> Group:
+    """One row per recipe, with its paired difference from the first; warnings come first, notes last."""
+    pairs = [pair for row in found["rows"] if (pair := row.get("against_first"))]
+    over = main_interval(pairs[0])[1] if pairs else "over clips and seeds"
     head = ("recipe", "epochs", "training MACs", "seconds", "seeds", "mean", "standard deviation", "Δ, points",
-            "95 % CI over seeds")
+            f"95 % CI {over}")
     rows = []
     for row in found["rows"]:
         pair = row.get("against_first")
-        gap = (points(pair["difference"]), points_span(pair["over_seeds"])) if pair else ("", "")
-        rows.append((row["name"], str(row["epochs"]), quantity(row["training_macs"]), f"{row['seconds']:.0f}",
+        gap = (points(pair["difference"]), points_span(main_interval(pair)[0])) if pair else ("", "")
+        seconds = UNKNOWN if row["seconds"] is None else f"{row['seconds']:.0f}"
+        rows.append((row["name"], str(row["epochs"]), quantity(row["training_macs"]), seconds,
                      str(len(row["top1"])), Text(percent(row["mean"]), "bold"), percent(row["sd"]), *gap))
-    return figures(f"top-1 on the split '{found['split']}', over seeds; Δ: difference from the first", head, rows, ("recipe",))
+    table = figures(f"top-1 on {scope.clips_of(found['rows'][0])} clips of the split '{found['split']}', over seeds; Δ:"
+                    " difference from the first", head, rows, ("recipe",))
+    return _with_notes(table, found)
+
+
+def _with_notes(table: Table, found: Mapping[str, Any]) -> Group:
+    named = scope.compared(found)
+    return Group(*warned(scope.warnings(named)), table, *map(Text, scope.notes(named)))
+
+
+def warned(lines: Sequence[str]) -> list[Text]:
+    """Warnings, each a line."""
+    return [Text(f"warning: {line}", "bold yellow") for line in lines]
