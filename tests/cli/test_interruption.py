@@ -160,14 +160,20 @@ def clips(tmp_path_factory):
     return simulate(tmp_path_factory.mktemp("data") / "clips", clips=200, size=64, frames=16, modalities=["rgb"])
 
 
-@pytest.mark.parametrize(("words", "number", "group"), [
-    (("cache", "CLIPS", "new"), signal.SIGINT, True), (("derive", "flow", "CLIPS", "new"), signal.SIGTERM, True)])
-def test_what_appears_when_it_is_complete(program, tmp_path, clips, words, number, group):
-    code, said = program(*(str(clips) if w == "CLIPS" else w for w in words)).end(
-        number, group, lambda: bool(list(tmp_path.glob(".modalift-*/new/*"))))
-    assert code == 128 + number
+def test_a_view_appears_when_it_is_complete(program, tmp_path, clips):
+    code, said = program("derive", "flow", clips, "new").end(
+        signal.SIGTERM, True, lambda: bool(list(tmp_path.glob(".modalift-*/new/*"))))
+    assert code == 143
     assert "new was not written; run the same command again" in the_line(said)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_frame_cache_goes_on(program, tmp_path, clips):
+    code, said = program("cache", clips, "new").end(signal.SIGINT, True, lambda: any(
+        p.stat().st_size for p in tmp_path.glob("new/*.bin")))
+    assert code == 130
+    assert the_line(said) == "error interrupted - decoded clips are kept; run the same command again to go on"
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
 
 
 @pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, True)])

@@ -14,7 +14,6 @@ from modalift.interruption import keeping, writing
 _WRITES: dict[str, Callable[[Mapping[str, Any]], list[Any]]] = {
     "simulate": lambda given: [given["folder"], given["sheet"]],
     "derive": lambda given: [given["folder"]],
-    "cache": lambda given: [given["folder"]],
     "look": lambda given: [given["to"]],
     "compare": lambda given: [given["to"]],
     "ship": lambda given: [given["to"]],
@@ -22,6 +21,7 @@ _WRITES: dict[str, Callable[[Mapping[str, Any]], list[Any]]] = {
 }
 #: Verb -> what the others say.
 _SAYS = {
+    "cache": "decoded clips are kept - run the same command again to go on",
     "train": "what was trained before is kept - run the same command again",
     "eval": "results that are complete are kept - run the same command again",
     "fuse": "results that are complete are kept - run the same command again",
