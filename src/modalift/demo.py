@@ -1,4 +1,4 @@
-"""The main workflow in minutes: a thermal camera is used for training only, and improves a color camera in the dark.
+"""The main workflow in minutes: a thermal camera is used for training only, and teaches a color camera for the dark.
 
 Few clips are labeled, many are only synchronized. A thermal network is trained on the few labels; the RGB network is
 trained on the same labels and on the thermal network's predictions for every clip. It is compared with the same network
@@ -99,7 +99,7 @@ def demo(out: Path, tiny: bool, console: Console) -> dict[str, Any]:
         missing = what_is_missing()
         report = None if missing else export_onnx(load(out / "dark.modalift"), out / "dark.onnx")
         page = write_comparison({n: folder(out, r) for n, r in METHODS.items()}, out / "demo.html", focus="taught by thermal",
-                                title="A thermal camera in training improves a color camera in the dark",
+                                title="A color camera in the dark, taught by a thermal camera",
                                 views=["rgb_day", "rgb", "thermal"], summary=sentence(predictions))
         write_report(taught.folder)
         work.at("shipping", 1.0)

@@ -38,6 +38,32 @@ def test_damaged_clips_are_named_left_out_and_too_many_stop_the_run(modalift, re
     assert "error 1 of 24 clips cannot be read" in said
 
 
+def test_a_derived_view_says_how_many_clips_lack_it(modalift, tmp_path):
+    root = write_tiny(tmp_path / "data")
+    (root / "c00_pose.npz").write_bytes(b"x")
+    code, said, _ = modalift("derive", "pose_map", root, tmp_path / "out", "size=8")
+    assert code == 0
+    assert "1 clips lack 'pose_map'" in said
+    code, said, _ = modalift("derive", "pose_map", root, tmp_path / "json", "size=8", "--json")
+    assert json.loads(said)["without"] == {"pose_map": 1}
+
+
+def test_the_terminal_counts_clips_that_were_left_out(modalift, recipe_file, tmp_path):
+    """Five of twelve test clips are damaged after the training: no 100 % of 7 clips without a word."""
+    root = write_tiny(tmp_path / "data", clips=48)
+    assert "trained student on 24 clips in" in modalift("train", recipe_file(data={"root": str(root)}, optim={"epochs": 1}))[1]
+    for row in [r for r in rows_of(root) if r["split"] == "test"][:5]:
+        (root / row["depth"]).write_bytes(b"x")
+    code, said, _ = modalift("eval", tmp_path / "run")
+    assert code == 0
+    assert "warning: student: 5 of 12 clips are unreadable (42 %, more than data.max_corrupt = 5 %)" in said.replace("\n", " ")
+    assert "7 of 12" in said
+    assert "student: 7 of 12 clips (5 left out: 5 unreadable; the first unreadable one: 'c09'" in said.replace("\n", " ")
+    code, said, _ = modalift("eval", tmp_path / "run", "--json", "--no-report")
+    assert json.loads(said)["student"]["coverage"]["left_out"] == {"unreadable": 5}
+    assert "5 of 12 clips are unreadable" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_a_clip_of_one_frame_trains_and_is_answered(modalift, recipe_file, tmp_path):
     root = write_tiny(tmp_path / "data")
     for name in ("c00", "c03"):

@@ -201,6 +201,38 @@ def test_clips_left_out_of_training_are_left_out_of_the_checks(tmp_path: Path) -
     assert found["bundle"].state == "good"
 
 
+def test_clips_that_were_damaged_after_the_training_are_counted(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    run = open_run(make_run(tmp_path, data))
+    (data / "c13.npy").write_bytes(b"")
+    found = {f.check: f for f in checks.diagnose(run)}
+    assert "The accuracy on 5 of 6 test clips (left out: 1 unreadable) is" in found["accuracy"].message
+    assert json.loads(run.ledger_path.read_text().splitlines()[-1])["left_out"] == 1
+
+
+def test_few_clips_show_nothing() -> None:
+    """Four correct clips: reversed frames make three of them wrong, and still nothing is shown (McNemar p .125 at best)."""
+    few = probe(Rule())
+    few.clips, few.labels, few.predictions, few.correct = few.clips[:4], few.labels[:4], few.predictions[:4], few.correct[:4]
+    for check in (checks.check_time_order, checks.check_motion):
+        assert check(few).state == "unknown", check(few)
+        assert "too few to tell" in check(few).message
+    few.clips, few.labels, few.predictions, few.correct = few.clips[:3], few.labels[:3], few.predictions[:3], few.correct[:3]
+    found = checks.check_accuracy(few)
+    assert found.state == "unknown", "three of three are correct by chance in one of 27 cases"
+    assert "43.9% to 100.0%" in found.message
+    collapsed = probe(Constant())
+    collapsed.predictions, collapsed.labels = np.array([1, 1]), np.array([1, 0])
+    assert checks.check_prediction_variety(collapsed).state == "good", "two clips do not show that a network has collapsed"
+
+
+@pytest.mark.parametrize(("held_out", "larger"), [((4, 6), False), ((16, 24), True)])
+def test_overfitting_is_found_where_it_is_shown(held_out: tuple[int, int], larger: bool) -> None:
+    """All of 12 training clips against two thirds of 6 or of 24: only the latter excludes that both are equal."""
+    hits, n = held_out
+    assert checks._is_larger(np.ones(12, bool), np.arange(n) < hits) is larger
+
+
 def test_stored_predictions_that_differ(run: Path) -> None:
     from modalift.engine.evaluate import evaluate
     from modalift.models import Predictions

@@ -151,7 +151,8 @@ def table_of(**columns: list) -> Table:
 def test_held_out_conditions():
     table = table_of(scene=["hall"] * 4 + ["yard"] * 4, trial=[1.0, 2.0] * 4, file=[f"f{i}" for i in range(8)],
                      camera=["a", "b"] * 2 + ["c", None] * 2, lux=[0.1 * i for i in range(8)],
-                     session=[float(i // 2) for i in range(8)], room=["unknown"] * 4 + ["r1", "r1", "r2", "r2"], site=["x"] * 8)
+                     session=[float(i // 2) for i in range(8)], room=["unknown"] * 4 + ["r1", "r1", "r2", "r2"], site=["x"] * 8,
+                     split_subject=["train", "test"] * 4)
     seen = {row.id for row in table.split("train")}
     found = held_out(table, table.split("test"), seen, True)["metadata"]
     assert found == {"scene": True, "trial": False, "camera": None, "session": True, "room": None}

@@ -20,7 +20,7 @@ def demo(
         "--out", metavar="FOLDER", help="the folder for all files; default: runs/demo, or runs/demo-tiny")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate, train, compare and deploy in minutes: a thermal camera in training improves a color camera in the dark."""
+    """Simulate, train, compare and deploy in minutes: what a thermal camera in training does for a color camera in the dark."""
     from modalift.demo import demo as run
 
     if scale not in ("full", "tiny"):

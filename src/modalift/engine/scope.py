@@ -158,11 +158,11 @@ def _value(row: Row, name: str) -> str | float | None:
 
 
 def _is_condition(name: str, ours: Sequence[Any], theirs: Sequence[Any]) -> bool:
-    """Whether a column is a recording condition: it takes several values, and these recur."""
+    """Whether a column is a recording condition: it takes several values, these recur, and it is not another split."""
     values = [v for v in (*ours, *theirs) if v is not None]
     different = len(set(values))
     few = all(isinstance(v, str) for v in values) or different <= GROUPS or name.lower() in _CONDITIONS
-    return 1 < different <= len(values) / 2 and few
+    return 1 < different <= len(values) / 2 and few and "split" not in name.lower()
 
 
 def joined_held_out(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
