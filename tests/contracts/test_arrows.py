@@ -9,7 +9,8 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "modalift"
 #: Modules that import nothing of the project but one another: any package may import them.
-LEAVES = ("errors", "files", "locks", "overrides", "registry", "settings", "signatures", "values", "version", "yaml_text")
+LEAVES = ("errors", "files", "interruption", "locks", "overrides", "registry", "settings", "signatures", "values",
+          "version", "yaml_text")
 #: package -> packages of the project that it may import (besides itself and the leaves).
 ARROWS = {
     "modalities": set(),
