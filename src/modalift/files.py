@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from modalift.errors import ModaliftError
+from modalift.interruption import shielded
 from modalift.locks import try_lock
 
 #: Hidden folders in which files and folders are written before they get their name; see :func:`_work_folder`.
@@ -97,12 +98,20 @@ def _work_folder(parent: Path) -> Iterator[Path]:
     again, and on a shared disk or in containers another machine's process has an id that is free here.
     """
     _remove_left_over(parent)
-    folder, lock = _new_work_folder(parent)
+    folder, lock = parent, -1
     try:
+        with shielded():
+            folder, lock = _new_work_folder(parent)
         yield folder
     finally:
-        os.close(lock)  # first: some file systems cannot remove a folder with an open file
-        shutil.rmtree(folder, ignore_errors=True)
+        if lock >= 0:
+            with shielded():
+                os.close(lock)  # first: some file systems cannot remove a folder with an open file
+                try:
+                    shutil.rmtree(folder, ignore_errors=True)
+                except BaseException:  # from a signal handler of a library
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
 
 
 def _new_work_folder(parent: Path) -> tuple[Path, int]:

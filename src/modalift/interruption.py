@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -43,11 +44,20 @@ class Interrupted(BaseException):
 
 #: The signals that arrived, in order. An exception that one raises inside a library may come out as another one.
 _arrived: list[int] = []
+#: As many entries as there are :func:`shielded` blocks around the present line.
+_shields: list[None] = []
 
 
 def arrived() -> int:
     """The number of the first signal that arrived, or 0."""
     return _arrived[0] if _arrived else 0
+
+
+def arrives(seconds: float = 0.1) -> int:
+    """As :func:`arrived`, for an error that another process's end may have caused: its own signal may come a little later."""
+    with suppress(Interrupted):
+        time.sleep(0 if arrived() else seconds)
+    return arrived()
 
 
 @contextmanager
@@ -71,10 +81,13 @@ def watched() -> Iterator[None]:
         if len(_arrived) > _PATIENCE:
             os._exit(128 + number)
         _again(_AGAIN_S)
-        raise Interrupted(number)
+        if not _shields:
+            raise Interrupted(number)
 
     def look_again(number: int, frame: FrameType | None) -> None:
         _again(_AGAIN_S)
+        if _shields:
+            return
         error = sys.exc_info()[1]
         while error is not None:
             if isinstance(error, Interrupted):
@@ -100,6 +113,22 @@ def watched() -> Iterator[None]:
         _arrived.clear()
 
 
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Within it no signal raises: for a few lines that must not be left in the middle. One that came raises at the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals raise in the main thread only
+        return
+    before = len(_arrived)
+    _shields.append(None)
+    try:
+        yield
+    finally:
+        _shields.pop()
+        if len(_arrived) > before and not _shields:
+            raise Interrupted(arrived())
+
+
 def _again(seconds: float) -> None:
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -110,8 +139,12 @@ def keeping(what: str | Callable[[], str]) -> Iterator[None]:
     """Says for an interruption within it what is kept and what to do; the innermost one counts."""
     try:
         yield
-    except (Interrupted, KeyboardInterrupt) as error:
-        stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+    except BaseException as error:
+        if not isinstance(error, Interrupted | KeyboardInterrupt) and not arrived() \
+                and not (isinstance(error, RuntimeError | OSError | EOFError) and arrives()):
+            raise
+        # A library may have made another error of it, such as one about a process that ended at the same time.
+        stopped = error if isinstance(error, Interrupted) else Interrupted(arrived() or signal.SIGINT)
         stopped.kept = stopped.kept or (what if isinstance(what, str) else what())
         raise stopped from None
 

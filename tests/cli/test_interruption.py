@@ -15,7 +15,7 @@ import pytest
 
 from modalift import interruption
 from modalift.darkroom import simulate
-from modalift.interruption import Interrupted, keeping, watched, writing
+from modalift.interruption import Interrupted, keeping, shielded, watched, writing
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -61,6 +61,21 @@ def test_what_is_being_closed_is_not_disturbed():
     with pytest.raises(Interrupted), watched():
         work()
     assert closed == ["whole"]
+
+
+def test_lines_that_must_not_be_left_in_the_middle():
+    done = []
+
+    def work() -> None:
+        with shielded():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(2 * interruption._AGAIN_S)
+            done.append("whole")
+        pytest.fail("it was not raised at the end")
+
+    with pytest.raises(Interrupted), watched():
+        work()
+    assert done == ["whole"]
 
 
 def test_a_signal_that_is_ignored_stays_so():
@@ -137,7 +152,7 @@ def test_while_it_imports(program, tmp_path):
     (tmp_path / "slow.py").write_text("import time\nopen('begun', 'w').close()\ntry:\n    time.sleep(60)\n"
                                       "except BaseException:\n    pass\ntime.sleep(60)\n")
     code, said = program("--plugin", "slow.py", "list").end(signal.SIGINT, False, (tmp_path / "begun").exists)
-    assert code == 130
+    assert code == 130, said
     assert the_line(said) == "error interrupted - nothing was changed; run the same command again"
 
 
@@ -150,7 +165,7 @@ def test_simulate(program, tmp_path, number, group, workers):
     code, said = program("simulate", "new", "--clips", 5000, "--size", 32, "--frames", 4, "--workers", workers).end(
         number, group, several_clips)
     how = "interrupted" if number == signal.SIGINT else "ended by SIGTERM"
-    assert code == 128 + number
+    assert code == 128 + number, said
     assert the_line(said) == f"error {how} - new was not written; run the same command again"
     assert not list(tmp_path.iterdir())
 
@@ -163,7 +178,7 @@ def clips(tmp_path_factory):
 def test_a_view_appears_when_it_is_complete(program, tmp_path, clips):
     code, said = program("derive", "flow", clips, "new").end(
         signal.SIGTERM, True, lambda: bool(list(tmp_path.glob(".modalift-*/new/*"))))
-    assert code == 143
+    assert code == 143, said
     assert "new was not written; run the same command again" in the_line(said)
     assert not list(tmp_path.iterdir())
 
@@ -180,8 +195,14 @@ def test_a_frame_cache_goes_on(program, tmp_path, clips):
 def test_train_says_from_which_step_it_resumes(program, recipe_file, tmp_path, number, group):
     recipe = recipe_file(optim={"epochs": 1000, "batch": 2}, run={"checkpoint_every_s": 0.1, "workers": 2})
     run = tmp_path / "run"
-    code, said = program("train", recipe, f"run.dir={run}").end(number, group, (run / "checkpoints" / "last.pt").exists)
-    assert code == 128 + number
+    seen = set()
+
+    def two_checkpoints() -> bool:
+        seen.update(path.stat().st_ino for path in run.glob("checkpoints/last.pt"))
+        return len(seen) > 1
+
+    code, said = program("train", recipe, f"run.dir={run}").end(number, group, two_checkpoints)
+    assert code == 128 + number, said
     line = the_line(said)
     assert f"run the same command again to resume {run} from step " in line
     assert int(line.split(" from step ")[1].split()[0]) > 0
@@ -193,7 +214,7 @@ def test_a_study_ends_its_trainings(program, recipe_file, tmp_path):
     folder = tmp_path / "study"
     code, said = program("study", recipe, "--seeds", 1, "--out", folder).end(
         signal.SIGINT, False, lambda: bool(list(folder.rglob("last.pt"))))
-    assert code == 130
+    assert code == 130, said
     assert the_line(said) == "error interrupted - finished trainings are kept; run the same command again to go on"
     sizes = [p.stat().st_mtime_ns for p in sorted(folder.rglob("last.pt"))]
     time.sleep(1)

@@ -41,7 +41,7 @@ def _run() -> int:
     except (interruption.Interrupted, KeyboardInterrupt) as error:
         return _interrupted(getattr(error, "number", signal.SIGINT), getattr(error, "kept", "") or kept)
     except BaseException as error:
-        if not interruption.arrived() or isinstance(error, SystemExit):
+        if isinstance(error, SystemExit) or not interruption.arrives():
             raise
         return _interrupted(interruption.arrived(), kept)  # a library made another error of it
 

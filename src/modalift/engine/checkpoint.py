@@ -123,11 +123,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def step_of(path: Path) -> int:
-    """The step of a checkpoint that this program wrote, without reading its tensors."""
-    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["position"]["step"])
-
-
 class CheckpointTimer:
     """Decides when a checkpoint is due: every ``every`` seconds, or less often where writing takes over 2 % of the time."""
 

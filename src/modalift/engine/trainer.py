@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalift.engine.checkpoint import CheckpointTimer, TrainingState, step_of
+from modalift.engine.checkpoint import CheckpointTimer, TrainingState
 from modalift.engine.distributed import broadcast, init_distributed, shutdown_distributed, to_device, wrap_ddp
 from modalift.engine.evaluate import validate
 from modalift.engine.experiment import Experiment
@@ -75,6 +75,7 @@ class Trainer:
         self.state = self.initial_state()
         if run.last_checkpoint_path.is_file():
             self.state.load(run.last_checkpoint_path)
+        self.saved_step = self.state.step
         self.logs = Logs(run, self.state.log_sizes, tensorboard=self.settings.tensorboard, enabled=self.ranks.is_main)
         self.model = wrap_ddp(self.scheme.train(), self.ranks, self.scheme.has_phases or len(self.updates) > 1)
         self.checkpoints = CheckpointTimer(self.settings.checkpoint_every_s)
@@ -208,10 +209,7 @@ class Trainer:
 
     def resumption(self) -> str:
         """What an interrupted training says."""
-        path = self.run.last_checkpoint_path
-        if not path.is_file():
-            return "no checkpoint was written yet - run the same command again"
-        return (f"run the same command again to resume {self.run.folder} from step {step_of(path)} of"
+        return (f"run the same command again to resume {self.run.folder} from step {self.saved_step} of"
                 f" {self.steps * self.optim.epochs}")
 
     def save(self, path: Path) -> None:
@@ -219,6 +217,8 @@ class Trainer:
         if self.ranks.is_main:
             self.state.log_sizes = self.logs.sizes()
             self.state.save(path)
+            if path == self.run.last_checkpoint_path:
+                self.saved_step = self.state.step
 
     # ---- parts of a step --------------------------------------------------------------------------------------------
 
