@@ -32,7 +32,6 @@ from modalift.models.image_similarity import edge_correlation, psnr, ssim
 from modalift.recipe import load_recipe
 
 HERE = Path(__file__).resolve().parent
-RECIPES = HERE.parent / "recipes"
 ROWS = {"mtcd_teacher": "*the teacher: joint images (training only)*", "mtcd_row1": "1: labels only",
         "mtcd_row2": "2: with the teacher", "mtcd_row4": "4: with the mean of teacher and assistant (MTCD)",
         "mtcd_row3": "3: with the assistant and the teacher"}
@@ -43,7 +42,7 @@ def translated(data: Path, folder: Path) -> tuple[Path, dict[str, float]]:
     joints, out = folder / "joints", folder / "translated"
     if not joints.is_dir():
         derive("pose_map", datasets.open("csv", data), joints)
-    run = train(load_recipe(RECIPES / "translator" / "utd_depth_pose_map.yaml",
+    run = train(load_recipe("translator/utd_depth_pose_map",
                             [f"data.root={joints}", f"run.dir={folder / 'translator'}"]))
     found = run.results().get("generator", {}).get("test") or evaluate(run)["generator"]
     learned_on = {clip for clips in run.compute()["trained_on"].values() for clip in clips}
@@ -99,7 +98,7 @@ def write(runs: dict[str, Run], folder: Path, found: dict[str, float], plain: di
              f" `small` with the converter, {epochs} epochs, **one seed, so no claim**; with 430 test clips, differences"
              " of less than about four points are not significant. MTCD's own figures are of infrared and dark color; its"
              " data are not public.", "",
-             f"The translator (`recipes/translator/utd_depth_pose_map.yaml`, 20 epochs, {seconds:.0f} s) was trained on the"
+             f"The translator (`translator/utd_depth_pose_map`, 20 epochs, {seconds:.0f} s) was trained on the"
              f" training subjects only. Flicker ({found['n']} test clips), relative to the joint images:"
              f" {found['flicker']:.2f}.", "",
              "| joint images of the test clips, generated from depth | PSNR, dB | SSIM | edges |", "|---|---|---|---|",
@@ -138,7 +137,7 @@ def main() -> None:
                    f"run.dir={folder / name}"]
         if name not in ("mtcd_teacher", "mtcd_row1"):
             changes.append(f"networks.teacher.init={folder / 'mtcd_teacher'}")
-        run = train(load_recipe(RECIPES / "utd_mhad" / f"{name}.yaml", changes))
+        run = train(load_recipe(f"utd_mhad/{name}", changes))
         if not run.results().get("student", {}).get("test"):
             evaluate(run)
         runs[name] = run

@@ -25,7 +25,6 @@ from modalift.engine.train import train
 from modalift.models.model import load
 from modalift.recipe import load_recipe
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 FAST = ["optim.epochs=2", "optim.batch=6", "data.size=32", "data.frames=6", "run.precision=fp32", "run.workers=0", "run.seed=3"]
 #: Name -> recipe and its overrides.
 JOBS = {"labels_only": ("darkroom/labels_only", ["optim.ema=0.9", "data.labeled=0.6"]),
@@ -59,7 +58,7 @@ def main() -> int:
             where = Path(folder) / name
             init = teacher if name in ("mgcam_dkd", "mtcd") else []
             settings = [f"data.root={data}", f"run.dir={where}", *FAST, *overrides, *init]
-            run = train(load_recipe(RECIPES / f"{recipe}.yaml", settings))
+            run = train(load_recipe(recipe, settings))
             evaluate(run)
             teacher = teacher or [f"networks.teacher.init={where}"]
             for path in sorted(where.glob("models/*.modalift")):

@@ -38,7 +38,6 @@ from modalift.report.console import ConsoleMonitor
 from modalift.report.numbers import percent, points_span
 
 HERE = Path(__file__).resolve().parent
-RECIPES = HERE.parent / "recipes"
 DARK_PEOPLE = "s13,s14,s15,s16"
 #: Where a design is tried: recipe, whose clips it is not trained on, epochs.
 SCREENS = {"s7": ("utd_mhad/single_depth", "s7", 40), "s3": ("utd_mhad/single_depth", "s3", 40),
@@ -288,7 +287,7 @@ def screen(design: str, where: str, runs: Path, data: Path) -> Cell:
     """A training without some of the training people, who are its validation; the test split is not used."""
     recipe, held, epochs = SCREENS[where]
     options = [f"networks.student.{o}" for o in ("name=small_candidate", *DESIGNS[design].options)]
-    return Cell(design.replace(", ", "-").replace(" ", "-"), RECIPES / f"{recipe}.yaml", 0, 0, 0,
+    return Cell(design.replace(", ", "-").replace(" ", "-"), recipe, 0, 0, 0,
                 (*places(recipe, runs, data), *options, f"optim.epochs={epochs}", f"protocol.val_subjects=[{held}]",
                  f"protocol.eval_every={epochs}"))
 
@@ -316,7 +315,7 @@ def validation(run: Run) -> dict[str, float] | None:
 
 def finals(test: str, runs: Path, data: Path) -> list[Cell]:
     recipe, epochs = TESTS[test]
-    return [Cell(name, RECIPES / f"{recipe}.yaml", seed, 0, 0,
+    return [Cell(name, recipe, seed, 0, 0,
                  (*places(recipe, runs, data), *(f"networks.student.{o}" for o in options), f"optim.epochs={epochs}"))
             for seed in range(FINAL_SEEDS) for name, options in FINAL.items()]
 

@@ -28,7 +28,6 @@ from modalift.recipe import load_recipe
 from modalift.report.console import ConsoleMonitor
 
 HERE = Path(__file__).resolve().parent
-RECIPES = HERE.parent / "recipes" / "utd_mhad"
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,8 @@ def cell(row: Row, share: str, folder: Path, data: Path, epochs: int) -> Cell:
     if row.teacher:
         role = "student" if row.name == "finetune_depth" else "teacher"
         own.append(f"networks.{role}.init={folder / share / row.teacher / 'seed0'}")
-    match = folder / share / row.match / "seed0" if row.match else None
-    return Cell(row.name, RECIPES / f"{row.recipe}.yaml", 0, 0, 0, tuple(own), match)
+    match = str(folder / share / row.match / "seed0") if row.match else ""
+    return Cell(row.name, f"utd_mhad/{row.recipe}", 0, 0, 0, tuple(own), match)
 
 
 def rounds(rows: Sequence[Row]) -> list[list[Row]]:

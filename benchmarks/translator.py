@@ -113,7 +113,7 @@ def main() -> None:
                    f"optim.epochs={args.epochs}", f"optim.milestones=[{args.epochs // 2}]", "protocol.eval_every=5"]
         changes += ["scheme.person_weight=0"] if name == "pairs_plain" else []
         began = time.process_time()
-        runs[name] = train(load_recipe(ROOT / "recipes" / "translator" / f"{recipe}.yaml", changes))
+        runs[name] = train(load_recipe(f"translator/{recipe}", changes))
         spent[name] = time.process_time() - began
     experiment = assemble(load_recipe(args.out / "pairs"), train=False)
     table = experiment.table

@@ -17,7 +17,6 @@ from modalift.models import Predictions
 from modalift.report.numbers import percent, points_span
 
 HERE = Path(__file__).resolve().parent
-RECIPES = HERE.parent / "recipes" / "ucl_rgbd_gesture"
 #: Rows: the deployed network and its scheme, its baseline, its recipe, and its role there.
 ROWS = (("RGB, by MTUT", "single_rgb", "mtut", "rgb"), ("depth, by MTUT", "single_depth", "mtut", "depth"),
         ("RGB, by MSD (with depth reconstruction)", "single_rgb", "msd", "student"))
@@ -30,7 +29,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
-    cells = {(name, seed): Cell(name, RECIPES / f"{name}.yaml", seed, 0, 0, (f"data.root={given.data}",))
+    cells = {(name, seed): Cell(name, f"ucl_rgbd_gesture/{name}", seed, 0, 0, (f"data.root={given.data}",))
              for name in ("single_rgb", "single_depth", "mtut", "msd") for seed in range(given.seeds)}
     run_cells(list(cells.values()), given.runs, jobs=given.jobs)
 
@@ -38,7 +37,7 @@ def main() -> None:
         return [Predictions.load(cells[name, s].run(given.runs).predictions_path(role, "test")) for s in range(given.seeds)]
 
     lines = ["# UCL RGB-D gestures: labels only against MTUT and MSD", "",
-             "Made by `python benchmarks/ucl_rgbd_gesture.py`: recipes in `recipes/ucl_rgbd_gesture`, scene split, 60 epochs.",
+             "Made by `python benchmarks/ucl_rgbd_gesture.py`: the recipes of `ucl_rgbd_gesture`, scene split, 60 epochs.",
              hardware(environment_paths=[c.run(given.runs).environment_path for c in cells.values()]), "",
              "| deployed | labels only | each seed | taught | each seed | difference | 95 % over seeds"
              " | 95 % over subjects and seeds |", "|---|---|---|---|---|---|---|---|"]

@@ -32,7 +32,6 @@ from modalift.report.console import ConsoleMonitor
 from modalift.report.numbers import percent, points_span
 
 HERE = Path(__file__).resolve().parent
-RECIPES = HERE.parent / "recipes" / "utd_mhad"
 SHIPS = {"mtut_pose": "depth"}
 
 
@@ -67,21 +66,21 @@ def cells(part: Part, runs: Path, data: Path) -> list[list[Cell]]:
         for seed in range(part.seeds):
             # A teacher is made once for its labels and fold, and serves every part that needs the same one.
             home = runs / ("teachers_quarter" if part.name == "quarter" else "teachers_folds" if part.folds else "teachers")
-            teacher = Cell("single_pose", RECIPES / "single_pose.yaml", seed, fold, part.folds, base)
+            teacher = Cell("single_pose", "utd_mhad/single_pose", seed, fold, part.folds, base)
             init = f"networks.teacher.init={teacher.run(home).folder}"
             own = (*base, f"optim.epochs={part.epochs}")
 
-            def cell(name: str, *more: str, match: Path | None = None, seed: int = seed, fold: int = fold,
+            def cell(name: str, *more: str, match: str = "", seed: int = seed, fold: int = fold,
                      own: tuple[str, ...] = own) -> Cell:
                 file = "single_depth" if name == "matched_depth" else name
-                return Cell(name, RECIPES / f"{file}.yaml", seed, fold, part.folds, (*own, *more), match)
+                return Cell(name, f"utd_mhad/{file}", seed, fold, part.folds, (*own, *more), match)
 
             taught = cell("distill_pose", init)
             if "distill_pose" in part.recipes:
                 rounds[0].append(teacher)
                 rounds[1].append(taught)
             if "matched_depth" in part.recipes:
-                rounds[2].append(cell("matched_depth", match=taught.run(runs / part.name).folder))
+                rounds[2].append(cell("matched_depth", match=str(taught.run(runs / part.name).folder)))
             rounds[1] += [cell(name) for name in part.recipes if name in ("single_depth", "mtut_pose")]
     return rounds
 
@@ -204,7 +203,7 @@ def shipped(runs: Path, data: Path) -> str:
 def write(runs: Path, data: Path, parts: Sequence[Part]) -> Path:
     text = [
         "# UTD-MHAD: a pose network teaches a depth network", "",
-        "Made by `python benchmarks/utd_mhad.py`; every cell is one `modalift train` of a recipe in `recipes/utd_mhad`, then"
+        "Made by `python benchmarks/utd_mhad.py`; every cell is one `modalift train` of a recipe of `utd_mhad`, then"
         " one `modalift eval` on the test split.", "",
         f"{hardware(environment_paths=sorted(runs.rglob('environment.json')))} Two trainings at a time."
         " Seconds are wall time on a machine with other load; compare multiply-accumulates (MACs) instead.", "",

@@ -42,7 +42,6 @@ from modalift.report.console import ConsoleMonitor
 from modalift.report.numbers import percent, points_span
 from modalift.report.page import write_report
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "darkroom"
 #: What is compared: name in the table -> recipe. The first is the baseline of every difference.
 METHODS = {
     "labels only, epoch-matched": "labels_only",
@@ -124,7 +123,7 @@ def train_all(out: Path, data: Path, tiny: bool, work: Work, console: Console) -
     """Two rounds: the teachers and the baseline; then the taught networks and the compute-matched baseline."""
 
     def cell(recipe: str, name: str = "", *more: str) -> Cell:
-        return Cell(name or recipe, RECIPES / f"{recipe}.yaml", 0, 0, 0, (*settings(recipe, data, tiny), *more))
+        return Cell(name or recipe, f"darkroom/{recipe}", 0, 0, 0, (*settings(recipe, data, tiny), *more))
 
     def run(*cells: Cell) -> None:
         run_cells(cells, out, jobs=work.cores, monitor=ConsoleMonitor(console),
@@ -140,7 +139,7 @@ def train_all(out: Path, data: Path, tiny: bool, work: Work, console: Console) -
 
 def matched_epochs(taught: Cell, data: Path, tiny: bool) -> int:
     """The epochs of labels only that cost as much as the taught network's training, including its teacher's."""
-    alone = load_recipe(RECIPES / "labels_only.yaml", settings("labels_only", data, tiny))
+    alone = load_recipe("darkroom/labels_only", settings("labels_only", data, tiny))
     return match_compute(alone, load_recipe(taught.recipe, taught.overrides)).optim.epochs
 
 
@@ -205,10 +204,10 @@ def planned(out: Path, data: Path, clips: int, tiny: bool, console: Console) -> 
     with tempfile.TemporaryDirectory() as place:
         clip, alone, taught, busy = measured(Path(place), tiny)
     rows = round(clips * (1 - TEST))
-    labeled = load_recipe(RECIPES / "labels_only.yaml", settings("labels_only", data, tiny)).data.labeled
+    labeled = load_recipe("darkroom/labels_only", settings("labels_only", data, tiny)).data.labeled
     steps = {name: optim.epochs * max(1, int(rows if name in TAUGHT else rows * labeled)
                                       // optim.batch) for name in EPOCHS
-             for optim in [load_recipe(RECIPES / f"{name}.yaml", settings(name, data, tiny)).optim]}
+             for optim in [load_recipe(f"darkroom/{name}", settings(name, data, tiny)).optim]}
     # A frozen teacher's forward pass is a third of a training step; `matched_epochs` counts exactly later.
     steps["labels_compute"] = steps["taught_thermal"] * 4 // 3 + steps["teacher_thermal"]
     seconds = {"simulation": clips * clip} if not data.exists() else {}
@@ -237,7 +236,7 @@ def measured(place: Path, tiny: bool) -> tuple[float, float, float, float]:
 
     def step(recipe: str, *more: str) -> float:
         own = (*settings(recipe, place / "data", tiny), "data.labeled=1.0", "optim.epochs=3", f"run.dir={place / recipe}")
-        run = train(load_recipe(RECIPES / f"{recipe}.yaml", (*own, *more)))
+        run = train(load_recipe(f"darkroom/{recipe}", (*own, *more)))
         lines = [json.loads(line) for line in run.log_path.read_text().splitlines()]
         first, _, last = (e for e in lines if e["kind"] == "epoch")  # the first epoch includes decoding
         return float(last["seconds"] - first["seconds"]) / float(last["step"] - first["step"])

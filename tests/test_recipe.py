@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from modalift.engine.train import recipe_of_fold
 from modalift.errors import ModaliftError
 from modalift.loading.framing import Framing
 from modalift.modalities import modality
-from modalift.recipe import NetworkSection, Recipe, find_recipes, load_recipe
+from modalift.recipe import NetworkSection, Recipe, load_recipe
+from modalift.recipe_files import FOLDER, find_recipe, recipe_names
 
-ROOT = Path(__file__).resolve().parents[1]
 GOOD = {
     "data": {"dataset": "folder", "root": "somewhere"},
     "networks": {"student": {"name": "small", "view": "depth"}},
@@ -104,9 +105,9 @@ def test_seed_and_fold_fill_paths(tmp_path):
     assert recipe.run.dir == Path("runs/x/seed4-fold2")
 
 
-@pytest.mark.parametrize("path", find_recipes([ROOT / "recipes"]), ids=lambda p: p.stem)
-def test_every_recipe_that_ships_is_valid(path):
-    recipe = load_recipe(path)
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_that_ships_is_valid(name):
+    recipe = load_recipe(name)
     assert recipe.paper.level
 
 
@@ -173,3 +174,118 @@ def test_every_key_of_every_section_is_described():
     for name, section in Recipe.model_fields.items():
         model = NetworkSection if name == "networks" else section.annotation
         assert [k for k, field in model.model_fields.items() if not field.description] == [], name
+
+
+# ---- where recipes are: names, files and run folders --------------------------------------------------------------
+
+
+def test_a_recipe_of_the_package_has_a_name_and_a_run_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = load_recipe("utd_mhad/distill_pose", ["run.seed=3"])
+    assert named.run.dir == Path("runs/utd_mhad/distill_pose/seed3")
+    assert load_recipe(FOLDER / "utd_mhad" / "distill_pose.yaml", ["run.seed=3"]) == named
+    assert load_recipe("utd_mhad/distill_pose", ["run.dir=out/{recipe}"]).run.dir == Path("out/utd_mhad/distill_pose")
+    write(tmp_path).rename(tmp_path / "mine.yaml")
+    assert load_recipe("mine.yaml").run.dir == load_recipe(tmp_path / "mine.yaml").run.dir == Path("runs/mine/seed0")
+
+
+def test_a_file_or_run_that_exists_is_preferred_to_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (folder := tmp_path / "darkroom" / "labels_only").mkdir(parents=True)
+    assert find_recipe("darkroom/labels_only").path.is_relative_to(FOLDER), "a folder without a recipe is none"
+    write(folder)
+    assert find_recipe("darkroom/labels_only").run == Path("darkroom/labels_only")
+    assert load_recipe("darkroom/labels_only").data.root == Path("somewhere")
+
+
+def test_the_recipe_of_a_run_folder_trains_that_folder_unless_told_otherwise(tmp_path):
+    write(tmp_path, lambda t: t.update(run={"dir": "moved/away"}))
+    assert load_recipe(tmp_path).run.dir == tmp_path
+    assert load_recipe(tmp_path, ["run.dir=other"]).run.dir == Path("other")
+
+
+@pytest.mark.parametrize(("asked", "message"), [
+    ("darkroom/taught_termal", "did you mean 'darkroom/taught_thermal'?"),
+    ("taught_thermal", "did you mean 'darkroom/taught_thermal'?"),
+    ("mtut_c3d", "did you mean 'egogesture/mtut_c3d' or 'nvgesture/mtut_c3d' or 'viva/mtut_c3d'?"),
+    ("recipes/utd_mhad/at_pose.yaml", "did you mean 'utd_mhad/at_pose'?"),
+    ("utd_mhad/at_pose.yaml", "did you mean 'utd_mhad/at_pose'?"),
+    ("UTD_MHAD/at_pose", "did you mean 'utd_mhad/at_pose'?"),
+    ("darkroom", "name one of the recipes of 'darkroom' that `modalift list recipes` lists"),
+    ("../recipes/darkroom/labels_only", "did you mean"),
+    ("", "give a file, a run folder or one of `modalift list recipes`"),
+    (".", "give a file, a run folder or one of `modalift list recipes`"),
+    ("0" * 5000, "give a file, a run folder or one of `modalift list recipes`"),
+])
+def test_an_unknown_recipe_is_answered_with_similar_names(asked, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModaliftError) as caught:
+        load_recipe(asked)
+    assert str(caught.value).startswith(f"{asked}: no such recipe - {message}")
+
+
+def test_names_leave_out_bases_which_are_found_all_the_same():
+    assert "darkroom/labels_only" in recipe_names()
+    assert not [name for name in recipe_names() if "/_" in name]
+    assert find_recipe("darkroom/_base").path == FOLDER / "darkroom" / "_base.yaml"
+
+
+def test_a_base_may_be_a_recipe_of_the_package(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("base: darkroom/labels_only\noptim: {epochs: 3}\n")
+    recipe, under = load_recipe(mine), load_recipe("darkroom/labels_only")
+    assert recipe.run.dir == Path("runs/mine/seed0")
+    assert recipe.changed({"optim.epochs": under.optim.epochs, "run.dir": under.run.dir}) == under
+    (tmp_path / "darkroom").mkdir()
+    write(tmp_path / "darkroom").rename(tmp_path / "darkroom" / "labels_only.yaml")
+    assert load_recipe(mine).data.root == Path("data/darkroom"), "not without its ending"
+    mine.write_text("base: darkroom/labels_only.yaml\n")
+    assert load_recipe(mine).data.root == Path("somewhere"), "relative to the file, not to the current folder"
+    mine.write_text("base: darkroom/labels_onyl\n")
+    with pytest.raises(ModaliftError, match=r"mine\.yaml: base: .*did you mean 'darkroom/labels_only'"):
+        load_recipe(mine)
+    mine.write_text(f"base: ../{tmp_path.name}/mine.yaml\n")
+    with pytest.raises(ModaliftError, match="its base files form a circle"):
+        load_recipe(mine)
+
+
+# ---- the run that a network starts from follows from its recipe ------------------------------------------------------
+
+
+def test_a_network_that_names_a_recipe_starts_from_the_run_of_its_seed_and_fold(tmp_path):
+    def init(*overrides: str) -> str:
+        return load_recipe("utd_mhad/distill_pose", overrides).networks["teacher"].init
+
+    home = "runs/utd_mhad/single_pose"
+    assert init() == f"{home}/seed0"
+    assert init("run.seed=3", "run.dir=mine") == f"{home}/seed3"
+    assert init("protocol.folds=4", "protocol.fold=2") == f"{home}/seed0/fold2"
+    assert init("networks.teacher.init=elsewhere/{seed}") == "elsewhere/0"
+    crossed = load_recipe("utd_mhad/distill_pose", ["protocol.folds=4"])
+    assert crossed.changed({"protocol.fold": 1}).networks["teacher"].init == f"{home}/seed0/fold1"
+    own = write(tmp_path, lambda t: t.update(run={"dir": "out/{recipe}-{seed}"}))
+    assert init(f"networks.teacher.recipe={own}", "run.seed=2") == "out/recipe-2"
+    assert init(f"networks.teacher.recipe={own.parent}") == str(tmp_path), "a run folder is the run"
+
+
+def test_a_single_fold_trains_where_cross_validation_would_train_it():
+    crossed = load_recipe("utd_mhad/single_pose", ["protocol.folds=4"])
+    single = load_recipe("utd_mhad/single_pose", ["protocol.folds=4", "protocol.fold=2"])
+    assert (crossed.run.dir, single.run.dir) == (Path("runs/utd_mhad/single_pose/seed0"),
+                                                 Path("runs/utd_mhad/single_pose/seed0/fold2"))
+    assert recipe_of_fold(crossed, 2) == single
+
+
+def test_a_network_that_names_an_unknown_recipe(tmp_path):
+    path = write(tmp_path, lambda t: t["networks"]["student"].update(recipe="utd_mhad/single_posse"))
+    with pytest.raises(ModaliftError, match=r"networks\.student\.recipe: utd_mhad/single_posse: .*'utd_mhad/single_pose'"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_run_that_a_recipe_starts_from_is_the_default_run_of_its_recipe(name):
+    recipe = load_recipe(name, ["run.seed=5"])
+    for section in recipe.networks.values():
+        if section.recipe:
+            trained = load_recipe(section.recipe, ["run.seed=5"])
+            assert (section.recipe in recipe_names(), section.init) == (True, str(trained.run.dir))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from modalift.errors import ModaliftError, nearest
 from modalift.loading.framing import Augment, Framing, Protocol
 from modalift.modalities import Modality
 from modalift.overrides import key_values, yaml_problem
+from modalift.recipe_files import RecipeFile, find_recipe
 from modalift.settings import Settings, explain
 
 #: How far a recipe has been verified against its paper.
@@ -59,10 +60,11 @@ class NetworkSection(Settings):
     model_config = ConfigDict(extra="allow")  # a family's own options; checked against its signature
     name: str = Field("", description="network family, see `modalift list networks`; empty: that of `init`")
     view: str = Field("", description="view of the data that it reads; empty: the only view")
-    init: str = Field("", description="initial weights: a run folder, or a file of weights (with `name` and `view`); empty:"
-                                      " random. `{seed}` and `{fold}` are replaced by the run's")
+    init: str = Field("", description="initial weights: a run folder, or a file of weights (with `name` and `view`); empty: the"
+                                      " run of `recipe`, or without it random. `{seed}` and `{fold}` are replaced by the run's")
     role: str = Field("", description="which network of the run `init`, by its role there; empty: its only one, or `student`")
-    recipe: str = Field("", description="the recipe that trains `init`; named in messages")
+    recipe: str = Field("", description="the recipe that trains `init`, by name or file; without `init` its default run with"
+                                        " this run's seed and fold")
 
 
 class SchemeSection(Settings):
@@ -133,7 +135,9 @@ class ProtocolSection(Protocol):
 class RunSection(Settings):
     """Output folder, seed and hardware."""
 
-    dir: Path = Field(Path("runs/run"), description="output folder of the run; `{seed}` and `{fold}` are replaced")
+    dir: Path = Field(Path("runs/{recipe}/seed{seed}"), description="output folder of the run; `{recipe}`, `{seed}` and"
+                                                                    " `{fold}` are replaced. With `protocol.fold` the default"
+                                                                    " ends in `/fold{fold}`")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of initial weights, clip order and augmentation")
     device: str = Field("auto", description="`cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if there is one")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -184,23 +188,37 @@ TINY = ("optim.epochs=1", "optim.batch=4", "data.limit=8", "data.size=32", "data
         "run.precision=fp32")
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Loads a recipe from a YAML file (or a run folder): its ``base`` first, then the file, then overrides ``a.b=value``.
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Loads a recipe: its ``base`` first, then the file, then overrides ``a.b=value``.
+
+    Args:
+        recipe: the name of a recipe of the package (``utd_mhad/distill_pose``), a YAML file, or a run folder, whose recipe's
+            ``run.dir`` is that folder.
+        overrides: changes, ``section.key=value``.
 
     Raises:
-        ModaliftError: there is no such file, it is not YAML, a key is unknown (the message suggests the nearest one), or a
+        ModaliftError: there is no such recipe, it is not YAML, a key is unknown (the message suggests the nearest one), or a
             value has the wrong type.
     """
-    tree = _read(Path(path))
+    found = find_recipe(recipe)
+    tree = _read(found)
+    if found.run:
+        _set(tree, ("run", "dir"), found.run)
     for key, value in key_values(overrides, "override", "section.key=value"):
         _set(tree, key.split("."), value)
-    return parse_recipe(tree, str(path))
+    return parse_recipe(tree, str(recipe), found.name)
 
 
-def parse_recipe(tree: Mapping[str, Any], source: str = "recipe") -> Recipe:
-    """Validates nested dictionaries as a Recipe."""
+def parse_recipe(tree: Mapping[str, Any], source: str = "recipe", name: str = "recipe") -> Recipe:
+    """Validates nested dictionaries as a Recipe.
+
+    Args:
+        tree: the sections.
+        source: where they come from; named in errors.
+        name: what ``{recipe}`` in ``run.dir`` stands for.
+    """
     try:
-        recipe = _filled(Recipe.model_validate(tree))
+        recipe = _filled(Recipe.model_validate(tree), name)
         _check_names(recipe)
     except ValidationError as error:
         advice = "add it to the recipe or give {}=... on the command line"
@@ -210,9 +228,12 @@ def parse_recipe(tree: Mapping[str, Any], source: str = "recipe") -> Recipe:
     return recipe
 
 
-def _filled(recipe: Recipe) -> Recipe:
-    """Replaces ``{seed}`` and ``{fold}`` in paths, so that a student is initialized from the teacher of its own seed."""
-    values = {"{seed}": str(recipe.run.seed)}
+def _filled(recipe: Recipe, name: str) -> Recipe:
+    """Replaces ``{recipe}``, ``{seed}`` and ``{fold}`` in paths, and fills in the runs of networks that name only a recipe.
+
+    A student is so initialized from the teacher of its own seed and fold.
+    """
+    values = {"{recipe}": name, "{seed}": str(recipe.run.seed)}
     if recipe.protocol.fold is not None:
         values["{fold}"] = str(recipe.protocol.fold)
 
@@ -221,18 +242,39 @@ def _filled(recipe: Recipe) -> Recipe:
             text = text.replace(mark, value)
         return text
 
-    networks = {role: section.replace(init=filled(section.init)) for role, section in recipe.networks.items()}
-    run = recipe.run.replace(dir=Path(filled(str(recipe.run.dir))))
-    return recipe.model_copy(update={"run": run, "networks": networks})
+    networks = {}
+    for role, section in recipe.networks.items():
+        init = section.init
+        if section.recipe and not init:
+            try:
+                init = _default_run(section.recipe, each_fold=recipe.protocol.folds > 0)
+            except ModaliftError as error:
+                raise ModaliftError(f"networks.{role}.recipe: {error}") from None
+        networks[role] = section.replace(init=filled(init))
+    folder = recipe.run.dir
+    if "dir" not in recipe.run.model_fields_set and recipe.protocol.fold is not None:
+        folder /= "fold{fold}"
+    return recipe.model_copy(update={"run": recipe.run.replace(dir=Path(filled(str(folder)))), "networks": networks})
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if path.is_dir():
-        path = path / "recipe.yaml"
-    if not path.is_file():
-        raise ModaliftError(f"{path}: no such recipe - see `modalift list recipes`")
+def _default_run(recipe: str, each_fold: bool) -> str:
+    """The run folder of another recipe without overrides; ``{seed}`` and ``{fold}`` stand for those of the run."""
+    found = find_recipe(recipe)
+    if found.run:
+        return str(found.run)
+    run = _read(found).get("run")
+    given = run.get("dir") if isinstance(run, dict) else None
+    folder = str(given or RunSection.model_fields["dir"].default).replace("{recipe}", found.name)
+    return f"{folder}/fold{{fold}}" if each_fold and "{fold}" not in folder else folder
+
+
+def _read(recipe: RecipeFile, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The sections of a recipe's file, over those of its base."""
+    path = recipe.path
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModaliftError(f"{path}: cannot be read ({error.strerror}) - check its permissions") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ModaliftError(f"{path}: is not valid YAML - {yaml_problem(error)}") from None
     if not isinstance(tree, dict):
@@ -240,9 +282,13 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = tree.pop("base", None)
     if base is None:
         return tree
-    if path in seen:
+    if path.resolve() in seen:
         raise ModaliftError(f"{path}: its base files form a circle - remove one base")
-    return _merge(_read(path.parent / str(base), (*seen, path)), tree)
+    try:
+        under = find_recipe(str(base), beside=path.parent)
+    except ModaliftError as error:
+        raise ModaliftError(f"{path}: base: {error}") from None
+    return _merge(_read(under, (*seen, path.resolve())), tree)
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -287,8 +333,3 @@ def _check_names(recipe: Recipe) -> None:
     if extra and not more:
         raise ModaliftError(f"scheme '{recipe.scheme.name}' has no role '{sorted(extra)[0]}'"
                             f" - {nearest(sorted(extra)[0], known)}")
-
-
-def find_recipes(folders: Iterable[Path]) -> list[Path]:
-    """Finds recipe files below the folders, except those that start with ``_`` (base files)."""
-    return sorted(p for f in folders for p in Path(f).rglob("*.yaml") if not p.name.startswith("_"))

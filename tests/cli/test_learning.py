@@ -31,8 +31,9 @@ def test_a_wrong_recipe_is_one_line(wrong, recipe_file, words, message):
 
 
 def test_a_teacher_that_was_never_trained(wrong, recipe_file):
-    networks = {"student": {"name": "small", "view": "depth"}, "teacher": {"init": "runs/none", "recipe": "t.yaml"}}
-    assert "modalift train t.yaml run.dir=runs/none" in wrong("train", recipe_file("distill", networks=networks))
+    networks = {"student": {"name": "small", "view": "depth"},
+                "teacher": {"init": "runs/none", "recipe": "utd_mhad/single_pose"}}
+    assert "modalift train utd_mhad/single_pose run.dir=runs/none" in wrong("train", recipe_file("distill", networks=networks))
 
 
 def test_a_teacher_of_other_classes(wrong, recipe_file, teacher, tmp_path):

@@ -21,10 +21,13 @@ ARROWS = {
     "datasets": {"modalities", "loading"},
     "derive": {"modalities", "loading", "datasets", "models"},
     "darkroom": {"modalities"},
-    "recipe": {"networks", "schemes", "datasets", "loading", "modalities"},
+    "recipe_files": set(),
+    "recipe": {"recipe_files", "networks", "schemes", "datasets", "loading", "modalities"},
     "deploy": {"models", "networks", "loading", "modalities"},
-    "engine": {"schemes", "losses", "networks", "modalities", "loading", "datasets", "derive", "models", "recipe"},
-    "report": {"engine", "schemes", "networks", "modalities", "loading", "datasets", "derive", "models", "deploy", "recipe"},
+    "engine": {"schemes", "losses", "networks", "modalities", "loading", "datasets", "derive", "models", "recipe",
+               "recipe_files"},
+    "report": {"engine", "schemes", "networks", "modalities", "loading", "datasets", "derive", "models", "deploy", "recipe",
+               "recipe_files"},
     "cli": None,
 }
 FILES = sorted(SOURCE.rglob("*.py"))

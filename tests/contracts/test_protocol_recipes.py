@@ -16,9 +16,9 @@ from modalift.loading import reading
 from modalift.loading.clips import ClipSet
 from modalift.loading.collation import loader
 from modalift.modalities import Track, modality
-from modalift.recipe import TINY, Recipe, find_recipes, load_recipe
+from modalift.recipe import TINY, Recipe, load_recipe
+from modalift.recipe_files import recipe_names
 
-ROOT = Path(__file__).resolve().parents[2]
 SETS = ("egogesture", "nvgesture", "isogd", "viva")
 GRAY = 200
 
@@ -51,9 +51,9 @@ def roots(tmp_path_factory) -> dict[str, Path]:
     return {"split": by_split, "view": by_view, "flow": with_flow}
 
 
-def changed(path: Path, roots: dict[str, Path]) -> Recipe:
+def changed(name: str, roots: dict[str, Path]) -> Recipe:
     """A published recipe at a scale of seconds, with small networks from nothing, on the made-up clips."""
-    recipe = RECIPES[path]
+    recipe = RECIPES[name]
     layout = "view" if recipe.data.root.name == "viva" else "flow" if recipe.data.dataset == "csv" else "split"
     changes = [*TINY, "data.size=48", f"data.root={roots[layout]}", "data.augment.photometric=0"]
     changes += [f"scheme.{key}=" for key in recipe.scheme.model_extra or {} if key.endswith("stage")]
@@ -62,7 +62,7 @@ def changed(path: Path, roots: dict[str, Path]) -> Recipe:
             changes += [f"networks.{role}.init=", f"networks.{role}.grid=1"]
         elif section.name:
             changes += [f"networks.{role}={{name: small, view: {section.view}, width: 8}}"]
-    return load_recipe(path, changes)
+    return load_recipe(name, changes)
 
 
 def reads_depth(recipe: Recipe) -> bool:
@@ -70,8 +70,8 @@ def reads_depth(recipe: Recipe) -> bool:
     return {"rgb", "depth"} <= views
 
 
-RECIPES = {p: load_recipe(p) for p in find_recipes([ROOT / "recipes" / name for name in SETS])}
-TWO_PICTURES = [p for p, recipe in RECIPES.items() if reads_depth(recipe)]
+RECIPES = {name: load_recipe(name) for name in recipe_names() if name.split("/")[0] in SETS}
+TWO_PICTURES = [name for name, recipe in RECIPES.items() if reads_depth(recipe)]
 
 
 def overlap(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -80,9 +80,9 @@ def overlap(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a & b).sum(1) / (a | b).sum(1).clamp_min(1)
 
 
-@pytest.mark.parametrize("path", TWO_PICTURES, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_color_and_depth_are_framed_together_and_depth_is_a_gray_picture(path, roots) -> None:
-    made = assemble(changed(path, roots))
+@pytest.mark.parametrize("name", TWO_PICTURES)
+def test_color_and_depth_are_framed_together_and_depth_is_a_gray_picture(name, roots) -> None:
+    made = assemble(changed(name, roots))
     assert made.table.modality("depth") == modality("depth_gray")
     clips = made.clips(made.train, {"rgb", "depth"}, augment=True)
     boxes = []
@@ -101,17 +101,17 @@ def test_color_and_depth_are_framed_together_and_depth_is_a_gray_picture(path, r
 
 @pytest.mark.parametrize("name", SETS)
 def test_every_other_recipe_of_a_set_finds_its_views(name, roots) -> None:
-    others = [p for p in RECIPES if p.parent.name == name and p not in TWO_PICTURES]
+    others = [p for p in RECIPES if p.startswith(f"{name}/") and p not in TWO_PICTURES]
     assert others
-    for path in others:
-        recipe = changed(path, roots)
+    for other in others:
+        recipe = changed(other, roots)
         made = assemble(recipe, train=False)
-        assert made.scheme.required_views() <= made.table.views.keys(), path
+        assert made.scheme.required_views() <= made.table.views.keys(), other
 
 
 def test_published_mirror_images_are_drawn(roots) -> None:
-    for name, recipe in (("egogesture", "mtut_i3d"), ("nvgesture", "mtut_i3d"), ("viva", "mtut_i3d")):
-        made = assemble(changed(ROOT / "recipes" / name / f"{recipe}.yaml", roots))
+    for name in ("egogesture/mtut_i3d", "nvgesture/mtut_i3d", "viva/mtut_i3d"):
+        made = assemble(changed(name, roots))
         clips: ClipSet = made.clips(made.train, made.scheme.required_views(), augment=True)
         assert made.recipe.data.augment.flip == 0.5
         assert clips.mirrors, name

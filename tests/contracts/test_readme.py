@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,6 @@ def test_the_commands_of_the_main_job_run_in_order(tmp_path):
     (script,) = blocks("bash")
     script = script.replace("--clips 1600 --workers 2", "--clips 24 --size 32 --frames 4")
     script = re.sub(r"^(modalift train \S+)", r"\1 --scale tiny", script, flags=re.MULTILINE)
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     shell = f'set -e\nmodalift() {{ {sys.executable} -m modalift.cli "$@"; }}\n{script}'
     done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -15,7 +15,8 @@ from modalift.engine.run import Run
 from modalift.engine.ship import ship
 from modalift.engine.train import train
 from modalift.loading.framing import Framing
-from modalift.recipe import TINY, Recipe, find_recipes, load_recipe
+from modalift.recipe import TINY, Recipe, load_recipe
+from modalift.recipe_files import recipe_names
 from modalift.report import explain as explaining
 from small_models import save_model
 
@@ -34,10 +35,10 @@ def simulates(recipe: Recipe) -> bool:
     return recipe.data.root.name.startswith("darkroom")
 
 
-def one_of_each() -> list[Path]:
-    kinds: dict[tuple, Path] = {}
-    for path in find_recipes([ROOT / "recipes"]):
-        kinds.setdefault(kind(load_recipe(path)), path)
+def one_of_each() -> list[str]:
+    kinds: dict[tuple, str] = {}
+    for name in recipe_names():
+        kinds.setdefault(kind(load_recipe(name)), name)
     return list(kinds.values())
 
 
@@ -82,10 +83,10 @@ def trained(tmp_path_factory):
     """``(recipe, changes) -> Run`` of what others start from, each trained once."""
     runs: dict[tuple[str, ...], Run] = {}
 
-    def run(path: str, changes: list[str]) -> Run:
-        key = (path, *changes)
+    def run(name: str, changes: list[str]) -> Run:
+        key = (name, *changes)
         if key not in runs:
-            runs[key] = made(path, changes, tmp_path_factory.mktemp("trained") / "run", run)
+            runs[key] = made(name, changes, tmp_path_factory.mktemp("trained") / "run", run)
         return runs[key]
 
     return run
@@ -96,31 +97,31 @@ def views_of(recipe: Recipe) -> set[str]:
     return set(recipe.data.per_view).union(*(load_recipe(s.recipe).data.per_view for s in recipe.networks.values() if s.recipe))
 
 
-def made(path: Path | str, changes: list[str], folder: Path, trained) -> Run:
+def made(name: str, changes: list[str], folder: Path, trained) -> Run:
     """The run of a recipe, after those that its networks start from."""
     own = [*changes, f"run.dir={folder}"]
-    for role, section in load_recipe(path).networks.items():
+    for role, section in load_recipe(name).networks.items():
         if section.recipe:
             own.append(f"networks.{role}.init={trained(section.recipe, changes).folder}")
-    return train(load_recipe(path, own))
+    return train(load_recipe(name, own))
 
 
-@pytest.mark.parametrize("path", one_of_each(), ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_a_recipe_trains_and_ships(path, trained, tmp_path, monkeypatch, request):
+@pytest.mark.parametrize("name", one_of_each())
+def test_a_recipe_trains_and_ships(name, trained, tmp_path, monkeypatch, request):
     monkeypatch.chdir(ROOT)
-    recipe = load_recipe(path)
+    recipe = load_recipe(name)
     root, derived = recipe.data.root, ("darkroom_pseudo", "utd_mhad_translated")
     if not simulates(recipe) and not (ROOT / ("../shared" if root.name in derived else root)).exists():
         pytest.skip("../shared with the real recordings is absent")
     if simulates(recipe) or root.name in derived or "pose_map" in views_of(recipe):
-        name = root.name if root.name in derived else "simulated" if simulates(recipe) else "with_joints_drawn"
-        root = request.getfixturevalue(name)
+        made_by = root.name if root.name in derived else "simulated" if simulates(recipe) else "with_joints_drawn"
+        root = request.getfixturevalue(made_by)
     changes = [*TINY, "data.cache=", f"data.root={root}"]
     if simulates(recipe):
-        told = explaining.as_json(assemble(load_recipe(path, changes), train=False))
+        told = explaining.as_json(assemble(load_recipe(name, changes), train=False))
         assert {member["role"] for member in told["networks"]} >= recipe.networks.keys()
         assert told["terms"]
-    run = made(path, changes, tmp_path / "run", trained)
+    run = made(name, changes, tmp_path / "run", trained)
     assert isinstance(run, Run)
     found = evaluate(run)
     for role in run.roles():

@@ -142,5 +142,5 @@ def test_a_network_starts_from_no_damaged_file_and_from_none_of_another_kind(rec
 
 
 def test_the_cells_of_a_study_load_its_plugins(tmp_path):
-    cell = Cell("a", Path("a.yaml"), 0, 0, 0, (), plugins=(Path("mine.py"),))
+    cell = Cell("a", "a.yaml", 0, 0, 0, (), plugins=(Path("mine.py"),))
     assert [words[:3] for words in cell.commands(tmp_path)] == [["--plugin", "mine.py", verb] for verb in ("train", "eval")]

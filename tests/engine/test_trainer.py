@@ -110,8 +110,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
 
 def test_a_missing_teacher_is_refused_with_the_command_that_trains_it(recipe_file):
     networks = {"student": {"name": "small", "view": "depth"},
-                "teacher": {"init": "runs/none", "recipe": "recipes/teacher.yaml"}}
-    with pytest.raises(ModaliftError, match=r"modalift train recipes/teacher\.yaml run\.dir=runs/none"):
+                "teacher": {"init": "runs/none", "recipe": "utd_mhad/single_pose"}}
+    with pytest.raises(ModaliftError, match=r"modalift train utd_mhad/single_pose run.dir=runs/none"):
         train(load_recipe(recipe_file("distill", networks=networks)))
 
 

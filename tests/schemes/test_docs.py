@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from modalift.recipe import load_recipe
+from modalift.recipe_files import find_recipe, recipe_names
 from modalift.report.explain import who
 from modalift.schemes import SCHEMES, check_settings, optional_roles_of, roles_of, settings_of
 
@@ -112,10 +113,11 @@ def test_every_term_is_in_the_picture_and_no_other(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_recipes_and_links_that_are_named_exist(name: str) -> None:
-    for recipe in re.findall(r"recipes/[\w/]+\.yaml", TEXTS[name]):
-        assert (ROOT / recipe).is_file(), recipe
-        if not Path(recipe).name.startswith("_"):  # what others share
-            load_recipe(ROOT / recipe)
+    sets = "|".join(sorted({recipe.split("/")[0] for recipe in recipe_names()}))
+    for recipe in re.findall(rf"(?<![\w/])((?:{sets})/\w+)(?![\w/])", TEXTS[name]):
+        assert find_recipe(recipe).name == recipe
+        if recipe in recipe_names():  # others are bases
+            load_recipe(recipe)
     for link in re.findall(r"\]\(([^)#:]+)\)", TEXTS[name]):
         made_by = ROOT / "benchmarks" / f"{Path(link).stem}.py"  # what a benchmark writes may not have been written yet
         assert (PAGES / link).exists() or (Path(link).parent.name == "results" and made_by.exists()), link

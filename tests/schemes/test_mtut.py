@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +14,6 @@ from modalift.schemes import Progress
 
 END = Progress(epoch=74, epochs=75)
 SENSORS = {"rgb": 3, "depth": 1, "flow": 2}
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 def batch(n: int = 4, frames: int = 16, size: int = 32) -> Batch:
@@ -106,8 +103,8 @@ def test_maps_of_other_extents_in_time_and_picture_are_averaged_to_the_smaller()
 
 
 def test_the_recipes_have_the_papers_schedule():
-    for path in ("nvgesture/mtut_i3d", "egogesture/mtut_i3d", "nvgesture/mtut_c3d", "viva/mtut_c3d"):
-        recipe = load_recipe(RECIPES / f"{path}.yaml")
+    for name in ("nvgesture/mtut_i3d", "egogesture/mtut_i3d", "nvgesture/mtut_c3d", "viva/mtut_c3d"):
+        recipe = load_recipe(name)
         optim, scheme = recipe.optim, recipe.scheme.model_extra
         assert (optim.epochs, optim.batch, optim.lr, optim.momentum, optim.gamma) == (75, 6, 0.01, 0.9, 0.1)
         assert scheme["align_after"] * optim.epochs == 60

@@ -28,7 +28,8 @@ DatasetOptions = Annotated[list[str] | None, typer.Option(
     "--option", "-o", metavar="KEY=VALUE", help="an option of the dataset's format; may be repeated")]
 Overrides = Annotated[list[str] | None, typer.Argument(
     metavar="KEY=VALUE", help="changes to the recipe, as section.key=value")]
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe file, or a run folder")]
+RecipeName = Annotated[str, typer.Argument(
+    metavar="RECIPE", help="a recipe's name (`modalift list recipes`), a recipe file, or a run folder")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
 
 
@@ -47,13 +48,13 @@ def print_error(message: str) -> None:
     err.print(Text.assemble(("error ", "bold red"), " ".join(message.split("\n"))), soft_wrap=True)
 
 
-def recipe_of(path: Path, overrides: list[str] | None, scale: str = "") -> Recipe:
+def recipe_of(recipe: str, overrides: list[str] | None, scale: str = "") -> Recipe:
     """Loads a recipe with the overrides of the command line."""
     from modalift.recipe import TINY, load_recipe
 
     if scale not in ("", "tiny"):
         raise ModaliftError(f"--scale {scale}: only 'tiny' is available")
-    return load_recipe(path, [*(TINY if scale else ()), *(overrides or [])])
+    return load_recipe(recipe, [*(TINY if scale else ()), *(overrides or [])])
 
 
 def table_of(data: Path, dataset: str, options: list[str] | None) -> Table:

@@ -13,7 +13,7 @@ from modalift.cli.common import (
     DatasetName,
     DatasetOptions,
     Overrides,
-    RecipePath,
+    RecipeName,
     err,
     print_result,
     recipe_of,
@@ -123,9 +123,9 @@ def cache(
         *(f"left out {k}: {v}" for k, v in made.skipped.items()))
 
 
-@verbs.command(rich_help_panel="Data", epilog="Example: `modalift look recipes/darkroom/taught_thermal.yaml --out look.png`")
+@verbs.command(rich_help_panel="Data", epilog="Example: `modalift look darkroom/taught_thermal --out look.png`")
 def look(
-    recipe: RecipePath,
+    recipe: RecipeName,
     overrides: Overrides = None,
     to: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="the image to write")] = Path("look.png"),
     clips: Annotated[int, typer.Option(help="number of clips", min=1)] = 4,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from modalift.cli.common import AsJson, Overrides, RecipePath, RunPath, err, print_result, recipe_of
+from modalift.cli.common import AsJson, Overrides, RecipeName, RunPath, err, print_result, recipe_of
 from modalift.errors import ModaliftError
 
 verbs = typer.Typer()
@@ -21,16 +21,16 @@ Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE",
                                                    help="a change to the recipe, as section.key=value; may be repeated")]
 
 
-@verbs.command(rich_help_panel="Training and results", epilog="Example: `modalift train recipes/darkroom/labels_only.yaml"
+@verbs.command(rich_help_panel="Training and results", epilog="Example: `modalift train darkroom/labels_only"
                " optim.lr=1e-3 run.seed=1 run.dir=runs/mine`")
 def train(
-    recipe: RecipePath,
+    recipe: RecipeName,
     overrides: Overrides = None,
     scale: Annotated[str, typer.Option(
         metavar="tiny", help="'tiny' shrinks the recipe to a few seconds, to test that it runs")] = "",
-    match_compute: Annotated[Path | None, typer.Option(
-        help="a run folder or a recipe: train for as many epochs as its training, including that of its "
-             "teachers, costs in multiply-accumulates")] = None,
+    match_compute: Annotated[str, typer.Option(
+        metavar="RECIPE", help="a recipe or a run folder: train for as many epochs as its training, including that of its "
+             "teachers, costs in multiply-accumulates")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Train the networks of a recipe. Repeat the same command to resume a training that was interrupted or killed."""
@@ -41,8 +41,6 @@ def train(
     asked = recipe_of(recipe, overrides, scale)
     if match_compute:
         asked = with_matched_compute(asked, recipe_of(match_compute, None))
-    if recipe.is_dir():
-        asked = asked.changed({"run.dir": recipe})
     run = run_training(asked, ConsoleMonitor(err))
     print_result(as_json, {"run": run.folder, "networks": run.roles(), **run.compute()},
         f"trained {', '.join(run.roles()) or 'every fold'} in {run.folder} (next: `modalift eval {run.folder}`)")
@@ -137,10 +135,10 @@ def diagnose(
 
 
 @verbs.command(rich_help_panel="Training and results",
-               epilog="Example: `modalift study recipes/ucl_rgbd_gesture/single_rgb.yaml MINE.yaml --seeds 3`")
+               epilog="Example: `modalift study ucl_rgbd_gesture/single_rgb MINE.yaml --seeds 3`")
 def study(
     context: typer.Context,
-    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE", help="recipes; the first is the baseline")],
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE", help="recipes; the first is the baseline")],
     seeds: Annotated[int, typer.Option(help="number of seeds per recipe (0 .. N-1)", min=1)] = 3,
     folds: Annotated[int, typer.Option(
         help="number of subject-disjoint folds for cross-validation; 0: the dataset's own split", min=0)] = 0,

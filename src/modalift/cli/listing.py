@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from modalift.cli.common import AsJson, Overrides, RecipePath, print_result, recipe_of
+from modalift.cli.common import AsJson, Overrides, RecipeName, print_result, recipe_of
 
 verbs = typer.Typer()
 
@@ -24,8 +24,8 @@ def list_registered(
     print_result(as_json, data, table)
 
 
-@verbs.command(rich_help_panel="Information", epilog="Example: `modalift explain recipes/utd_mhad/distill_pose.yaml`")
-def explain(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+@verbs.command(rich_help_panel="Information", epilog="Example: `modalift explain utd_mhad/distill_pose`")
+def explain(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Describe a recipe before training: its networks (trained or frozen, deployed or not), cost and loss terms."""
     from modalift.engine.build import assemble
     from modalift.report import explain as explaining

@@ -56,7 +56,7 @@ def derive_pseudo_ir(table: Table, view: str | None, out: Path, *, bundle: str =
     if size and size < 8:
         raise ModaliftError(f"pseudo_ir.size = {size}: give 8 pixels or more, or 0 for that of training")
     if not Path(bundle).is_file():
-        raise ModaliftError(f"{bundle}: no such bundle - `modalift train recipes/translator/pairs.yaml` and `modalift ship`"
+        raise ModaliftError(f"{bundle}: no such bundle - `modalift train translator/pairs` and `modalift ship`"
                             " make one")
     translator = load(bundle, device)
     if not isinstance(translator, TranslatorModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,14 @@ def build_networks(recipe: Recipe, table: Table, train: bool) -> tuple[dict[str,
 
 
 def build_network(recipe: Recipe, role: str, section: NetworkSection, table: Table, framings: Mapping[str, Framing],
-                  train: bool) -> BuiltNetwork:
+                  train: bool, through: tuple[str, ...] = ()) -> BuiltNetwork:
     """Builds one role's network: by name, with the weights of ``init`` if it is set, or the trained network of a run.
 
     Args:
         recipe, role, section, table: the recipe, the network's role and section in it, and the table.
         framings: view -> framing, of the networks built before.
         train: whether the run ``init`` must exist.
+        through: the recipes of the teachers that led here.
 
     Raises:
         ModaliftError: a network that must be trained before is not.
@@ -92,20 +93,40 @@ def build_network(recipe: Recipe, role: str, section: NetworkSection, table: Tab
         raise ModaliftError(f"networks.{role}: scheme '{recipe.scheme.name}' needs a trained network - set networks.{role}.init"
                             " to a run folder")
     available = not section.init or Path(section.init).is_file() or Run(Path(section.init)).finished
-    if not available and not train and not section.name and Path(section.recipe).is_file():
-        teacher = load_recipe(section.recipe)  # `explain` builds the teacher's network from its recipe
+    if not available and not train and not section.name and section.recipe:
+        if section.recipe in through:
+            raise ModaliftError(f"networks.{role}.recipe: {section.recipe} starts from itself - name another recipe")
+        teacher = recipe_of_network(role, section)  # `explain` builds the teacher's network from its recipe
         teacher_role = section.role or next(iter(teacher.networks))
-        return build_network(teacher, teacher_role, teacher.networks[teacher_role], table, framings, train)
+        return build_network(teacher, teacher_role, teacher.networks[teacher_role], table, framings, train,
+                             (*through, section.recipe))
     if section.init and Run(Path(section.init)).folds():
         raise ModaliftError(f"networks.{role}.init: {section.init} is a cross-validation with a model per fold - name one of"
                             f" its folds, e.g. {section.init}/fold0, or {section.init}/fold{{fold}} for this run's")
     if not available and (train or not section.name):
-        arguments = section.recipe or f"RECIPE run.dir={section.init}"
         raise ModaliftError(f"networks.{role}.init: no trained network at '{section.init}' - train it with"
-                            f" `modalift train {arguments}" + (f" run.dir={section.init}`" if section.recipe else "`"))
+                            f" `{training_command(recipe, role, section)}`")
     if section.init and Path(section.init).is_dir() and available and not section.name:
         return network_of_run(Path(section.init), section, role, table, framings)
     return new_network(recipe, role, section, table, framings, load=bool(section.init) and available)
+
+
+def recipe_of_network(role: str, section: NetworkSection, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe that trains the run ``init`` of a network."""
+    try:
+        return load_recipe(section.recipe, changes)
+    except ModaliftError as error:
+        raise ModaliftError(f"networks.{role}.recipe: {error}") from None
+
+
+def training_command(recipe: Recipe, role: str, section: NetworkSection) -> str:
+    """The command that trains the run ``init`` of a network with the seed and fold of a recipe."""
+    seed, protocol = recipe.run.seed, recipe.protocol
+    changes = ([f"run.seed={seed}"] if seed else []) + ([f"protocol.folds={protocol.folds}"] if protocol.folds else [])
+    changes += [] if protocol.fold is None else [f"protocol.fold={protocol.fold}"]
+    if not section.recipe or recipe_of_network(role, section, changes).run.dir != Path(section.init):
+        changes.append(f"run.dir={section.init}")
+    return " ".join(["modalift train", section.recipe or "RECIPE", *changes])
 
 
 def new_network(recipe: Recipe, role: str, section: NetworkSection, table: Table, framings: Mapping[str, Framing],

@@ -19,6 +19,7 @@ from modalift.engine.statistics import paired_seeds
 from modalift.errors import ModaliftError
 from modalift.models import Predictions
 from modalift.recipe import load_recipe
+from modalift.recipe_files import find_recipe
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,20 @@ class Cell:
 
     Attributes:
         name: name of the recipe.
-        recipe: its path.
+        recipe: its name or path.
         seed, fold: of this training.
         folds: number of folds; 0 without cross-validation.
         overrides: changes to the recipe.
-        match: a recipe whose training compute this one matches, or None.
+        match: a recipe whose training compute this one matches; empty for none.
     """
 
     name: str
-    recipe: Path
+    recipe: str
     seed: int
     fold: int
     folds: int
     overrides: tuple[str, ...]
-    match: Path | None = None
+    match: str = ""
     plugins: tuple[Path, ...] = ()
 
     def run(self, folder: Path) -> Run:
@@ -52,21 +53,22 @@ class Cell:
         """The arguments of the `modalift` commands that train and evaluate this cell."""
         run = str(self.run(folder).folder)
         fold = [f"protocol.folds={self.folds}", f"protocol.fold={self.fold}"] if self.folds else []
-        match = ["--match-compute", str(self.match)] if self.match else []
+        match = ["--match-compute", self.match] if self.match else []
         plugins = [word for path in self.plugins for word in ("--plugin", str(path))]
-        return [[*plugins, "train", *match, str(self.recipe), *self.overrides, f"run.seed={self.seed}", *fold,
+        return [[*plugins, "train", *match, self.recipe, *self.overrides, f"run.seed={self.seed}", *fold,
                  f"run.dir={run}"],
                 [*plugins, "eval", "--no-report", run]]
 
 
-def study(recipes: Sequence[Path], folder: Path, *, seeds: int = 3, folds: int = 0, jobs: int = 1,
+def study(recipes: Sequence[str], folder: Path, *, seeds: int = 3, folds: int = 0, jobs: int = 1,
           overrides: Sequence[str] = (), plugins: Sequence[Path] = (), monitor: Monitor | None = None) -> dict[str, Any]:
     """Trains and evaluates every recipe with every seed (and fold); compares each with the first one, in pairs.
 
-    A recipe with one teacher per seed names it with ``{seed}`` (and ``{fold}``) in ``networks.*.init``.
+    A recipe with one teacher per seed names its recipe in ``networks.*.recipe``, or its run with ``{seed}`` (and ``{fold}``) in
+    ``networks.*.init``.
 
     Args:
-        recipes: the recipes; the first is the baseline.
+        recipes: their names or paths; the first is the baseline.
         folder: where the runs are.
         seeds: number of seeds.
         folds: number of folds; 0 without cross-validation.
@@ -80,13 +82,14 @@ def study(recipes: Sequence[Path], folder: Path, *, seeds: int = 3, folds: int =
     Raises:
         ModaliftError: an invalid recipe, two recipes of one name, or a cell that failed.
     """
-    duplicates = [p for p in recipes if [q.stem for q in recipes].count(p.stem) > 1]
-    if duplicates:
-        raise ModaliftError(f"study: two recipes are named '{duplicates[0].stem}' - they would share a folder; rename one")
-    for path in recipes:  # an error in the last one is found before the first is trained
-        load_recipe(path, overrides)
-    cells = [Cell(path.stem, path, seed, fold, folds, tuple(overrides), plugins=tuple(plugins))
-             for fold in range(max(1, folds)) for seed in range(seeds) for path in recipes]
+    names = [find_recipe(recipe).name for recipe in recipes]
+    for name in names:
+        if names.count(name) > 1:
+            raise ModaliftError(f"study: two recipes are named '{name}' - they would share a folder; rename one")
+    for recipe in recipes:  # an error in the last one is found before the first is trained
+        load_recipe(recipe, overrides)
+    cells = [Cell(name, recipe, seed, fold, folds, tuple(overrides), plugins=tuple(plugins))
+             for fold in range(max(1, folds)) for seed in range(seeds) for name, recipe in zip(names, recipes, strict=True)]
     run_cells(cells, folder, jobs=jobs, monitor=monitor)
     return summary(cells, folder)
 

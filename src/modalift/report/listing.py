@@ -7,7 +7,6 @@ import json
 import re
 import typing
 from collections.abc import Callable
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union
 
@@ -148,12 +147,13 @@ def _type_name(hint: Any) -> str:
 
 
 def _recipes() -> Rows:
-    from modalift.recipe import find_recipes, load_recipe
+    from modalift.recipe import load_recipe
+    from modalift.recipe_files import recipe_names
 
     rows = []
-    for path in find_recipes([Path("recipes")]):
-        recipe = load_recipe(path)
-        rows.append({"recipe": path, "scheme": recipe.scheme.name, "paper": recipe.paper.title or UNKNOWN,
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        rows.append({"recipe": name, "scheme": recipe.scheme.name, "paper": recipe.paper.title or UNKNOWN,
                      "row": recipe.paper.row or UNKNOWN, "paper's result": recipe.paper.value or UNKNOWN,
                      "level reached": recipe.paper.level})
     return rows
