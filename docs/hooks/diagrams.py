@@ -32,6 +32,7 @@ class Box:
     layer: int = 0
     x: float = 0.0
     y: float = 0.0
+    column: tuple[float, float] = (0.0, 0.0)  # from left to right
     lines: list[str] = field(default_factory=list)
 
     @property
@@ -198,7 +199,7 @@ def placed(layers: list[list[Box]], arrows: list[Arrow]) -> tuple[float, float]:
     for layer in layers:
         wide = max(box.width for box in layer)
         for box in layer:
-            box.x = left + wide / 2
+            box.x, box.column = left + wide / 2, (left, left + wide)
         left += wide + GAP
     near: dict[str, list[Box]] = {box.name: [] for layer in layers for box in layer}
     for arrow in arrows:
@@ -253,19 +254,15 @@ def svg(source: str) -> str:
 
 
 def curve(arrow: Arrow) -> str:
-    """An arrow through the boxes of its path, level where it crosses a layer."""
+    """An arrow through the boxes of its path: level inside the column of a layer, bent between columns."""
     path = arrow.path
-    x, y = path[0].x + path[0].width / 2, path[0].y
-    start, end = (x, y), (path[-1].x - path[-1].width / 2, path[-1].y)
-    d = f"M{x:.1f} {y:.1f}"
-    for box in path[1:]:
-        to = box.x - box.width / 2
-        bend = (to - x) / 2
-        d += f" C{x + bend:.1f} {y:.1f} {to - bend:.1f} {box.y:.1f} {to:.1f} {box.y:.1f}"
-        x, y = to, box.y
-        if box is not path[-1] and box.width:
-            x = box.x + box.width / 2
-            d += f" M{x:.1f} {y:.1f}" if box.shape == "label" else f" L{x:.1f} {y:.1f}"
+    start, end = (path[0].x + path[0].width / 2, path[0].y), (path[-1].x - path[-1].width / 2, path[-1].y)
+    d = f"M{start[0]:.1f} {start[1]:.1f} H{path[0].column[1]:.1f}"
+    for before, box in itertools.pairwise(path):
+        x, to = before.column[1], box.column[0]
+        d += f" C{(x + to) / 2:.1f} {before.y:.1f} {(x + to) / 2:.1f} {box.y:.1f} {to:.1f} {box.y:.1f} H{box.x - box.width / 2:.1f}"
+        if box is not path[-1]:
+            d += f" M{box.x + box.width / 2:.1f} {box.y:.1f} H{box.column[1]:.1f}"
     kind = {"-->": "", "-.->": " dotted", "==>": " double"}[arrow.kind]
     (tip_x, tip_y), turn = (start, 1) if arrow.backward else (end, -1)
     tip = f"{tip_x:.1f},{tip_y:.1f} {tip_x + turn * 9:.1f},{tip_y - 4.5:.1f} {tip_x + turn * 9:.1f},{tip_y + 4.5:.1f}"

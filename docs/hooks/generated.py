@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from docstrings import as_markdown
+from docstrings import PACKAGES, SOURCE, as_markdown, public
 from modalift.report.listing import listing
 from typer.models import ArgumentInfo
 
@@ -206,25 +206,16 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def api_page(package: str) -> str:
-    """The page of a public package: everything in its `__all__`."""
-    return (f"# modalift.{package}\n\n::: modalift.{package}\n    options:\n      show_root_heading: false\n"
-            "      members_order: alphabetical\n")
-
-
-#: The public packages that have a page of the API, in the order of the menu.
-PACKAGES = ("losses", "networks", "schemes", "modalities", "datasets", "models", "derive", "darkroom", "deploy")
+    """The page of a public package: what it holds, and everything in its `__all__`."""
+    about = as_markdown(ast.get_docstring(ast.parse((SOURCE / package / "__init__.py").read_text())) or "")
+    parts = [f'<a id="modalift.{package}.{name}"></a>\n\n::: {path}\n    options: {{show_root_heading: true, show_root_toc_entry: true}}'
+             for name, path in public(package).items()]
+    return f"# modalift.{package}\n\n{about}\n\n" + "\n\n".join(parts) + "\n"
 
 
 def packages() -> str:
     """The public packages with what each holds."""
-    return table(("package", "what it holds"), [(f"[`modalift.{name}`]({name}.md)", doc_of(name)) for name in PACKAGES])
-
-
-def doc_of(package: str) -> str:
-    import modalift
-
-    path = Path(modalift.__file__).parent / package / "__init__.py"
-    return plain(as_markdown((ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]))
+    return table(("package", "what it holds"), [(f"[`modalift.{name}`]({name}.md)", ", ".join(f"`{each}`" for each in public(name))) for name in PACKAGES])
 
 
 def notebook(path: Path) -> str:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import diagrams
+import fonts
 import generated
+from docstrings import PACKAGES
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -41,11 +43,9 @@ SOURCES = {page: source for source, page in ELSEWHERE.items()}
 
 def on_config(config: MkDocsConfig) -> None:
     """Completes the menu, and draws diagrams in place of `mermaid` blocks."""
-    from modalift.schemes import SCHEMES
-
-    pages = {path.stem for path in (ROOT / "docs" / "schemes").glob("*.md")} - {"README"}
-    more = {"schemes/README.md": [f"schemes/{name}.md" for name in [*(n for n in SCHEMES if n in pages), *sorted(pages - {*SCHEMES})]],
-            "api/index.md": [f"api/{name}.md" for name in generated.PACKAGES],
+    index = (ROOT / "docs" / "schemes" / "README.md").read_text()
+    more = {"schemes/README.md": [f"schemes/{page}" for page in re.findall(r"^\| \[`\w+`\]\((\w+\.md)\)", index, re.MULTILINE)],
+            "api/index.md": [f"api/{name}.md" for name in PACKAGES],
             "results/index.md": [page for source, page in ELSEWHERE.items() if source.startswith("benchmarks/")]}
     for entries in _lists(config.nav):
         for page in more.get(entries[0], []) if isinstance(entries[0], str) else []:
@@ -69,7 +69,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         path = ROOT / source
         text = generated.notebook(path) if path.suffix == ".ipynb" else path.read_text()
         files.append(File.generated(config, page, content=text))
-    for name in generated.PACKAGES:
+    files.append(File.generated(config, "assets/math.woff", content=fonts.math_font()))
+    for name in PACKAGES:
         files.append(File.generated(config, f"api/{name}.md", content=generated.api_page(name)))
 
 
