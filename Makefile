@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(VENV)/.ready
-	@$(BIN)/python examples/demo.py $(if $(SCALE),--scale $(SCALE))
+	@$(BIN)/modalift demo $(if $(SCALE),--scale $(SCALE))
 
 test: $(VENV)/.ready
 	@echo "== tests"
@@ -31,7 +31,7 @@ slow: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m slow tests
 
 check: $(VENV)/.ready
-	@echo "== ruff"; $(BIN)/ruff check src tests examples benchmarks
+	@echo "== ruff"; $(BIN)/ruff check src tests benchmarks
 	@echo "== mypy"; $(BIN)/mypy
 	@echo "== doctests"; $(BIN)/python -m pytest --doctest-modules src/modalift -q
 	@echo "== README commands and import arrows"; $(BIN)/python -m pytest -q tests/contracts/test_arrows.py tests/contracts/test_readme.py

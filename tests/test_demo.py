@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from io import StringIO
-from pathlib import Path
 
-import pytest
 from rich.console import Console
 
+from modalift import demo
 from modalift.engine.run import Run
 
-FILE = Path(__file__).resolve().parents[1] / "examples" / "demo.py"
 
-
-@pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("demo", FILE)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["demo"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_what_is_left_follows_the_pace(demo, monkeypatch):
+def test_what_is_left_follows_the_pace(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(demo.time, "perf_counter", lambda: now[0])
     work = demo.Work({"simulation": 40.0, "taught": 60.0}, {"taught": 10}, 2, Console(file=StringIO()))
@@ -40,7 +24,7 @@ def test_what_is_left_follows_the_pace(demo, monkeypatch):
     assert demo.clock(125) == "2:05 min"
 
 
-def test_logs_that_are_being_written_are_read_as_far_as_they_go(demo, tmp_path):
+def test_logs_that_are_being_written_are_read_as_far_as_they_go(tmp_path):
     work = demo.Work({"taught": 60.0}, {"taught": 10}, 2, Console(file=StringIO()))
     run = Run(tmp_path / "taught" / "seed0")
     work.update([run], now=True)

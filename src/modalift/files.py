@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from modalift.errors import ModaliftError
+
+#: Seconds after which an incomplete file that nobody writes to is that of a process that was killed. Whether that process
+#: lives is not asked: there is no way for all systems, and it may run on another machine that shares the disk.
+ABANDONED_S = 600.0
 
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
@@ -24,17 +29,15 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    for left in path.parent.glob(f".{path.name}.*.part"):  # left by a process that was killed while writing
-        if not Path(f"/proc/{left.suffixes[-2][1:]}").exists():
-            left.unlink(missing_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        with suppress(OSError):  # another process may remove it too
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                left.unlink()
     with disk_errors(path):
         try:
             write(temporary)
-            handle = os.open(temporary, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 VERBS = ("simulate", "check", "derive", "cache", "look", "list", "explain", "cost", "train", "eval", "compare", "diagnose",
-         "study", "fuse", "ship", "predict", "export")
+         "study", "fuse", "ship", "predict", "export", "demo")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -32,6 +32,8 @@ def test_other_wrong_things(wrong, tmp_path, recipe_file):
     assert "no such Python file" in wrong("--plugin", tmp_path / "none.py", "list")
     assert "did you mean 'small'" in wrong("cost", "smal")
     assert "only 'tiny'" in wrong("train", recipe_file(), "--scale", "huge")
+    assert "only 'full' and 'tiny'" in wrong("demo", "--scale", "huge", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_as_a_program_it_exits_with_2_and_without_a_traceback(tmp_path):

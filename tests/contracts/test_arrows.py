@@ -28,6 +28,7 @@ ARROWS = {
                "recipe_files"},
     "report": {"engine", "schemes", "networks", "modalities", "loading", "datasets", "derive", "models", "deploy", "recipe",
                "recipe_files"},
+    "demo": {"report", "engine", "deploy", "models", "darkroom", "recipe"},
     "cli": None,
 }
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -100,7 +101,7 @@ def test_nothing_imports_what_is_not_everywhere(path):
 
 
 #: Where these libraries may be imported; elsewhere nothing is shown to people.
-SHOWN_BY = {"rich": ("report", "cli"), "typer": ("cli",)}
+SHOWN_BY = {"rich": ("report", "demo", "cli"), "typer": ("cli",)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,23 @@ def test_a_process_that_crashes_after_its_output_counts_as_a_crash(monkeypatch: 
     program = "import os; print('true', flush=True); os.abort()"
     monkeypatch.setattr(selftest, "PROGRAM", ("-c", program))
     assert selftest.run_tests(configs()[:1]) == {configs()[0]: False}
+
+
+@pytest.mark.parametrize("program", [
+    "import time; c._TIMEOUT = 0.2; c.is_correct = lambda config: time.sleep(60)\nc.main()",
+    "import os; os._exit(5)",  # as crashes on Windows, where a code is not negative
+])
+def test_a_process_that_hangs_or_ends_without_a_python_error_counts_as_a_crash(program: str, monkeypatch) -> None:
+    monkeypatch.setattr(selftest, "PROGRAM", ("-c", f"from modalift.engine import convolutions as c; {program}"))
+    started = time.perf_counter()
+    assert selftest.run_tests(configs()[:1]) == {configs()[0]: False}
+    assert time.perf_counter() - started < 50
+
+
+def test_a_python_error_of_the_test_is_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "PROGRAM", ("-c", "raise ImportError('no torch')"))
+    with pytest.raises(ModaliftError, match="self-test of convolutions failed: ImportError: no torch"):
+        selftest.run_tests(configs()[:1])
 
 
 def test_incorrect_layers_run_in_contiguous_memory(tested: list[ConvConfig]) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from modalift.cli import data, deployment, learning, listing
+from modalift.cli import data, deployment, learning, listing, start
 from modalift.cli.common import out, print_error
 from modalift.errors import EXIT_CODE, ModaliftError
 
@@ -22,7 +22,7 @@ app = typer.Typer(name="modalift", no_args_is_help=True, add_completion=False, r
                   pretty_exceptions_enable=False,
                   help="Multimodal training, unimodal deployment: train with several sensors, deploy a network"
                        " that needs one of them. See `modalift VERB --help` for each verb.")
-for group in (data, listing, learning, deployment):
+for group in (start, data, listing, learning, deployment):
     app.registered_commands += group.verbs.registered_commands
 
 

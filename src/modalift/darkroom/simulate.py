@@ -299,6 +299,8 @@ def simulate(out: Path | str, *, clips: int, size: int = 64, frames: int = 16, l
     try:
         _fill(partial, settings, workers, progress)
         os.chmod(partial, 0o755)
+        if out.exists():  # it is empty; not every system replaces a folder
+            out.rmdir()
         os.replace(partial, out)
     except OSError as error:
         raise ModaliftError(f"{out} could not be written ({error.strerror}) - free some space or choose another folder"

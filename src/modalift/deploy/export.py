@@ -124,13 +124,20 @@ def _as_readings(clip: Tensor, sensor: Modality) -> Tensor:
     return clip if sensor.dtype == "float32" else clip.round()
 
 
-def _require_onnx() -> None:
+def what_is_missing() -> str:
+    """What an export needs and does not find, with the command that installs it; empty if it finds all."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ModaliftError(f"export needs {error.name} - pip install \"modalift[export]\"") from None
+        return f"export needs {error.name} - pip install \"modalift[export]\""
+    return ""
+
+
+def _require_onnx() -> None:
+    if missing := what_is_missing():
+        raise ModaliftError(missing)
 
 
 @contextlib.contextmanager

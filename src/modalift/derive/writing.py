@@ -68,6 +68,8 @@ def write_view(table: Table, out: Path, source: str, name: str, kind: Modality, 
         write_manifest(made, beside)
         if skipped:
             write_text(beside / "skipped.json", json.dumps(skipped, indent=1, ensure_ascii=False) + "\n")
+        if out.exists():  # it is empty; not every system replaces a folder
+            out.rmdir()
         beside.replace(out)
     except OSError as error:
         raise ModaliftError(f"{out} cannot be written ({error.strerror}) - free disk space or give another folder") from None

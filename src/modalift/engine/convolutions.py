@@ -7,8 +7,9 @@ own, since a faulty math library may also crash. It imports little, so that it s
 from __future__ import annotations
 
 import json
-import signal
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -25,7 +26,9 @@ _REPEATS = 3
 #: Number of weights from which on a convolution is computed once, and on few clips.
 _LARGE = 2**17
 #: Seconds after which the test of one configuration is stopped.
-_TIMEOUT = 60
+_TIMEOUT = 60.0
+#: Exit code of a process that took longer; Python's own errors exit with 1.
+_HUNG = 70
 
 
 @dataclass(frozen=True)
@@ -146,14 +149,21 @@ def main() -> None:
     """Reads ``{"threads": n, "configs": [...]}`` from standard input; prints ``true`` or ``false``, one line each."""
     request = json.load(sys.stdin)
     torch.set_num_threads(request["threads"])
-    has_alarm = hasattr(signal, "alarm")
-    if has_alarm:
-        signal.alarm(_TIMEOUT)  # ends the process, even inside the math library
+    timer = _timer()
     for correct in check_all([ConvConfig.from_list(values) for values in request["configs"]]):
         sys.stdout.write(json.dumps(correct) + "\n")
         sys.stdout.flush()  # a crash in the next one must not lose this result
-        if has_alarm:
-            signal.alarm(_TIMEOUT)
+        timer.cancel()
+        timer = _timer()
+    timer.cancel()
+
+
+def _timer() -> threading.Timer:
+    """Ends this process after a while, even inside the math library, which lets other threads run."""
+    timer = threading.Timer(_TIMEOUT, os._exit, [_HUNG])
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 if __name__ == "__main__":

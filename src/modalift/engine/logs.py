@@ -51,7 +51,8 @@ class Logs:
 
     def _row(self, values: dict[str, float]) -> None:
         path = self.files["metrics"]
-        header = path.open().readline().strip().split(",") if path.stat().st_size else []
+        with path.open(encoding="utf-8") as file:
+            header = line.split(",") if (line := file.readline().strip()) else []
         text = io.StringIO()
         names = header or list(values)
         writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
@@ -61,7 +62,7 @@ class Logs:
         self._append("metrics", text.getvalue())
 
     def _append(self, name: str, text: str) -> None:
-        with disk_errors(self.files[name]), self.files[name].open("a") as file:
+        with disk_errors(self.files[name]), self.files[name].open("a", encoding="utf-8", newline="") as file:
             file.write(text)
 
     def close(self) -> None:

@@ -146,7 +146,7 @@ def _test_process(configs: list[ConvConfig]) -> tuple[list[bool], bool]:
         raise ModaliftError(f"the self-test of convolutions cannot be started: {error.strerror or error} - it runs before"
                             " every training; check that Python may start other processes here") from None
     results = [line == "true" for line in done.stdout.split() if line in ("true", "false")]
-    if done.returncode > 0:  # a Python error, not a crash
+    if done.returncode == 1:  # a Python error; a crash has a negative code, or on Windows a large one
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ModaliftError(f"the self-test of convolutions failed: {last} - check that this Python can import modalift and"
                             " torch in another process")

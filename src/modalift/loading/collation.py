@@ -78,11 +78,13 @@ def loader(clips: ClipSet, *, batch: int, shuffle: bool, seed: int, epoch: int, 
         raise ModaliftError(f"batch is {batch} - it must be 1 or more")
     order = EpochSampler(clips, shuffle=shuffle, seed=seed, epoch=epoch, start=start, rank=rank, world=world,
                   per_class=per_class)
+    # Forked processes share the decoded frames; macOS and Windows cannot fork safely, and start anew with a copy.
+    context = "fork" if sys.platform == "linux" else "spawn"
     # The DataLoader draws its workers' base seed from this generator, not from the global one (exact resume).
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return Loader(clips, batch_size=batch, sampler=order, num_workers=workers, collate_fn=collate, drop_last=drop_last,
                   generator=generator, worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available(),
-                  multiprocessing_context="fork" if workers and sys.platform == "linux" else None)
+                  multiprocessing_context=context if workers else None)
 
 
 def _one_thread(_: int) -> None:

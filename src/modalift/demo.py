@@ -4,37 +4,35 @@ Few clips are labeled, many are only synchronized. A thermal network is trained 
 trained on the same labels and on the thermal network's predictions for every clip. It is compared with the same network
 trained on the labels alone (epoch-matched and compute-matched), and with one taught by itself instead of by a second sensor.
 
-    python examples/demo.py [--scale tiny] [--out FOLDER]
-
 Before it starts, it measures ten training steps and estimates the total time on this processor.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from modalift import darkroom
-from modalift.deploy.export import export_onnx
+from modalift.deploy.export import export_onnx, what_is_missing
 from modalift.engine.compute import match_compute
+from modalift.engine.monitor import Monitor, Update
 from modalift.engine.processor import describe
 from modalift.engine.run import Run
 from modalift.engine.ship import ship
 from modalift.engine.statistics import paired
 from modalift.engine.study import Cell, run_cells
 from modalift.engine.train import train
-from modalift.errors import ModaliftError
 from modalift.models import Predictions, load
 from modalift.recipe import load_recipe
 from modalift.report.compare import write_comparison
@@ -65,24 +63,22 @@ LOADS = 6
 VIEWS, PIXELS = ["rgb", "rgb_day", "thermal"], 48
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", choices=["full", "tiny"], default="full", help="tiny: a test run in seconds")
-    parser.add_argument("--out", type=Path, help="by default runs/demo, or runs/demo-tiny")
-    given = parser.parse_args()
-    console, started = Console(), time.perf_counter()
-    try:
-        tiny = given.scale == "tiny"
-        demo(given.out or Path("runs/demo-tiny" if tiny else "runs/demo"), tiny, console)
-    except ModaliftError as error:
-        console.print(f"error {error}", style="bold red", markup=False)
-        raise SystemExit(2) from None
-    console.print(f"\n{time.perf_counter() - started:.0f} s in total")
+def demo(out: Path, tiny: bool, console: Console) -> dict[str, Any]:
+    """Simulates, trains, evaluates, compares, ships and exports, and reports the result.
 
+    Args:
+        out: the folder for all files; finished parts in it are reused.
+        tiny: a test run in seconds, on 24 clips and for one epoch.
+        console: where progress and results are shown.
 
-def demo(out: Path, tiny: bool, console: Console) -> None:
-    """Simulates, trains, evaluates, compares, ships and exports, and reports the result."""
-    data, clips = out / "data", FEW if tiny else CLIPS
+    Returns:
+        The files ``page``, ``bundle`` and ``onnx`` (None without the libraries of an export), ``top1`` of every network, the
+        ``conclusion`` and the ``seconds`` that it took.
+
+    Raises:
+        ModaliftError: a training failed.
+    """
+    started, data, clips = time.perf_counter(), out / "data", FEW if tiny else CLIPS
     work = planned(out, data, clips, tiny, console)
     with work.bar:
         if not data.exists():
@@ -96,7 +92,8 @@ def demo(out: Path, tiny: bool, console: Console) -> None:
         console.print("[bold]3[/] writing the bundle of the taught network, which needs the color camera only ...")
         taught = Run(folder(out, "taught_thermal"))
         shipped = ship(taught, "student", out / "dark.modalift")
-        report = export_onnx(load(out / "dark.modalift"), out / "dark.onnx")
+        missing = what_is_missing()
+        report = None if missing else export_onnx(load(out / "dark.modalift"), out / "dark.onnx")
         page = write_comparison({n: folder(out, r) for n, r in METHODS.items()}, out / "demo.html", focus="taught by thermal",
                                 title="A thermal camera in training improves a color camera in the dark",
                                 views=["rgb_day", "rgb", "thermal"], summary=sentence(predictions))
@@ -104,9 +101,15 @@ def demo(out: Path, tiny: bool, console: Console) -> None:
         work.at("shipping", 1.0)
     console.print(verdict(predictions, out))
     console.print(sentence(predictions))
+    exported = f"{report.path} differs from it by {report.difference:.0e} of the largest output" if report else missing
     console.print(f"\nshipped: {out / 'dark.modalift'} ({shipped['parameters']:,} parameters, {shipped['bytes'] / 1e6:.2f} MB);"
-                  f" {out / 'dark.onnx'} differs from it by {report.difference:.0e} of the largest output")
+                  f" {escape(exported)}")
     console.print(f"[bold green]results: {page}[/]: every sensor's recordings, and the predictions of every network")
+    seconds = time.perf_counter() - started
+    console.print(f"\n{seconds:.0f} s in total")
+    return {"page": page, "bundle": out / "dark.modalift", "onnx": report and report.path,
+            "top1": {name: float(found.correct.mean()) for name, found in predictions.items()},
+            "conclusion": sentence(predictions), "seconds": round(seconds, 1)}
 
 
 def folder(out: Path, recipe: str) -> Path:
@@ -186,7 +189,7 @@ class Work:
         self.updated = time.perf_counter()
         for run in runs:
             name = run.folder.parent.name
-            lines = run.log_path.read_text().splitlines() if run.log_path.is_file() else []
+            lines = run.log_path.read_text(encoding="utf-8").splitlines() if run.log_path.is_file() else []
             whole = [line for line in lines if line.endswith("}")]
             step = json.loads(whole[-1])["step"] if whole else 0
             self.at(name, 1.0 if run.results_path.is_file() else min(0.95, step / self.steps.get(name, step or 1)))
@@ -224,27 +227,45 @@ def planned(out: Path, data: Path, clips: int, tiny: bool, console: Console) -> 
     return Work({part: busy * each for part, each in seconds.items()}, steps, cores, console)
 
 
+class Clock(Monitor):
+    """Notes the wall time and the CPU time of this process after every training step."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, float]] = []
+
+    @contextmanager
+    def progress(self, task: str, total: int, done: int = 0) -> Iterator[Update]:
+        """Yields what notes the times."""
+        yield lambda done, note="": self.marks.append((time.perf_counter(), time.process_time()))
+
+    def since(self, step: int) -> tuple[float, float]:
+        """Wall seconds and CPU seconds per step, on average over the steps after this one."""
+        (wall, cpu), (last_wall, last_cpu) = self.marks[step - 1], self.marks[-1]
+        return (last_wall - wall) / (len(self.marks) - step), (last_cpu - cpu) / (len(self.marks) - step)
+
+
 def measured(place: Path, tiny: bool) -> tuple[float, float, float, float]:
     """CPU seconds per simulated clip, per training step on labels alone, and per step with a teacher (ten steps each).
 
-    The last value is the ratio of wall time to CPU time, which is above 1 if other work runs on the machine.
+    The last value is the ratio of wall time to CPU time, which is above 1 if other work runs on the machine. Both times are
+    taken over the same loops of this process: a self-test of the first training, for example, runs in another one.
     """
     darkroom.simulate(place / "first", clips=2, size=PIXELS, modalities=VIEWS)  # warm-up: imports
-    began, spent = time.perf_counter(), time.process_time()
-    darkroom.simulate(place / "data", clips=PROBED, size=PIXELS, test_share=TEST, modalities=VIEWS)
-    clip = (time.perf_counter() - began) / PROBED
+    clock = Clock()
+    with clock.progress("simulation", PROBED) as update:
+        darkroom.simulate(place / "data", clips=PROBED, size=PIXELS, test_share=TEST, modalities=VIEWS,
+                          progress=lambda done, _: update(done))
 
-    def step(recipe: str, *more: str) -> float:
+    def step(recipe: str, *more: str) -> tuple[float, float]:
         own = (*settings(recipe, place / "data", tiny), "data.labeled=1.0", "optim.epochs=3", f"run.dir={place / recipe}")
-        run = train(load_recipe(f"darkroom/{recipe}", (*own, *more)))
-        lines = [json.loads(line) for line in run.log_path.read_text().splitlines()]
-        first, _, last = (e for e in lines if e["kind"] == "epoch")  # the first epoch includes decoding
-        return float(last["seconds"] - first["seconds"]) / float(last["step"] - first["step"])
+        clock = Clock()
+        train(load_recipe(f"darkroom/{recipe}", (*own, *more)), clock)
+        return clock.since(len(clock.marks) // 3)  # the first epoch includes decoding
 
-    alone = step("teacher_thermal")
-    taught = step("taught_thermal", f"networks.teacher.init={place / 'teacher_thermal'}")
-    busy = max(1.0, (time.perf_counter() - began) / (time.process_time() - spent))
-    return clip / busy, alone / busy, taught / busy, busy
+    times = [clock.since(1), step("teacher_thermal"),
+             step("taught_thermal", f"networks.teacher.init={place / 'teacher_thermal'}")]
+    clip, alone, taught = (cpu for _, cpu in times)
+    return clip, alone, taught, max(1.0, sum(wall for wall, _ in times) / sum(cpu for _, cpu in times))
 
 
 # ---- results ---------------------------------------------------------------------------------------------
@@ -275,7 +296,3 @@ def sentence(predictions: dict[str, Predictions]) -> str:
                 f" {100 * low:.1f} to {100 * high:.1f} over clips. One seed; `modalift study` takes several.")
     return (f"At this budget no gain is shown: {100 * pair['difference']:+.1f} points against '{alone}', 95 % interval"
             f" {100 * low:.1f} to {100 * high:.1f} over clips.")
-
-
-if __name__ == "__main__":
-    main()
