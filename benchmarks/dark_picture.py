@@ -1,5 +1,6 @@
 """Draws the picture of the README from a run of the demo: what each sensor saw in the dark, and what each network predicted.
 
+    pip install matplotlib
     modalift demo --out runs/demo
     python benchmarks/dark_picture.py runs/demo --out docs/assets/dark.png
 

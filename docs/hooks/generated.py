@@ -175,21 +175,26 @@ def derived_views() -> str:
 
 def documented(name: str, function: Any) -> str:
     """The docstring of a registered function and its options, as a section."""
-    text = as_markdown(inspect.getdoc(function) or "")
-    about, arguments = split_arguments(text)
-    options = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "progress"]
-    entries = [f"`{p.name}` *default `{shown(p.default)}`*\n:   {arguments.get(p.name, '')}\n" for p in options]
+    about, arguments = split_arguments(as_markdown(inspect.getdoc(function) or ""))
+    given = {key: p for key, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY and key != "progress"}
+    entries = []
+    for names, meaning in arguments.items():
+        options = [key for key in names if key in given]
+        if options:
+            defaults = list(dict.fromkeys(shown(given[key].default) for key in options))
+            told = "" if defaults == ["null"] else f" *default {', '.join(f'`{d}`' for d in defaults)}*"
+            entries.append(", ".join(f"`{key}`" for key in options) + f"{told}\n:   {meaning}\n")
     return f"### {name}\n\n{about}\n\n" + "\n".join(entries)
 
 
-def split_arguments(text: str) -> tuple[str, dict[str, str]]:
-    """What a docstring says outside its sections, and its arguments."""
+def split_arguments(text: str) -> tuple[str, dict[tuple[str, ...], str]]:
+    """What a docstring says outside its sections, and what it says of arguments, by the names that it explains together."""
     blocks = re.split(r"^(?:Args|Raises|Returns|Example|Examples|Attributes):\n(?: {4}.*\n|\n)+", text + "\n", flags=re.MULTILINE)
     about = "\n\n".join(filter(None, (block.strip() for block in blocks)))
     part = re.search(r"^Args:\n((?: {4}.*\n|\n)+)", text + "\n", re.MULTILINE)
-    found: dict[str, str] = {}
+    found: dict[tuple[str, ...], str] = {}
     for entry in re.finditer(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {5,}.*)*)", part[1] if part else "", re.MULTILINE):
-        found |= dict.fromkeys(entry[1].split(", "), " ".join(entry[2].split()))
+        found[tuple(entry[1].split(", "))] = " ".join(entry[2].split())
     return about, found
 
 
@@ -219,20 +224,15 @@ def packages() -> str:
 
 
 def notebook(path: Path) -> str:
-    """A notebook as a page: its text and code, without outputs."""
+    """A notebook as a page: its text and code, without outputs; lines that start with `!` are commands of a shell."""
     parts = []
     for cell in json.loads(path.read_text())["cells"]:
         text = "".join(cell["source"])
-        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+        elif all(line.startswith("!") for line in text.splitlines()):
+            parts.append("```bash\n" + re.sub(r"^!", "", text, flags=re.MULTILINE) + "\n```")
+        else:
+            parts.append(f"```python\n{text}\n```")
+    parts.insert(1, f"This page is the notebook `examples/{path.name}`.")
     return "\n\n".join(parts)
-
-
-def results() -> str:
-    """The pages of measurements, with the first sentence of each."""
-    root = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-    rows = []
-    for path in sorted(root.glob("*.md")):
-        title = re.search(r"^# (.+)", path.read_text(), re.MULTILINE)
-        made = re.search(r"`((?:python benchmarks|make|modalift)[^`]*)`", path.read_text())
-        rows.append((f"[{title[1] if title else path.stem}]({path.name})", f"`{made[1]}`" if made else ""))
-    return table(("measured", "made by"), rows)

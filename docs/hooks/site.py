@@ -42,15 +42,17 @@ SOURCES = {page: source for source, page in ELSEWHERE.items()}
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Completes the menu, and draws diagrams in place of `mermaid` blocks."""
-    index = (ROOT / "docs" / "schemes" / "README.md").read_text()
-    more = {"schemes/README.md": [f"schemes/{page}" for page in re.findall(r"^\| \[`\w+`\]\((\w+\.md)\)", index, re.MULTILINE)],
-            "api/index.md": [f"api/{name}.md" for name in PACKAGES],
-            "results/index.md": [page for source, page in ELSEWHERE.items() if source.startswith("benchmarks/")]}
-    for entries in _lists(config.nav):
-        for page in more.get(entries[0], []) if isinstance(entries[0], str) else []:
-            name = Path(page).stem
-            entries.append({f"modalift.{name}" if page.startswith("api/") else name: page})
+    """Completes the menu, in the order of the index pages, and draws diagrams in place of `mermaid` blocks."""
+    def listed(index: str, link: str) -> list[str]:
+        return re.findall(link, (ROOT / "docs" / index).read_text(), re.MULTILINE)
+
+    more: dict[str, list[Any]] = {
+        "schemes/README.md": [{Path(page).stem: f"schemes/{page}"} for page in listed("schemes/README.md", r"^\| \[`\w+`\]\((\w+\.md)\)")],
+        "api/index.md": [{f"modalift.{name}": f"api/{name}.md"} for name in PACKAGES],
+        "results/index.md": [{title: f"results/{page}"} for title, page in listed("results/index.md", r"^- \[(.+?)\]\(\S+/(\w+\.md)\)")]}
+    for entries in list(_lists(config.nav)):
+        if isinstance(entries[0], str):
+            entries += more.get(entries[0], [])
     config.mdx_configs["pymdownx.superfences"] = {
         "custom_fences": [{"name": "mermaid", "class": "diagram", "format": diagrams.fence}]}
 
@@ -83,6 +85,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return part()
 
     uri = page.file.src_uri
+    if page.parent is None:  # alone in its tab: a menu of one entry is no help
+        page.meta.setdefault("hide", ["navigation"])
     folder = posixpath.dirname(SOURCES.get(uri, f"docs/{uri}"))
     return outside_code(re.sub(r"<!-- generated: (\w+) -->", make, markdown), lambda text: relinked(text, folder, uri))
 
@@ -114,6 +118,19 @@ def relinked(text: str, folder: str, uri: str) -> str:
     return re.sub(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)", change, text)
 
 
+#: What a page loads when it is shown: these may not come from another host.
+LOADED = re.compile(r'<(?:script|img|iframe|source|audio|video)\b[^>]*\bsrc="((?:https?:)?//[^"]+)"'
+                    r'|<link\b[^>]*\bhref="((?:https?:)?//[^"]+)"|class="mermaid"', re.IGNORECASE)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuses a page that loads anything from another host (the theme loads Mermaid where it finds its class)."""
+    found = LOADED.search(output)
+    if found:
+        raise PluginError(f"{page.file.src_uri}: loads {found[0]} from another host")
+    return output
+
+
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Equations as MathML, and drawings as part of the page, so that they follow its colors."""
     html = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', lambda m: mathml(m[2], page.file.src_uri), html, flags=re.DOTALL)
@@ -124,9 +141,11 @@ def mathml(found: str, uri: str) -> str:
     r"""MathML of `\(...\)` or `\[...\]`."""
     latex, block = unescape(found).strip(), found.lstrip().startswith("\\[")
     try:
-        return convert(latex[2:-2].strip(), display="block" if block else "inline")
+        made = convert(latex[2:-2].strip(), display="block" if block else "inline")
     except Exception as error:
         raise PluginError(f"{uri}: the equation {latex} cannot be shown: {type(error).__name__} {error}") from None
+    # A bar that stretches: the converter's is a dash.
+    return re.sub(r"<mo[^>]*>&#x0*(?:2015|AF);</mo></mover>", '<mo stretchy="true" accent="true">&#x203E;</mo></mover>', made)
 
 
 def drawing(words: str, source: str, page: Page) -> str:

@@ -41,6 +41,7 @@ def run(block: Block, folder: Path) -> None:
     assert done.returncode == 0, f"{block.where}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_a_tutorial_runs(page: Path, tmp_path: Path) -> None:
     """And after it, in the same folder, the pages that continue it; then the files that it promises exist."""
@@ -156,13 +157,16 @@ def test_python_blocks_name_what_exists(page: Path) -> None:
 
 
 @every_page
-def test_recipes_that_are_shown_are_understood(page: Path, tmp_path: Path) -> None:
+def test_recipes_that_are_shown_are_understood(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for block in blocks(page):
         if block.language == "yaml" and {"data", "networks"} <= (yaml.safe_load(block.text) or {}).keys():
             given = yaml.safe_load(block.text)
             if "root" in given["data"]:  # a fragment is not a recipe
+                for other in re.findall(r"recipe: (\w+\.yaml)", block.text):  # recipes beside it, which the text describes
+                    (tmp_path / other).write_text("data: {root: recordings}\nnetworks: {student: {name: small}}\n")
                 (tmp_path / "shown.yaml").write_text(block.text)
-                load_recipe(tmp_path / "shown.yaml")
+                monkeypatch.chdir(tmp_path)
+                load_recipe("shown.yaml")
 
 
 @every_page
