@@ -4,8 +4,8 @@
     modalift demo --out runs/demo
     python benchmarks/dark_picture.py runs/demo --out docs/assets/dark.png
 
-The clips are the first test clip of every class, in the order of clip ids, and of each the middle frame: chosen without regard to
-the predictions. The last column counts all test clips.
+The clips are the first test clip of every class, in the order of clip ids, and of each the middle frame: chosen without regard
+to the predictions. The last column counts all test clips.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def draw(demo: Path, out: Path) -> None:
     """Writes the picture."""
     table = datasets.open("darkroom", demo / "data").split("test")
     found = {name: Predictions.load(Run(demo / name / "seed0").predictions_path("student", "test")) for name in NETWORKS}
-    rows = [next(row for row in sorted(table.rows, key=lambda row: row.id) if row.label == k) for k in range(len(table.classes))]
+    in_order = sorted(table.rows, key=lambda row: row.id)
+    rows = [next(row for row in in_order if row.label == k) for k in range(len(table.classes))]
     mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 7.5, "text.color": INK})
     heights = [1.0, 0.73, 1.0] + [0.3] * len(NETWORKS)  # the thermal images are less high
     wide, cell = len(rows), 0.82
@@ -66,7 +67,8 @@ def draw(demo: Path, out: Path) -> None:
         axis.text(1.12, 0.5, f"{100 * predicted.correct.mean():.1f} %", ha="left", va="center", transform=axis.transAxes,
                   fontweight="bold" if name == "taught_thermal" else "normal")
     last = axes[len(SENSORS) - 1, -1]
-    last.text(1.12, 0.02, f"of all {len(table)}\ntest clips", ha="left", va="bottom", transform=last.transAxes, color=FAINT, fontsize=6.5)
+    last.text(1.12, 0.02, f"of all {len(table)}\ntest clips", ha="left", va="bottom", transform=last.transAxes, color=FAINT,
+              fontsize=6.5)
     figure.canvas.draw()
     image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")  # type: ignore[attr-defined]
     image.save(out, optimize=True)

@@ -1,7 +1,7 @@
 """Diagrams: blocks of `graph LR` as SVG, laid out and drawn when the site is built.
 
-A subset of Mermaid, the one that docs/schemes uses: nodes `name`, `name["text"]`, `name(("text"))` and `name[("text")]`, several of
-them joined by `&`, and arrows `-->`, `-.->` and `==>` with an optional `|label|`.
+A subset of Mermaid, the one that docs/schemes uses: nodes `name`, `name["text"]`, `name(("text"))` and `name[("text")]`,
+several of them joined by `&`, and arrows `-->`, `-.->` and `==>` with an optional `|label|`.
 
 Layers from left to right: an arrow leads at least one layer further, unless it closes a circle. A labeled or long arrow passes
 through boxes of its own, invisible or with its label, so that nothing overlaps. The order within a layer is the one with the
@@ -180,7 +180,7 @@ def ordered(layers: list[list[Box]], arrows: list[Arrow]) -> list[list[Box]]:
         improved = True
         while improved:
             improved = False
-            for layer, j in [(layer, j) for layer in now for j in range(len(layer) - 1)]:
+            for layer, j in [(each, j) for each in now for j in range(len(each) - 1)]:
                 before = crossings(now, pieces)
                 layer[j], layer[j + 1] = layer[j + 1], layer[j]
                 if crossings(now, pieces) < before:
@@ -223,7 +223,7 @@ def placed(layers: list[list[Box]], arrows: list[Arrow]) -> tuple[float, float]:
 
 
 def apart(layer: list[Box], wanted: list[float]) -> None:
-    """Moves the boxes of a layer towards the wanted centers, in order and without overlap: blocks that touch share their error."""
+    """Moves the boxes of a layer towards the wanted centers, in order and without overlap; those that touch move as one."""
     blocks: list[tuple[float, int, list[float]]] = []  # sum of (wanted - offset), number, offsets
     for i, want in enumerate(wanted):
         block = (want, 1, [0.0])
@@ -250,7 +250,7 @@ def svg(source: str) -> str:
     words = "; ".join(f"{boxes[a.end if a.backward else a.start].text} to {boxes[a.start if a.backward else a.end].text}"
                       + (f" ({a.label})" if a.label else "") for a in arrows)
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 {wide + 8:.0f} {high + 8:.0f}" width="{wide + 8:.0f}" '
-            f'style="min-width: min({wide + 8:.0f}px, 34rem)" role="img" aria-label="{escape(words)}">{"".join(drawn)}</svg>')
+            f'style="min-width: {0.72 * wide:.0f}px" role="img" aria-label="{escape(words)}">{"".join(drawn)}</svg>')
 
 
 def curve(arrow: Arrow) -> str:
@@ -259,8 +259,9 @@ def curve(arrow: Arrow) -> str:
     start, end = (path[0].x + path[0].width / 2, path[0].y), (path[-1].x - path[-1].width / 2, path[-1].y)
     d = f"M{start[0]:.1f} {start[1]:.1f} H{path[0].column[1]:.1f}"
     for before, box in itertools.pairwise(path):
-        x, to = before.column[1], box.column[0]
-        d += f" C{(x + to) / 2:.1f} {before.y:.1f} {(x + to) / 2:.1f} {box.y:.1f} {to:.1f} {box.y:.1f} H{box.x - box.width / 2:.1f}"
+        to = box.column[0]
+        bend = (before.column[1] + to) / 2
+        d += f" C{bend:.1f} {before.y:.1f} {bend:.1f} {box.y:.1f} {to:.1f} {box.y:.1f} H{box.x - box.width / 2:.1f}"
         if box is not path[-1]:
             d += f" M{box.x + box.width / 2:.1f} {box.y:.1f} H{box.column[1]:.1f}"
     kind = {"-->": "", "-.->": " dotted", "==>": " double"}[arrow.kind]
@@ -275,7 +276,8 @@ def shape(box: Box) -> str:
         return ""
     left, top = box.x - box.width / 2, box.y - box.height / 2
     first = box.y - (len(box.lines) - 1) * LINE / 2
-    text = "".join(f'<text x="{box.x:.1f}" y="{first + i * LINE:.1f}">{escape(line)}</text>' for i, line in enumerate(box.lines))
+    text = "".join(f'<text x="{box.x:.1f}" y="{first + i * LINE:.1f}">{escape(line)}</text>'
+                   for i, line in enumerate(box.lines))
     if box.shape == "label":
         return f'<g class="label">{text}</g>'
     corner = {"box": 4, "round": box.height / 2, "store": 12}[box.shape]

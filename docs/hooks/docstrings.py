@@ -58,11 +58,11 @@ def as_markdown(text: str) -> str:
         return "\n".join([f"{found[1]}Examples:", f"{found[1]}    ```python",
                           *(f"{found[1]}    {line[indent:]}" for line in lines), f"{found[1]}    ```", ""])
 
-    text = _LITERAL.sub(literal, text)
-    text = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)
     text = _DISPLAYED.sub(lambda m: f"{m[1]}$${' '.join(m[2].split())}$$", text)
     text = re.sub(r":math:`(.+?)`", lambda m: f"${' '.join(m[1].split())}$", text, flags=re.DOTALL)
     text = re.sub(r"``(.+?)``", r"`\1`", text, flags=re.DOTALL)
+    text = _LITERAL.sub(literal, text)
+    text = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)
     return _REFERENCE.sub(reference, text)
 
 

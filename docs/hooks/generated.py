@@ -13,8 +13,9 @@ from types import UnionType
 from typing import Any
 
 from docstrings import PACKAGES, SOURCE, as_markdown, public
-from modalift.report.listing import listing
 from typer.models import ArgumentInfo
+
+from modalift.report.listing import listing
 
 # ---- recipes ----------------------------------------------------------------------------------------------------------
 
@@ -25,8 +26,9 @@ def recipe_keys() -> str:
     for row in listing("keys")[0]:
         key = row["key"]
         section = "data.augment" if key.startswith("data.augment.") else key.split(".")[0]
-        facts = ", ".join(filter(None, (row["type"], row["range"], "" if row["default"] == "required" else f"default `{row['default']}`")))
-        needed = " **required**" if row["default"] == "required" else ""
+        required = row["default"] == "required"
+        facts = ", ".join(filter(None, (row["type"], row["range"], "" if required else f"default `{row['default']}`")))
+        needed = " **required**" if required else ""
         sections.setdefault(section, []).append(f"`{key}`{{ #{key.lower()} }} *{facts}*{needed}\n:   {row['description']}\n")
     return "\n".join(f"## {section}\n\n" + "\n".join(entries) for section, entries in sections.items())
 
@@ -83,10 +85,10 @@ def one_verb(verb: Any) -> str:
                 shown += f" {given.metavar or type_of(hint)}"
                 facts = ["required"] if needed else [default_of(parameter.default)]
             if needed:
-                called.append(shown.split(", ")[-1])
+                called.append(shown.split(", ")[-1])  # the shortest form
         entries.append(f"`{shown}`{f' *{facts[0]}*' if facts and facts[0] else ''}\n:   {given.help or ''}\n")
-    parts = [f"### {name}", plain(inspect.getdoc(verb.callback) or ""), "```text\n" + " ".join([*called, "[OPTIONS]"]) + "\n```",
-             "\n".join(entries)]
+    usage = " ".join([*called, "[OPTIONS]"])
+    parts = [f"### {name}", plain(inspect.getdoc(verb.callback) or ""), f"```text\n{usage}\n```", "\n".join(entries)]
     if verb.epilog:
         parts.append("```bash\n" + "\n".join(re.findall(r"`(.+?)`", plain(verb.epilog))) + "\n```")
     return "\n\n".join(parts)
@@ -150,9 +152,9 @@ def modalities() -> str:
             + table(("modality", "mean", "standard deviation", "photometric augmentation", "when mirrored"), normal))
 
 
-NORMALIZATION = """A network computes `(reading - mean) / std` itself, with constants that are saved beside its weights. These are the
-defaults per channel, in the modality's unit; the option `mean` and `std` of a network in a recipe change them.
-`photometric` names the changes of [`data.augment`](recipes.md#dataaugment) that make sense for the sensor."""
+NORMALIZATION = """A network computes `(reading - mean) / std` itself, with constants that are saved beside its weights. These
+are the defaults per channel, in the modality's unit. Photometric augmentation names the changes of
+[`data.augment`](recipes.md#dataaugment) that make sense for the sensor."""
 
 
 def numbers(values: Iterable[float]) -> str:
@@ -176,7 +178,8 @@ def derived_views() -> str:
 def documented(name: str, function: Any) -> str:
     """The docstring of a registered function and its options, as a section."""
     about, arguments = split_arguments(as_markdown(inspect.getdoc(function) or ""))
-    given = {key: p for key, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY and key != "progress"}
+    parameters = inspect.signature(function).parameters
+    given = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY and key != "progress"}
     entries = []
     for names, meaning in arguments.items():
         options = [key for key in names if key in given]
@@ -189,7 +192,7 @@ def documented(name: str, function: Any) -> str:
 
 def split_arguments(text: str) -> tuple[str, dict[tuple[str, ...], str]]:
     """What a docstring says outside its sections, and what it says of arguments, by the names that it explains together."""
-    blocks = re.split(r"^(?:Args|Raises|Returns|Example|Examples|Attributes):\n(?: {4}.*\n|\n)+", text + "\n", flags=re.MULTILINE)
+    blocks = re.split(r"^(?:Args|Raises|Returns|Examples|Attributes):\n(?: {4}.*\n|\n)+", text + "\n", flags=re.MULTILINE)
     about = "\n\n".join(filter(None, (block.strip() for block in blocks)))
     part = re.search(r"^Args:\n((?: {4}.*\n|\n)+)", text + "\n", re.MULTILINE)
     found: dict[tuple[str, ...], str] = {}
@@ -213,14 +216,16 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def api_page(package: str) -> str:
     """The page of a public package: what it holds, and everything in its `__all__`."""
     about = as_markdown(ast.get_docstring(ast.parse((SOURCE / package / "__init__.py").read_text())) or "")
-    parts = [f'<a id="modalift.{package}.{name}"></a>\n\n::: {path}\n    options: {{show_root_heading: true, show_root_toc_entry: true}}'
+    shown = "options: {show_root_heading: true, show_root_toc_entry: true}"
+    parts = [f'<a id="modalift.{package}.{name}"></a>\n\n::: {path}\n    {shown}'
              for name, path in public(package).items()]
     return f"# modalift.{package}\n\n{about}\n\n" + "\n\n".join(parts) + "\n"
 
 
 def packages() -> str:
     """The public packages with what each holds."""
-    return table(("package", "what it holds"), [(f"[`modalift.{name}`]({name}.md)", ", ".join(f"`{each}`" for each in public(name))) for name in PACKAGES])
+    rows = [(f"[`modalift.{name}`]({name}.md)", ", ".join(f"`{each}`" for each in public(name))) for name in PACKAGES]
+    return table(("package", "what it holds"), rows)
 
 
 def notebook(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Blocks of code in the documentation, and how they are run.
 
-A page whose first line is ``<!-- test: run -->`` is run: its ``bash`` and ``python`` blocks, in order, in one folder. ``<!-- test: run
-after OTHER.md -->`` runs it in the folder of another page, after that page. All other pages are only parsed.
+A page whose first line is ``<!-- test: run -->`` is run: its ``bash`` and ``python`` blocks, in order, in one folder; with
+``<!-- test: run after OTHER.md -->`` in the folder of another page, after that page. All other pages are only parsed.
 
 A comment before a block says what differs in the test, and nothing else may differ:
 

@@ -77,7 +77,7 @@ def test_the_source_distribution_holds_what_its_tests_need(built):
     assert {f"src/{n}" for n in package_files()} <= names
     for needed in ("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "constraints.txt", "pyproject.toml",
                    "tests/conftest.py", "tests/contracts/test_packaging.py", "benchmarks/scheme_tables.py", "docs/recipes.md",
-                   "docs/hooks/site.py", "mkdocs.yml", "examples/your_own_sensors.ipynb"):
+                   "docs/hooks/site_build.py", "mkdocs.yml", "examples/your_own_sensors.ipynb"):
         assert needed in names
     assert not [n for n in names if "__pycache__" in n or n.startswith((".venv/", "runs/"))]
 

@@ -1,4 +1,4 @@
-"""What the site's build adds to the pages of docs/: generated parts, pages from elsewhere in the repository, equations, diagrams.
+"""What the site's build adds to the pages of docs/: generated parts, pages from elsewhere in the repository, equations.
 
 - `<!-- generated: NAME -->` in a page becomes what the function of that name in `generated.py` returns.
 - README, CONTRIBUTING, CHANGELOG, the notebook and benchmarks/results become pages; links between them are kept.
@@ -43,13 +43,14 @@ SOURCES = {page: source for source, page in ELSEWHERE.items()}
 
 def on_config(config: MkDocsConfig) -> None:
     """Completes the menu, in the order of the index pages, and draws diagrams in place of `mermaid` blocks."""
-    def listed(index: str, link: str) -> list[str]:
+    def listed(index: str, link: str) -> list[Any]:
         return re.findall(link, (ROOT / "docs" / index).read_text(), re.MULTILINE)
 
-    more: dict[str, list[Any]] = {
-        "schemes/README.md": [{Path(page).stem: f"schemes/{page}"} for page in listed("schemes/README.md", r"^\| \[`\w+`\]\((\w+\.md)\)")],
-        "api/index.md": [{f"modalift.{name}": f"api/{name}.md"} for name in PACKAGES],
-        "results/index.md": [{title: f"results/{page}"} for title, page in listed("results/index.md", r"^- \[(.+?)\]\(\S+/(\w+\.md)\)")]}
+    schemes = listed("schemes/README.md", r"^\| \[`\w+`\]\((\w+\.md)\)")
+    results = listed("results/index.md", r"^- \[(.+?)\]\(\S+/(\w+\.md)\)")
+    more: dict[str, list[Any]] = {"schemes/README.md": [{Path(page).stem: f"schemes/{page}"} for page in schemes],
+                                  "api/index.md": [{f"modalift.{name}": f"api/{name}.md"} for name in PACKAGES],
+                                  "results/index.md": [{title: f"results/{page}"} for title, page in results]}
     for entries in list(_lists(config.nav)):
         if isinstance(entries[0], str):
             entries += more.get(entries[0], [])
@@ -81,7 +82,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def make(found: re.Match[str]) -> str:
         part: Callable[[], str] | None = getattr(generated, found[1], None)
         if part is None:
-            raise PluginError(f"{page.file.src_uri}: nothing generates '{found[1]}' - docs/hooks/generated.py has the functions")
+            raise PluginError(f"{page.file.src_uri}: nothing generates '{found[1]}' - see docs/hooks/generated.py")
         return part()
 
     uri = page.file.src_uri
@@ -92,8 +93,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def outside_code(markdown: str, change: Callable[[str], str]) -> str:
-    """The text with a change of everything but blocks of code."""
-    parts = re.split(r"(^ *```.*?^ *```)", markdown, flags=re.MULTILINE | re.DOTALL)
+    """The text with a change of everything but blocks and spans of code; a span inside a link belongs to the link."""
+    parts = re.split(r"(^ *```.*?^ *```|(?<!\[)`[^`\n]*\]\([^`\n]*`)", markdown, flags=re.MULTILINE | re.DOTALL)
     return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
 
 
@@ -133,17 +134,34 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Equations as MathML, and drawings as part of the page, so that they follow its colors."""
-    html = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', lambda m: mathml(m[2], page.file.src_uri), html, flags=re.DOTALL)
+    html = mathml_of(html, page.file.src_uri)
     return re.sub(r'<img alt="([^"]*)" src="([^"]+\.svg)" */?>', lambda m: drawing(m[1], m[2], page), html)
+
+
+def mathml_of(html: str, uri: str) -> str:
+    """A page's equations as MathML."""
+    return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', lambda m: mathml(m[2], uri), html, flags=re.DOTALL)
+
+
+#: Commands that the converter does not know, in its words.
+UNKNOWN = {r"\arg": r"\mathrm{arg}\,", r"\langle": "⟨", r"\rangle": "⟩"}
 
 
 def mathml(found: str, uri: str) -> str:
     r"""MathML of `\(...\)` or `\[...\]`."""
     latex, block = unescape(found).strip(), found.lstrip().startswith("\\[")
+    text = latex[2:-2].strip()
+    for command, known in UNKNOWN.items():
+        text = text.replace(command, known)
+    if ("&" in text or r"\\" in text) and r"\begin" not in text:  # several lines
+        text = rf"\begin{{align*}}{text}\end{{align*}}"
     try:
-        made = convert(latex[2:-2].strip(), display="block" if block else "inline")
+        made = convert(text, display="block" if block else "inline")
     except Exception as error:
         raise PluginError(f"{uri}: the equation {latex} cannot be shown: {type(error).__name__} {error}") from None
+    unknown = re.search(r">(\\[A-Za-z]+)<", made)
+    if unknown:
+        raise PluginError(f"{uri}: the equation {latex} cannot be shown: unknown command {unknown[1]}")
     # A bar that stretches: the converter's is a dash.
     return re.sub(r"<mo[^>]*>&#x0*(?:2015|AF);</mo></mover>", '<mo stretchy="true" accent="true">&#x203E;</mo></mover>', made)
 
