@@ -5,13 +5,14 @@ TESTS := tests
 BIN := $(VENV)/bin
 SCALE ?=
 
-.PHONY: environment demo test check slow clean
+.PHONY: environment demo test check docs slow clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    simulate, train, compare, ship: the point of Modalift in minutes (SCALE=tiny for a rehearsal)"
 	@echo "make test    the tests"
-	@echo "make check   ruff, mypy, doctests, README commands, import arrows"
+	@echo "make check   ruff, mypy, doctests, import arrows; README, tutorials and notebook run"
+	@echo "make docs    the documentation site, into site/"
 	@echo "make slow    the tests that take a minute or more"
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -34,11 +35,16 @@ slow: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m slow tests
 
 check: $(VENV)/.ready
-	@echo "== ruff"; $(BIN)/ruff check src tests benchmarks
+	@echo "== ruff"; $(BIN)/ruff check src tests benchmarks docs/hooks
 	@echo "== mypy"; $(BIN)/mypy
 	@echo "== doctests"; $(BIN)/python -m pytest --doctest-modules src/modalift -q
-	@echo "== README commands and import arrows"; $(BIN)/python -m pytest -q tests/contracts/test_arrows.py tests/contracts/test_readme.py
+	@echo "== import arrows; README, tutorials and notebook"
+	@$(BIN)/python -m pytest -q -n auto tests/contracts/test_arrows.py tests/contracts/test_docs.py tests/test_notebooks.py
 	@echo "check: all clean"
 
+docs: $(VENV)/.ready
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the site is in site/: open site/index.html, or \`$(BIN)/mkdocs serve\`, which also searches"
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache

@@ -76,7 +76,8 @@ def test_the_source_distribution_holds_what_its_tests_need(built):
         names = {n.split("/", 1)[1] for n in archive.getnames() if "/" in n}
     assert {f"src/{n}" for n in package_files()} <= names
     for needed in ("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "constraints.txt", "pyproject.toml",
-                   "tests/conftest.py", "tests/contracts/test_packaging.py", "benchmarks/recipe_table.py", "docs/recipes.md"):
+                   "tests/conftest.py", "tests/contracts/test_packaging.py", "benchmarks/scheme_tables.py", "docs/recipes.md",
+                   "docs/hooks/site_build.py", "mkdocs.yml", "examples/your_own_sensors.ipynb"):
         assert needed in names
     assert not [n for n in names if "__pycache__" in n or n.startswith((".venv/", "runs/"))]
 
@@ -129,7 +130,7 @@ def imported() -> set[str]:
 
 def test_every_dependency_is_imported_and_every_extra_has_a_use():
     renamed = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "annotated-types": "annotated_types"}
-    extras = {name: reqs for name, reqs in PROJECT["optional-dependencies"].items() if name not in ("test", "dev")}
+    extras = {name: reqs for name, reqs in PROJECT["optional-dependencies"].items() if name not in ("test", "docs", "dev")}
     found = imported()
     for requirement in (*PROJECT["dependencies"], *(r for reqs in extras.values() for r in reqs)):
         name = library(requirement)
