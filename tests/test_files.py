@@ -121,6 +121,27 @@ def test_a_folder_is_not_a_file_name(tmp_path, monkeypatch, path):
     assert names(tmp_path) == ["sub"]
 
 
+def test_what_is_no_regular_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/null")
+    (tmp_path / "loop").symlink_to("loop")
+    before = {path.name: path.lstat().st_ino for path in tmp_path.iterdir()}
+    for name, reason in (("pipe", "is not a regular file"), ("device", "is not a regular file"), ("loop", "symbolic links")):
+        with pytest.raises(ModaliftError, match=f"{name}: .*{reason}"):
+            write_text(tmp_path / name, "text")
+    assert {path.name: path.lstat().st_ino for path in tmp_path.iterdir()} == before
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
+    write_text(tmp_path / "link", "text")  # to nothing yet
+    write_text(tmp_path / "link", "again")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "file").read_text() == "again"
+    assert names(tmp_path / "there") == ["file"]
+
+
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, writer, what):
     process = writer(what, tmp_path / "first")
