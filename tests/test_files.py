@@ -105,7 +105,7 @@ def test_a_name_of_the_greatest_length_is_written(tmp_path):
     with folder_beside(tmp_path / ("d" + longest[1:])):
         pass
     assert names(tmp_path) == ["d" + longest[1:], longest]
-    with pytest.raises(ModaliftError, match=r"nn: cannot be written - File name too long"):
+    with pytest.raises(ModaliftError, match=r"nn: cannot be used \(File name too long\) - give a shorter name"):
         write_text(tmp_path / (longest + "n"), "text")
     with pytest.raises(ModaliftError, match=r"nn: cannot be written - File name too long"), \
             folder_beside(tmp_path / (longest + "n")):

@@ -163,7 +163,7 @@ def status(path: Path) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise ModaliftError(_unreadable(path, error)) from None
+        raise ModaliftError(_unreadable(path, error, "used")) from None
     except ValueError:  # a null character, or a letter that no file name can hold
         raise ModaliftError(f"{_shortened(path)}: cannot be the name of a file - correct it") from None
 
@@ -172,8 +172,8 @@ _ADVICE = {errno.ENAMETOOLONG: "give a shorter name", errno.ELOOP: "correct the 
            errno.EACCES: "allow it with chmod, or give another path"}
 
 
-def _unreadable(path: Path, error: OSError) -> str:
-    return f"{_shortened(path)}: cannot be read ({error.strerror}) - {_ADVICE.get(error.errno or 0, 'check the path')}"
+def _unreadable(path: Path, error: OSError, how: str = "read") -> str:
+    return f"{_shortened(path)}: cannot be {how} ({error.strerror}) - {_ADVICE.get(error.errno or 0, 'check the path')}"
 
 
 def _shortened(path: Path) -> str:
