@@ -83,7 +83,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
     with disk_errors(path, "nothing was written"):
         if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
             raise ModaliftError(f"{path} exists and is not empty - give a new folder, or remove it first")
-        target = path.resolve()  # an empty folder may be given by a link
+        target = Path(os.path.realpath(path))  # an empty folder may be given by a link
         target.parent.mkdir(parents=True, exist_ok=True)
         with _work_folder(target.parent) as work:
             folder = work / target.name
