@@ -105,7 +105,7 @@ def test_a_name_of_the_greatest_length_is_written(tmp_path):
     with folder_beside(tmp_path / ("d" + longest[1:])):
         pass
     assert names(tmp_path) == ["d" + longest[1:], longest]
-    with pytest.raises(ModaliftError, match=r"nn: cannot be written - File name too long"):
+    with pytest.raises(ModaliftError, match=r"nn: cannot be used \(File name too long\) - give a shorter name"):
         write_text(tmp_path / (longest + "n"), "text")
     with pytest.raises(ModaliftError, match=r"nn: cannot be written - File name too long"), \
             folder_beside(tmp_path / (longest + "n")):
@@ -119,6 +119,27 @@ def test_a_folder_is_not_a_file_name(tmp_path, monkeypatch, path):
     with pytest.raises(ModaliftError, match="is a folder - give the name of a file in it"):
         write_text(Path(path), "text")
     assert names(tmp_path) == ["sub"]
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/null")
+    (tmp_path / "loop").symlink_to("loop")
+    before = {path.name: path.lstat().st_ino for path in tmp_path.iterdir()}
+    for name, reason in (("pipe", "is not a regular file"), ("device", "is not a regular file"), ("loop", "symbolic links")):
+        with pytest.raises(ModaliftError, match=f"{name}: .*{reason}"):
+            write_text(tmp_path / name, "text")
+    assert {path.name: path.lstat().st_ino for path in tmp_path.iterdir()} == before
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
+    write_text(tmp_path / "link", "text")  # to nothing yet
+    write_text(tmp_path / "link", "again")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "file").read_text() == "again"
+    assert names(tmp_path / "there") == ["file"]
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])

@@ -30,17 +30,22 @@ _WORK, _LOCK = ".modalift-", "lock"
 def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
     """Calls ``write`` with a temporary file name on the same disk, syncs that file to disk and renames it to ``path``.
 
-    The temporary file has the same name as ``path`` and lies in a hidden folder beside it.
+    The temporary file has the same name as ``path`` and lies in a hidden folder beside it. A link is followed, and stays.
 
     Raises:
-        ModaliftError: the disk is full or the folder cannot be written; an existing file at ``path`` is kept.
+        ModaliftError: the disk is full or the folder cannot be written; an existing file at ``path`` is kept. What is no
+            regular file (a folder, or a device such as /dev/null) is never replaced.
     """
     with disk_errors(path):
-        if path.is_dir() or path.name in ("", ".."):
+        found = status(path)
+        if (found and stat.S_ISDIR(found.st_mode)) or path.name in ("", ".."):
             raise ModaliftError(f"{path}: is a folder - give the name of a file in it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _work_folder(path.parent) as work:
-            temporary = work / path.name
+        if found and not stat.S_ISREG(found.st_mode):
+            raise ModaliftError(f"{path}: is not a regular file - give the name of a file")
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _work_folder(target.parent) as work:
+            temporary = work / target.name
             try:
                 write(temporary)
             except RuntimeError as error:  # how torch's zip writer reports a failed write
@@ -50,7 +55,7 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> Path:
                                     " command again; the previous file is kept") from error
             with temporary.open("rb+") as file:  # Windows flushes only a file that is open for writing
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
     return path
 
 
@@ -78,7 +83,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
     with disk_errors(path, "nothing was written"):
         if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
             raise ModaliftError(f"{path} exists and is not empty - give a new folder, or remove it first")
-        target = path.resolve()  # an empty folder may be given by a link
+        target = Path(os.path.realpath(path))  # an empty folder may be given by a link
         target.parent.mkdir(parents=True, exist_ok=True)
         with _work_folder(target.parent) as work:
             folder = work / target.name
@@ -158,7 +163,7 @@ def status(path: Path) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise ModaliftError(_unreadable(path, error)) from None
+        raise ModaliftError(_unreadable(path, error, "used")) from None
     except ValueError:  # a null character, or a letter that no file name can hold
         raise ModaliftError(f"{_shortened(path)}: cannot be the name of a file - correct it") from None
 
@@ -167,8 +172,8 @@ _ADVICE = {errno.ENAMETOOLONG: "give a shorter name", errno.ELOOP: "correct the 
            errno.EACCES: "allow it with chmod, or give another path"}
 
 
-def _unreadable(path: Path, error: OSError) -> str:
-    return f"{_shortened(path)}: cannot be read ({error.strerror}) - {_ADVICE.get(error.errno or 0, 'check the path')}"
+def _unreadable(path: Path, error: OSError, how: str = "read") -> str:
+    return f"{_shortened(path)}: cannot be {how} ({error.strerror}) - {_ADVICE.get(error.errno or 0, 'check the path')}"
 
 
 def _shortened(path: Path) -> str:

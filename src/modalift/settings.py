@@ -24,6 +24,7 @@ _OUTSIDE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal"
 #: Its error types for a text that is not a value of its type -> what reads such a value, and says why the text is none.
 _READERS = {"int_parsing": values.whole, "int_parsing_size": values.whole, "int_from_float": values.whole,
             "float_parsing": values.real, "bool_parsing": values.truth}
+_NO_TEXT, _NO_MAPPING = ("string_type", "path_type"), ("dict_type", "mapping_type")
 _NO_LIST = ("list_type", "tuple_type", "sequence_str", "sequence_type")
 
 
@@ -96,6 +97,10 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "", mis
             _READERS[first["type"]](first["input"])
         except ValueError as reason:
             problem = problem if str(reason) == values.NO_NUMBER else str(reason)
+    elif first["type"] in _NO_TEXT and isinstance(first["input"], list | dict):
+        problem = "must be text - quote it"
+    elif first["type"] in _NO_MAPPING:
+        problem = "must be a mapping, such as {name: value}"
     elif first["type"] in _NO_LIST:
         problem = f"must be a list, such as [{first['input'] if isinstance(first['input'], str) else 'one, two'}]"
     elif first["type"] == "finite_number":

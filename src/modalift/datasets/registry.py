@@ -52,7 +52,7 @@ def check_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return checked(DATASETS[name], given, options_of(name), "data.options", f"dataset '{name}'")
 
 
-def open(name: str, root: str | Path, **options: Any) -> Table:
+def open(name: str, root: str | Path, /, **options: Any) -> Table:
     """The Table of a dataset.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class Run:
     @property
     def short_name(self) -> str:
         """The folder's name; of a seed or fold with its parent's (``single_depth/seed0``)."""
-        folder = self.folder.resolve()
+        folder = Path(os.path.realpath(self.folder))
         return f"{folder.parent.name}/{folder.name}" if folder.name.startswith(("seed", "fold")) else folder.name
 
     @property

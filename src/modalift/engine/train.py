@@ -16,7 +16,7 @@ from modalift.engine.run import Run
 from modalift.engine.scope import coverage
 from modalift.engine.trainer import Trainer
 from modalift.errors import ModaliftError
-from modalift.files import write_text
+from modalift.files import exists, is_folder, write_text
 from modalift.models import is_whole
 from modalift.recipe import Recipe, load_recipe
 
@@ -86,6 +86,8 @@ def check_folder(recipe: Recipe, run: Run) -> None:
     Raises:
         ModaliftError: other files, or a run that is (or is not) a cross-validation.
     """
+    if exists(run.folder) and not is_folder(run.folder):
+        raise ModaliftError(f"run.dir={run.folder}: is not a folder - set run.dir to another one")
     if run.occupied:
         raise ModaliftError(f"run.dir={run.folder}: holds files but no run - set run.dir to another folder")
     if run.folds() and not is_cross_validation(recipe):

@@ -76,7 +76,9 @@ def build_cache(table: Table, folder: str | Path, views: Iterable[str] | None = 
 
 def lock_path(folder: Path) -> Path:
     """The file whose lock a process holds while it writes the cache in a folder."""
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))
+    if not folder.name:
+        raise ModaliftError(f"{folder}: cannot be a frame cache - name a folder in it")
     return folder.with_name(f".{folder.name}.lock")
 
 
