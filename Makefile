@@ -43,7 +43,7 @@ check: $(VENV)/.ready
 	@echo "check: all clean"
 
 docs: $(VENV)/.ready
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # --quiet would hide warnings, and count none
 	@echo "the site is in site/: open site/index.html, or \`$(BIN)/mkdocs serve\`, which also searches"
 
 clean:

@@ -93,8 +93,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def outside_code(markdown: str, change: Callable[[str], str]) -> str:
-    """The text with a change of everything but blocks and spans of code; a span inside a link belongs to the link."""
-    parts = re.split(r"(^ *```.*?^ *```|(?<!\[)`[^`\n]*\]\([^`\n]*`)", markdown, flags=re.MULTILINE | re.DOTALL)
+    """The text with a change of everything but blocks of code."""
+    parts = re.split(r"(^ *```.*?^ *```)", markdown, flags=re.MULTILINE | re.DOTALL)
     return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
 
 
@@ -103,10 +103,12 @@ def relinked(text: str, folder: str, uri: str) -> str:
 
     A link to a file that has no page becomes its text alone; one to a file that does not exist is an error.
     """
+    code = [span.span() for span in re.finditer(r"`[^`]+`", text)]
+
     def change(found: re.Match[str]) -> str:
         bang, words, target = found.groups()
         path, _, anchor = target.partition("#")
-        if not path or ":" in path:
+        if not path or ":" in path or any(first < found.start(3) < last for first, last in code):
             return found[0]
         there = posixpath.normpath(posixpath.join(folder, path))
         page = ELSEWHERE.get(there) or (there.removeprefix("docs/") if there.startswith("docs/") else "")
