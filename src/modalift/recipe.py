@@ -52,8 +52,10 @@ class DataSection(Framing):
     augment: Augment = Field(default_factory=Augment, description="random changes of training clips")
     labeled: float = Field(1.0, gt=0, le=1, description="share of the training clips whose labels are used, 0 to 1")
     label_seed: int = Field(0, description="seed of the choice of labeled clips")
-    cache: str = Field("memory", description="decoded frames: `memory`, or a folder; empty, `none` or `off`: decode at"
-                                             " every read")
+    cache: str = Field("auto", description="where decoded frames are kept: `memory`; a folder that `modalift cache` writes;"
+                                           " empty, `none` or `off`: nowhere, they are decoded at every read; `auto`: in memory"
+                                           " if they fit into half of the free memory, else on the disk in `frames-*` beside"
+                                           " `run.dir`")
     max_corrupt: float = Field(0.05, ge=0, le=1, description="a run stops if more than this share of clips is corrupt, 0 to 1")
     limit: int = Field(0, ge=0, description="largest number of clips per split; 0: all")
 

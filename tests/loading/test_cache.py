@@ -17,7 +17,7 @@ from recordings import record
 from modalift.errors import ModaliftError
 from modalift.loading import cache_writing, frame_codecs, reading, sources
 from modalift.loading.cache import Cache, open_cache
-from modalift.loading.cache_writing import build_cache, lock_path, shrink
+from modalift.loading.cache_writing import build_cache, lock_path
 from modalift.locks import locked
 from modalift.modalities import Row, Table, Track, build_table, modality
 
@@ -78,15 +78,6 @@ def test_short_side_shrinks_videos_and_leaves_signals(table, tmp_path):
     assert made.read(table[0], "rgb").shape[1:] == (32, 32, 3)
     assert made.read(table[0], "depth").shape[1:] == (32, 32, 1)
     assert made.read(table[0], "pose").shape[1:] == (1, 1, 6)
-
-
-def test_holes_are_not_averaged_into_depth():
-    frame = np.full((8, 12, 1), 2000, np.uint16)
-    frame[:, :5] = 0
-    small = shrink(frame, 4, 0.0)
-    assert small.shape == (4, 6, 1)
-    assert set(np.unique(small)) == {0, 2000}
-    assert shrink(frame, 100, 0.0) is frame
 
 
 def test_corrupt_clips_are_named_and_left_out(table, tmp_path):
@@ -276,13 +267,13 @@ def test_an_update_decodes_what_changed_and_an_open_cache_stays_valid(folders, t
     pictures(tmp_path / "b", shift=100)
     pictures(tmp_path / "d", shift=3)
     decoded: list[str] = []
-    read = reading.read
+    collect = reading.collect
 
     def counted(track, *rest):
         decoded.append(track.path.name)
-        return read(track, *rest)
+        return collect(track, *rest)
 
-    monkeypatch.setattr(reading, "read", counted)
+    monkeypatch.setattr(reading, "collect", counted)
     after = build_cache(folders, tmp_path / "cache")
     assert sorted(decoded) == ["b", "c", "d"]
     monkeypatch.undo()

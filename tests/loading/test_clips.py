@@ -15,7 +15,7 @@ from modalift.loading.clips import ClipSet
 from modalift.loading.collation import collate, loader
 from modalift.loading.epoch_sampler import EpochSampler
 from modalift.loading.framing import Augment, Framing, Protocol
-from modalift.loading.stores import MemoryStore
+from modalift.loading.stores import MemoryLimitError, MemoryStore
 from modalift.modalities import Row, Table, Track, build_table, modality
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
@@ -360,8 +360,8 @@ def test_memory_reads_everything_once_and_names_what_is_corrupt(tmp_path):
 
 def test_memory_says_when_it_is_too_small(tmp_path):
     table = on_disk(tmp_path).where(lambda r: r.id != "bad")
-    with pytest.raises(ModaliftError, match=r"set data\.cache to a folder"):
-        MemoryStore.of(table, ["nir"], limit_gb=1e-7)
+    with pytest.raises(MemoryLimitError, match="1 of 2 clips take"):
+        MemoryStore.of(table, {"nir": Framing(frames=2, size=8)}, fits=lambda size: size < 200)
 
 
 def test_memory_keeps_depth_without_its_surroundings(tmp_path):
@@ -370,7 +370,8 @@ def test_memory_keeps_depth_without_its_surroundings(tmp_path):
     np.save(tmp_path / "d.npy", frames)
     np.save(tmp_path / "e.npy", np.zeros((2, 20, 30), np.uint16))
     rows = [Row(n, 0, "s", "train", {"depth": Track(tmp_path / f"{n}.npy")}) for n in "de"]
-    store = MemoryStore.of(build_table("t", ("x",), {"depth": modality("depth")}, rows), ["depth"])
+    store = MemoryStore.of(build_table("t", ("x",), {"depth": modality("depth")}, rows),
+                           {"depth": Framing(frames=2, size=8)})
     assert store.bytes == 3 * 5 * 5 * 2
     assert np.array_equal(store.read(rows[0], "depth")[..., 0], frames)
     assert np.array_equal(store.read(rows[0], "depth", [1, 1, 0])[..., 0], frames[[1, 1, 0]])

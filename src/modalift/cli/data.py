@@ -143,12 +143,18 @@ def look(
 ) -> None:
     """Draw the exact input of each network: cropped, resized, augmented and normalized clips."""
     from modalift.engine.build import assemble
+    from modalift.engine.store import names_folder
     from modalift.report.look import look as draw_inputs
+    from modalift.report.look import spread
 
-    experiment = assemble(recipe_of(recipe, overrides), train=False)
+    asked = recipe_of(recipe, overrides)
+    if names_folder(asked) and not Path(asked.data.cache).exists():
+        asked = asked.changed({"data.cache": ""})  # the training makes it; the recordings show the same
+    experiment = assemble(asked, train=False)
     seen = experiment.clips(experiment.train, experiment.scheme.required_views(), augment=epoch >= 0)
-    step = max(1, len(seen) // clips)
+    chosen, left_out = spread(seen, clips, max(epoch, 0))
     nets = {net.view: net for net in experiment.scheme.roles.values()}
-    draw_inputs(seen, list(range(0, len(seen), step))[:clips], to, epoch=max(epoch, 0),
+    draw_inputs(seen, chosen, to, epoch=max(epoch, 0),
          prepare=lambda view, clip: nets[view].prepare(clip) if view in nets else clip)  # a view that only the scheme reads
-    print_result(as_json, {"image": to}, f"inputs of the networks: {to}")
+    print_result(as_json, {"image": to, "left_out": left_out}, f"inputs of the networks: {to}",
+        *(f"left out {clip}: {reason}" for clip, reason in left_out.items()))

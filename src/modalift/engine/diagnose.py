@@ -169,7 +169,7 @@ def sample_clips(table: Table, view: str, limit: int) -> Table:
 
 def framed_clips(experiment: Experiment, table: Table, view: str) -> tuple[Tensor, np.ndarray]:
     """The readable clips ``(N, C, T, H, W)``, framed as in evaluation, but one centered crop each, and their labels."""
-    clips = ClipSet(table, {view: experiment.framings[view]}, augment=None, store=experiment.store())
+    clips = ClipSet(table, {view: experiment.framings[view]}, augment=None, store=experiment.store(table))
     clips.find_corrupt()
     batch = collate([clips[0, position] for position in range(len(clips))])
     return batch.clips[view], batch.labels.numpy()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from modalift.engine.monitor import Monitor
 from modalift.engine.provenance import fingerprint
-from modalift.engine.store import open_store
+from modalift.engine.store import open_store, training_store
 from modalift.engine.tables import hide_labels
 from modalift.errors import ModaliftError
 from modalift.loading.clips import ClipSet
 from modalift.loading.framing import Framing, Protocol
-from modalift.loading.stores import MemoryStore, Store
+from modalift.loading.stores import Store
 from modalift.modalities import Table
 from modalift.models import Model, model_of
 from modalift.networks.weights import Loaded
@@ -77,22 +78,28 @@ class Experiment:
         """The clips of a table as networks receive them: augmented for training, or cropped by the protocol for evaluation."""
         data = self.recipe.data
         return ClipSet(table, {v: self.framings[v] for v in sorted(views)}, augment=data.augment if augment else None,
-                       seed=self.recipe.run.seed, store=self.store(), skip=set(self.corrupt),
+                       seed=self.recipe.run.seed, store=self.store(table), skip=set(self.corrupt),
                        protocol=Protocol() if augment else self.recipe.protocol)
 
-    def store(self) -> Store | None:
-        """The store of decoded frames by ``data.cache``: memory, a cache folder, or none.
+    def store(self, table: Table | None = None) -> Store | None:
+        """The store of decoded frames: that of :meth:`decode`, or the cache folder of the recipe; None: the recordings.
+
+        Args:
+            table: the clips that are read; by default all.
 
         Raises:
             ModaliftError: a cache folder of other clips.
         """
-        views = sorted(self.scheme.required_views())
-        if self._store is None:
-            if self.recipe.data.cache == "memory":
-                self._store = MemoryStore.of(self.table, views)
-            else:
-                self._store = open_store(self.recipe, self.table, views, build=True)
-        return self._store
+        return self._store or open_store(self.recipe, table or self.table, self.scheme.required_views())
+
+    def decode(self, monitor: Monitor) -> None:
+        """Decodes the clips that a training reads into memory or a cache, by ``data.cache``.
+
+        Raises:
+            ModaliftError: see :func:`~modalift.engine.store.training_store`.
+        """
+        framings = {view: self.framings[view] for view in sorted(self.scheme.required_views())}
+        self._store = training_store(self.recipe, self.table, self.train, framings, monitor)
 
     def models(self) -> dict[str, Model]:
         """Role -> model, for all that the training saves: models that can be deployed, and those that are only evaluated."""

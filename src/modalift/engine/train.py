@@ -55,6 +55,7 @@ def train(recipe: Recipe, monitor: Monitor | None = None) -> Run:
                         warning=True)
     for role, loaded in experiment.initialized_from.items():
         monitor.message(f"networks.{role} starts from {recipe.networks[role].init}: {loaded}")
+    experiment.decode(monitor)
     leave_out_corrupt(experiment, monitor)
     is_main = init_distributed(recipe.run.device).is_main
     if is_main:

@@ -22,6 +22,7 @@ import numpy as np
 
 from modalift.errors import ModaliftError, nearest
 from modalift.loading.frame_codecs import unpack
+from modalift.loading.reduction import Reduction
 from modalift.loading.sources import digest, stamp
 from modalift.modalities import Modality, Row, Table, Track
 
@@ -89,12 +90,14 @@ class CachedView:
 
     codec: str
     dtype: np.dtype[Any]
+    reduction: Reduction
     modality: dict[str, Any]
     shard: Path
     ids: list[str]
     sources: list[Source]
     first: np.ndarray          # (N + 1,) index of each clip's first frame
     shapes: np.ndarray         # (N, 3) height, width, channels
+    sizes: np.ndarray          # (N, 2) height and width of the recording's images, before a reduction
     offsets: np.ndarray        # (F + 1,) byte at which each frame starts
     unreadable: dict[str, tuple[str, Source]]  # clip -> why it could not be read, and what its files were
 
@@ -141,8 +144,13 @@ class Cache:
 
     @property
     def lossless(self) -> bool:
-        """Whether its frames are exactly those of the recordings."""
+        """Whether clips are exactly those of the recordings; images that framing reduces anyway may be reduced."""
         return self.short_side is None and "jpeg" not in self.codecs.values()
+
+    @property
+    def reductions(self) -> dict[str, Reduction]:
+        """View -> by what its images are reduced, see :mod:`modalift.loading.reduction`; other views are not reduced."""
+        return {view: held.reduction for view, held in self.held.items() if held.reduction}
 
     @property
     def nbytes(self) -> int:
@@ -209,10 +217,19 @@ class Cache:
                                 f" '{first.clip}' {first.reason}{more} - update it with `{update}`, set data.cache to another"
                                 " folder, or leave data.cache empty to read the recordings")
 
+    def holds(self, row: Row, view: str) -> bool:
+        """Whether it knows the clip: its frames, or why they cannot be read."""
+        return view in self.held and (row.id in self.held[view].positions or row.id in self.held[view].unreadable)
+
     def length(self, row: Row, view: str) -> int:
         """Number of frames in the view's window."""
         held, number = self._find(row, view)
         return int(held.first[number + 1] - held.first[number])
+
+    def size(self, row: Row, view: str) -> tuple[int, int]:
+        """Height and width of the images from which the clip's frames were reduced by framing."""
+        held, number = self._find(row, view)
+        return int(held.sizes[number, 0]), int(held.sizes[number, 1])
 
     def read(self, row: Row, view: str, frames: Sequence[int] | None = None) -> np.ndarray:
         """Frames ``(T, H, W, C)``, as :func:`modalift.loading.reading.read` gives them; None: all.
@@ -302,13 +319,14 @@ def read_about(folder: Path) -> dict[str, Any]:
 def _load_view(folder: Path, header: Mapping[str, Any]) -> CachedView:
     with np.load(folder / header["index"], allow_pickle=False) as index:
         sources = [Source(*fields) for fields in index["sources"].tolist()]
-        return CachedView(header["codec"], np.dtype(header["modality"]["dtype"]), header["modality"],
-                          folder / header["shard"], index["ids"].tolist(), sources, index["first"], index["shapes"],
-                          index["offsets"], {clip: (reason, Source(**source))
+        return CachedView(header["codec"], np.dtype(header["modality"]["dtype"]), Reduction(header["reduced_for"]),
+                          header["modality"], folder / header["shard"], index["ids"].tolist(), sources, index["first"],
+                          index["shapes"], index["sizes"], index["offsets"], {clip: (reason, Source(**source))
                                              for clip, (reason, source) in header["unreadable"].items()})
 
 
 def header_of(held: CachedView, index: str) -> dict[str, Any]:
     """A view's part of the description of a cache, whose index is in the file ``index``."""
     return {"shard": held.shard.name, "index": index, "codec": held.codec, "modality": held.modality,
+            "reduced_for": held.reduction.needed,
             "unreadable": {clip: [reason, asdict(source)] for clip, (reason, source) in held.unreadable.items()}}

@@ -6,14 +6,12 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 
 from modalift.errors import ModaliftError, nearest
@@ -21,16 +19,20 @@ from modalift.files import disk_errors, folder_beside, write_text
 from modalift.loading import reading
 from modalift.loading.cache import ABOUT, FORMAT, Cache, CachedView, Source, described, header_of, open_cache, read_about
 from modalift.loading.frame_codecs import CODECS, codec_for, pack
+from modalift.loading.reduction import Reduction, shrink
+from modalift.loading.threads import in_order
 from modalift.locks import locked
 from modalift.modalities import Modality, Row, Table, Track
 
-_CHUNK = 64  # frames decoded at a time: limits memory on long recordings
 #: Seconds between two indexes while clips are added: a process that is killed loses at most this much decoding.
 COMMIT_S = 60.0
+#: Compressed clips of up to this many bytes wait in memory until they are written.
+_SPOOL = 64 * 1024 * 1024
 
 
 def build_cache(table: Table, folder: str | Path, views: Iterable[str] | None = None, *, short_side: int | None = None,
-                codec: str = "auto", progress: Callable[[int, int], None] | None = None,
+                codec: str = "auto", reductions: Mapping[str, Reduction] | None = None,
+                progress: Callable[[int, int], None] | None = None,
                 waiting: Callable[[str], object] = lambda holder: None) -> Cache:
     """Decodes every clip of some views once and keeps the frames in a folder; an existing cache is updated.
 
@@ -46,6 +48,7 @@ def build_cache(table: Table, folder: str | Path, views: Iterable[str] | None = 
         short_side: larger frames are downscaled so that their shorter side has this many pixels (area averages; invalid
             depth readings are excluded from the averages).
         codec: see :func:`~modalift.loading.frame_codecs.codec_for`.
+        reductions: view -> the reduction by its framing, for a cache that serves this framing alone; by default none.
         progress: called with (number of clips done, number of clips).
         waiting: called with the name of the process that writes this cache, before this one waits for it.
 
@@ -66,7 +69,7 @@ def build_cache(table: Table, folder: str | Path, views: Iterable[str] | None = 
             with folder_beside(folder) as made:
                 _commit(made, {"format": FORMAT, "table": table.name, "short_side": short_side, "generation": 0}, {})
         try:
-            _update(table, folder, views, short_side, codec, progress)
+            _update(table, folder, views, short_side, codec, reductions, progress)
         except Exception:
             if is_new:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -89,7 +92,7 @@ def wait_for_writer(folder: Path) -> None:
 
 
 def _update(table: Table, folder: Path, views: Iterable[str] | None, short_side: int | None, codec: str,
-            progress: Callable[[int, int], None] | None) -> None:
+            reductions: Mapping[str, Reduction] | None, progress: Callable[[int, int], None] | None) -> None:
     """Adds the clips that a cache lacks, and decodes changed ones again."""
     held = open_cache(folder)
     wanted = tuple(views or held.views or table.views)
@@ -97,16 +100,21 @@ def _update(table: Table, folder: Path, views: Iterable[str] | None, short_side:
         raise ModaliftError(f"{folder}: this frame cache has short_side {held.short_side or 'none'}, not {short_side} - name"
                             " another folder, or remove it")
     known = {clip for view in held.held.values() for clip in view.positions}
-    if known and not any(row.id in known for row in table):
+    if known and reductions is None and not any(row.id in known for row in table):
         raise ModaliftError(f"{folder}: this frame cache holds none of the clips of {table.name} - name another folder")
     parts: dict[str, CachedView] = {}
     for view in wanted:
-        parts[view] = held.held.get(view) or _new_view(folder, view, {**held.held, **parts}, table.modality(view), codec)
+        parts[view] = held.held.get(view) or _new_view(folder, view, {**held.held, **parts}, table.modality(view), codec,
+                                                       (reductions or {}).get(view, Reduction()))
     for view, part in parts.items():
         if part.modality != described(table.modality(view)):
             raise ModaliftError(f"{folder}: this frame cache holds '{view}' as {part.modality['name']}, it is"
                                 f" {table.modality(view).name} now - name another folder, or remove it")
-        if codec not in ("auto", part.codec) and codec_for(table.modality(view), codec) != part.codec:
+        if part.reduction != (part.reduction if reductions is None else reductions.get(view, Reduction())):
+            raise ModaliftError(f"{folder}: this frame cache holds '{view}' reduced for another framing - name another folder,"
+                                " or remove it")
+        same = part.codec in ("raw", "lz4") if codec == "lossless" else codec in ("auto", part.codec)
+        if not same and codec_for(table.modality(view), codec) != part.codec:
             raise ModaliftError(f"{folder}: this frame cache holds '{view}' as {part.codec}, not {codec} - name another"
                                 " folder, or remove it")
     missing: dict[str, list[str]] = {}
@@ -122,10 +130,11 @@ def _update(table: Table, folder: Path, views: Iterable[str] | None, short_side:
         raise ModaliftError(f"{table.name}: no clip can be read; the first: {reason}")
 
 
-def _new_view(folder: Path, view: str, others: Mapping[str, CachedView], kind: Modality, codec: str) -> CachedView:
+def _new_view(folder: Path, view: str, others: Mapping[str, CachedView], kind: Modality, codec: str,
+              reduction: Reduction) -> CachedView:
     name = f"{len(others):02d}-{re.sub(r'[^A-Za-z0-9_-]', '_', view)}.bin"  # views are never removed
-    return CachedView(codec_for(kind, codec), np.dtype(kind.dtype), described(kind), folder / name, [], [],
-                      np.zeros(1, np.int64), np.zeros((0, 3), np.int64), np.zeros(1, np.int64), {})
+    return CachedView(codec_for(kind, codec), np.dtype(kind.dtype), reduction, described(kind), folder / name, [], [],
+                      np.zeros(1, np.int64), np.zeros((0, 3), np.int64), np.zeros((0, 2), np.int64), np.zeros(1, np.int64), {})
 
 
 class _Writer:
@@ -140,6 +149,7 @@ class _Writer:
             shard.truncate(int(part.offsets[-1]))  # what a killed process wrote without an index
         self.first = {view: part.first.tolist() for view, part in parts.items()}
         self.shapes = {view: part.shapes.tolist() for view, part in parts.items()}
+        self.sizes = {view: part.sizes.tolist() for view, part in parts.items()}
         self.offsets = {view: [part.offsets] for view, part in parts.items()}
 
     def close(self) -> None:
@@ -150,7 +160,12 @@ class _Writer:
         """Decodes clips and writes the index; ``missing``: clip -> its views."""
         rows = table.where(lambda row: row.id in missing)
         done, committed, changed = len(table) - len(rows), time.monotonic(), set(self.parts) != set(self.about["views"])
-        for row, packed in _packed(rows, missing, self.parts, self.about["short_side"]):
+
+        def pack_row(row: Row) -> dict[str, _Clip | tuple[str, Source]]:
+            return {view: _pack_clip(row.tracks[view], table.modality(view), self.parts[view], self.about["short_side"])
+                    for view in missing[row.id]}
+
+        for row, packed in in_order(pack_row, rows):
             for view, clip in packed.items():
                 self._put(row.id, view, clip)
             done, changed = done + 1, True
@@ -170,13 +185,14 @@ class _Writer:
         if isinstance(packed, tuple):
             part.unreadable[clip] = packed
             return
-        self.shards[view].write(b"".join(packed.frames))
+        packed.move_to(self.shards[view])
         part.positions[clip] = len(part.ids)
         part.ids.append(clip)
         part.sources.append(packed.source)
-        self.first[view].append(self.first[view][-1] + len(packed.frames))
+        self.first[view].append(self.first[view][-1] + len(packed.where))
         self.shapes[view].append(packed.shape)
-        sizes = np.array([len(frame) for frame in packed.frames], np.int64)
+        self.sizes[view].append(packed.size)
+        sizes = np.array([length for _, length in packed.where], np.int64)
         self.offsets[view].append(self.offsets[view][-1][-1] + np.cumsum(sizes))
 
     def commit(self) -> None:
@@ -188,6 +204,7 @@ class _Writer:
             self.offsets[view] = [np.concatenate(self.offsets[view])]
             part.first, part.offsets = np.array(self.first[view], np.int64), self.offsets[view][0]
             part.shapes = np.array(self.shapes[view], np.int64).reshape(-1, 3)
+            part.sizes = np.array(self.sizes[view], np.int64).reshape(-1, 2)
         self.about = _commit(self.folder, self.about, self.parts)
 
 
@@ -200,7 +217,7 @@ def _commit(folder: Path, about: dict[str, Any], parts: Mapping[str, CachedView]
         index = f"{part.shard.stem}.{about['generation']}.npz"
         fields = [[s.window, s.name, s.stamp, s.digest] for s in part.sources]
         np.savez(folder / index, ids=np.array(part.ids, np.str_), sources=np.array(fields, np.str_).reshape(-1, 4),
-                 first=part.first, shapes=part.shapes, offsets=part.offsets)
+                 first=part.first, shapes=part.shapes, sizes=part.sizes, offsets=part.offsets)
         headers[view] = header_of(part, index)
     about["views"] = headers
     write_text(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False))
@@ -212,68 +229,42 @@ def _commit(folder: Path, about: dict[str, Any], parts: Mapping[str, CachedView]
 
 
 class _Clip:
-    """The compressed frames of one view of one clip."""
+    """The compressed frames of one view of one clip, in memory or, if they are many, in a temporary file of the folder."""
 
-    def __init__(self, source: Source, shape: tuple[int, ...], frames: list[bytes]) -> None:
-        self.source, self.shape, self.frames = source, shape, frames
+    def __init__(self, source: Source, folder: Path) -> None:
+        self.source, self.size, self.shape = source, (0, 0), (0, 0, 0)
+        self.where: list[tuple[int, int]] = []
+        self._bytes = tempfile.SpooledTemporaryFile(_SPOOL, dir=str(folder))  # noqa: SIM115 (closed by move_to)
 
+    def put(self, data: bytes) -> tuple[int, int]:
+        """Keeps the bytes of a frame; returns their position and number."""
+        at = self._bytes.tell()
+        self._bytes.write(data)
+        return at, len(data)
 
-_Packed = dict[str, "_Clip | tuple[str, Source]"]
-
-
-def _packed(table: Table, missing: Mapping[str, list[str]], parts: Mapping[str, CachedView],
-            short_side: int | None) -> Iterator[tuple[Row, _Packed]]:
-    """Clips with their compressed frames, or with the reason why they cannot be read, in the table's order."""
-    def pack_row(row: Row) -> _Packed:
-        return {view: _pack_clip(row.tracks[view], table.modality(view), parts[view].codec, short_side)
-                for view in missing[row.id]}
-
-    workers = min(4, os.cpu_count() or 1)
-    pending: deque[tuple[Row, Future[_Packed]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:  # decoding and compression release the GIL
-        for row in table:
-            pending.append((row, pool.submit(pack_row, row)))
-            if len(pending) > 2 * workers:
-                first, future = pending.popleft()
-                yield first, future.result()
-        while pending:
-            first, future = pending.popleft()
-            yield first, future.result()
+    def move_to(self, shard: BinaryIO) -> None:
+        """Appends all frames to a shard, in order."""
+        with self._bytes:
+            for at, length in self.where:
+                self._bytes.seek(at)
+                shard.write(self._bytes.read(length))
 
 
-def _pack_clip(track: Track, kind: Modality, codec: str, short_side: int | None) -> _Clip | tuple[str, Source]:
+def _pack_clip(track: Track, kind: Modality, part: CachedView, short_side: int | None) -> _Clip | tuple[str, Source]:
     source = Source.of(track)  # before its frames are read: a file that is written meanwhile counts as changed
-    packed: list[bytes] = []
-    shape: tuple[int, ...] = (0, 0, 0)
+    clip = _Clip(source, part.shard.parent)
+
+    def keep(frame: np.ndarray) -> tuple[int, int]:
+        if short_side is not None and kind.kind == "video" and short_side < min(frame.shape[:2]):
+            scale = short_side / min(frame.shape[:2])
+            frame = shrink(frame, max(1, round(frame.shape[0] * scale)), max(1, round(frame.shape[1] * scale)), kind)
+        clip.size = frame.shape[0], frame.shape[1]
+        frame = part.reduction.image(frame, kind, track.affine)
+        clip.shape = frame.shape[0], frame.shape[1], frame.shape[2]
+        return clip.put(pack(part.codec, frame))
+
     try:
-        start, end = reading.window(track)
-        for at in range(0, end - start, _CHUNK):
-            for frame in reading.read(track, kind, range(at, min(at + _CHUNK, end - start))):
-                if short_side is not None and kind.kind == "video":
-                    frame = shrink(frame, short_side, kind.invalid)
-                shape = frame.shape
-                packed.append(pack(codec, frame))
+        clip.where = reading.collect(track, kind, None, keep)
     except ModaliftError as error:
         return str(error), source
-    return _Clip(source, shape, packed)
-
-
-def shrink(frame: np.ndarray, short_side: int, invalid: float | None) -> np.ndarray:
-    """``(H, W, C)`` downscaled so that its shorter side is ``short_side``; smaller frames stay as they are.
-
-    Pixels are area averages over *valid* readings; a pixel of which less than half is valid becomes invalid.
-    """
-    height, width, channels = frame.shape
-    scale = short_side / min(height, width)
-    if scale >= 1:
-        return frame
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if invalid is None:
-        return cv2.resize(frame, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], channels)
-    valid = (frame != invalid).astype(np.float32)
-    share = cv2.resize(valid, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], channels)
-    total = cv2.resize(frame.astype(np.float32) * valid, size, interpolation=cv2.INTER_AREA)
-    mean = total.reshape(size[1], size[0], channels) / np.maximum(share, 1e-6)
-    if frame.dtype.kind == "u":
-        mean = np.rint(mean)
-    return np.where(share >= 0.5, mean, invalid).astype(frame.dtype)
+    return clip

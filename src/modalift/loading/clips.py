@@ -16,7 +16,7 @@ from modalift.loading.framer import Framer
 from modalift.loading.framing import Augment, Framing, Protocol
 from modalift.loading.sampling import TemporalDraw, centered, clock_of, sample
 from modalift.loading.spaces import Spaces, space_of
-from modalift.loading.stores import FileStore, MemoryStore, Store, StoredFrames
+from modalift.loading.stores import FileStore, MemoryStore, Store, StoredFrames, reductions_of
 from modalift.loading.transforms import Geometry, crop_geometry, sample_geometry
 from modalift.modalities import Modality, Row, Table
 
@@ -71,7 +71,11 @@ class ClipSet(Dataset[Sample]):
         if store == "memory":
             self.store = MemoryStore.of(table, framings)
         else:
-            self.store = store if store is not None else FileStore(table.views)
+            self.store = store if store is not None else FileStore(table.views, reductions_of(table, framings))
+        for view, reduction in self.store.reductions.items():
+            if view in self.framers and reduction != self.framers[view].reduction:
+                raise ModaliftError(f"view '{view}': the frames in memory or in the cache were reduced for another framing"
+                                    " - read them again")
         self.spaces = Spaces(table, self.framings, self.store)
         self.corrupt: dict[str, str] = self.store.unreadable(framings)
         self.indices: list[int] = []

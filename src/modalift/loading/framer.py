@@ -1,4 +1,7 @@
-"""The Framer: from a recording's frames to a network's clip, identical in training, evaluation, prediction and streaming."""
+"""The Framer: from a recording's frames to a network's clip, identical in training, evaluation, prediction and streaming.
+
+Images that are much larger than the clips are reduced first (:mod:`modalift.loading.reduction`); a store may have done so.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 from modalift.errors import ModaliftError
 from modalift.loading.framing import Augment, Framing
 from modalift.loading.low_light import enhance
+from modalift.loading.reduction import Reduction
 from modalift.loading.sampling import BLANK, Clock, Positions, TemporalDraw, positions
 from modalift.loading.transforms import Geometry, Region, photometric, pixel_map, transform_signal, valid_box, warp
 from modalift.modalities import Modality
@@ -75,6 +79,7 @@ class Framer:
             raise ModaliftError(f"low_light={framing.low_light}: '{modality.name}' does not have 8-bit images - set"
                                 " data.per_view.VIEW.low_light=none for it")
         self.modality, self.framing = modality, framing
+        self.reduction = Reduction.of(framing, modality)
 
     def __call__(self, frames: Frames | Array, when: TemporalDraw, geometry: Geometry, *, clock: Clock | None = None,
                  placement: Placement | None = None, augment: Augment | None = None,
@@ -122,7 +127,8 @@ class Framer:
         return Placement(affine=affine, box=map_box(find_box(frames, self.modality), affine))
 
     def _transform_images(self, source: Array, geometry: Geometry, placement: Placement) -> tuple[Array, Array | None]:
-        """Crops, transforms and resizes frames ``(T, H, W, C)``, and applies low-light enhancement."""
+        """Reduces, crops, transforms and resizes frames ``(T, H, W, C)``, and applies low-light enhancement."""
+        source = self.reduction.images(source, self.modality, placement.affine)
         framing, aspect = self.framing, placement.aspect
         if aspect is None:
             aspect = source.shape[2] / source.shape[1]

@@ -28,6 +28,9 @@ from modalift.modalities.table import Track
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 ARRAYS = (".npz", ".npy")
 
+#: Frames of an array that are converted at a time.
+_CHUNK = 64
+
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -107,7 +110,8 @@ def window(track: Track) -> tuple[int, int]:
     return track.start, end
 
 
-def read(track: Track, modality: Modality, frames: Sequence[int] | None = None) -> np.ndarray:
+def read(track: Track, modality: Modality, frames: Sequence[int] | None = None,
+         change: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
     """Reads frames of a track.
 
     Args:
@@ -115,10 +119,21 @@ def read(track: Track, modality: Modality, frames: Sequence[int] | None = None) 
         modality: how to read it: ``uint8`` with 3 channels gives RGB, with 1 channel the luma (a gray video that is stored
             as three equal channels gives its gray values), ``uint16`` gives the stored values (millimeters).
         frames: indices relative to ``track.start``, in any order, repeats allowed; None: the whole window.
+        change: a function of each frame ``(H, W, C)``, e.g. one that reduces it; called as soon as the frame is decoded, so
+            that a long recording need not fit into memory at its full size.
 
     Returns:
         ``(T, H, W, C)`` of the modality's dtype; signals are ``(T, 1, 1, C)`` float32, joints ``(T, J, 3)`` flattened
         to C = 3 J.
+
+    Raises:
+        ModaliftError: see :func:`collect`.
+    """
+    return np.stack(collect(track, modality, frames, change or (lambda frame: frame)))
+
+
+def collect(track: Track, modality: Modality, frames: Sequence[int] | None, each: Callable[[np.ndarray], _V]) -> list[_V]:
+    """What a function gives for frames of a track, in one pass over the file; see :func:`read`.
 
     Raises:
         ModaliftError: the file is missing, empty, truncated or not decodable, an archive lacks the array, or a frame does
@@ -134,13 +149,15 @@ def read(track: Track, modality: Modality, frames: Sequence[int] | None = None) 
     suffix = track.path.suffix.lower()
     if track.path.is_dir() or suffix in IMAGES:
         files = _images(track.path) if track.path.is_dir() else [track.path]
-        return _read_images([files[i] for i in wanted], modality)
+        return _read_images([files[i] for i in wanted], modality, each)
     if suffix in ARRAYS:
-        return _shaped(_array(track.path, track.key)[wanted], modality, track)
+        array = _array(track.path, track.key)
+        return [each(frame) for at in range(0, len(wanted), _CHUNK)
+                for frame in _shaped(array[wanted[at:at + _CHUNK]], modality, track)]
     if modality.kind == "signal":
         raise ModaliftError(f"{track.path} is a video, but {modality.name} is a signal"
                             " - give an .npz or .npy file, or another modality")
-    return video.decode(track.path, _index_of(track.path), wanted, modality)
+    return video.collect(track.path, _index_of(track.path), wanted, modality, each)
 
 
 def timeline(track: Track) -> np.ndarray | None:
@@ -240,19 +257,20 @@ def _images(folder: Path) -> list[Path]:
     return _FOLDERS.get_or(key, scan)
 
 
-def _read_images(files: Sequence[Path], modality: Modality) -> np.ndarray:
+def _read_images(files: Sequence[Path], modality: Modality, each: Callable[[np.ndarray], _V]) -> list[_V]:
     if modality.kind == "signal":
         raise ModaliftError(f"{files[0]} is an image, but {modality.name} is a signal - give an .npz or .npy file")
-    images: dict[Path, np.ndarray] = {}
+    kept: dict[Path, _V] = {}
+    first: tuple[int, ...] = ()
     for file in files:
-        if file not in images:
-            images[file] = read_image(file, modality)
-            first = images[files[0]]
-            if images[file].shape != first.shape:
-                height, width = images[file].shape[:2]
-                raise ModaliftError(f"{file} is {width}x{height}, but {files[0].name} is"
-                                    f" {first.shape[1]}x{first.shape[0]} - all frames of a clip must have one size")
-    return np.stack([images[f] for f in files])
+        if file not in kept:
+            image = read_image(file, modality)
+            first = first or image.shape
+            if image.shape != first:
+                raise ModaliftError(f"{file} is {image.shape[1]}x{image.shape[0]}, but {files[0].name} is"
+                                    f" {first[1]}x{first[0]} - all frames of a clip must have one size")
+            kept[file] = each(image)
+    return [kept[f] for f in files]
 
 
 def read_image(file: Path, modality: Modality) -> np.ndarray:
@@ -282,8 +300,8 @@ def _archive(path: Path) -> Any:
         raise ModaliftError(f"{path} has zero bytes - write it again")
 
     def load() -> Any:
-        try:
-            return np.load(path, allow_pickle=False)
+        try:  # a .npy file is mapped: only the frames that are read take memory
+            return np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
         except Exception as error:
             raise ModaliftError(f"{path} is not a NumPy file of plain arrays ({_first_line(error)})"
                                 " - write it with numpy.savez") from None

@@ -41,7 +41,7 @@ def clips_of(recording: str | Path | Track | NDArray[Any], modality: Modality, f
         clock, affine = None, None
     else:
         track = recording if isinstance(recording, Track) else to_track(recording)
-        frames = TrackFrames(track, modality)
+        frames = TrackFrames(track, modality, framer.reduction)
         clock, affine = clock_of(track, len(frames)), track.affine
     placement = framer.locate(frames, affine)
     crops = [(t, c) for t in range(protocol.temporal_crops) for c in range(protocol.spatial_crops)]

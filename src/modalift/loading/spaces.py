@@ -35,7 +35,7 @@ class Spaces:
     """
 
     def __init__(self, table: Table, framings: Mapping[str, Framing], store: Store) -> None:
-        self.table, self.store = table, store
+        self.table, self.store, self.files = table, store, FileStore(table.views)
         #: Views that are cropped to their valid readings.
         self.boxed = [v for v, f in framings.items() if f.region == "valid" and table.modality(v).kind == "video"]
         # In shared memory: a box that one worker computes is reused by all workers, in later epochs too.
@@ -61,10 +61,10 @@ class Spaces:
             return None
         if (index, space) not in self._aspects:
             try:
-                first = self.store.read(row, reference, [0])
-            except ModaliftError:  # memory and caches may lack views that are not read
-                first = FileStore(self.table.views).read(row, reference, [0])
-            self._aspects[index, space] = first.shape[2] / first.shape[1]
+                height, width = self.store.size(row, reference)
+            except ModaliftError:  # a cache may lack views that are not read
+                height, width = self.files.size(row, reference)
+            self._aspects[index, space] = width / height
         return self._aspects[index, space]
 
     def _masked_view(self, row: Row, view: str) -> str | None:
@@ -80,6 +80,11 @@ class Spaces:
             masked = self._masked_view(row, view)
             if masked is None:
                 raise ModaliftError(f"no view in the space of '{view}' marks invalid readings - use region: whole")
-            box = find_box(StoredFrames(self.store, row, masked), self.table.views[masked])
+            # Of the images at their own size, wherever frames are read from; a cache may lack views that are not read.
+            store = self.files if masked in self.store.reductions else self.store
+            try:
+                box = find_box(StoredFrames(store, row, masked), self.table.views[masked])
+            except ModaliftError:
+                box = find_box(StoredFrames(self.files, row, masked), self.table.views[masked])
             memo[:] = map_box(box, row.tracks[masked].affine)
         return float(memo[0]), float(memo[1]), float(memo[2]), float(memo[3])

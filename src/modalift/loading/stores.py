@@ -1,4 +1,4 @@
-"""Where frames are read from: recordings on disk, or arrays in memory; the frame cache has the same two methods."""
+"""Where frames are read from: recordings on disk, or arrays in memory; the frame cache has the same methods."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from modalift.errors import ModaliftError
 from modalift.loading import reading
+from modalift.loading.framing import Framing
+from modalift.loading.reduction import Reduction
+from modalift.loading.threads import in_order
 from modalift.modalities import Modality, Row, Table, Track
 
 Array = NDArray[Any]
@@ -20,8 +23,17 @@ Array = NDArray[Any]
 class Store(Protocol):
     """The interface through which a :class:`~modalift.loading.clips.ClipSet` reads frames."""
 
+    @property
+    def reductions(self) -> Mapping[str, Reduction]:
+        """View -> by what its images are reduced already; views that are missing have the recordings' own size."""
+        ...  # a protocol has no body
+
     def length(self, row: Row, view: str) -> int:
         """Number of frames in the view's window."""
+        ...  # a protocol has no body
+
+    def size(self, row: Row, view: str) -> tuple[int, int]:
+        """Height and width of the recording's images, before any reduction."""
         ...  # a protocol has no body
 
     def read(self, row: Row, view: str, frames: Sequence[int] | None = None) -> Array:
@@ -33,18 +45,40 @@ class Store(Protocol):
         ...  # a protocol has no body
 
 
-class FileStore:
-    """Reads recordings from disk: every read decodes."""
+def reductions_of(table: Table, framings: Mapping[str, Framing]) -> dict[str, Reduction]:
+    """View -> the reduction that its framing implies, for the views whose images may be reduced."""
+    found = {view: Reduction.of(framing, table.modality(view)) for view, framing in framings.items()}
+    return {view: reduction for view, reduction in found.items() if reduction}
 
-    def __init__(self, views: Mapping[str, Modality]) -> None:
-        self.views = dict(views)
+
+def read_track(track: Track, modality: Modality, frames: Sequence[int] | None, reduction: Reduction | None) -> Array:
+    """Frames of a track, each reduced as soon as it is decoded."""
+    if not reduction:
+        return reading.read(track, modality, frames)
+    return reading.read(track, modality, frames, lambda image: reduction.image(image, modality, track.affine))
+
+
+class FileStore:
+    """Reads recordings from disk: every read decodes.
+
+    Args:
+        views: view -> its modality.
+        reductions: view -> by what its images are reduced.
+    """
+
+    def __init__(self, views: Mapping[str, Modality], reductions: Mapping[str, Reduction] | None = None) -> None:
+        self.views, self.reductions = dict(views), dict(reductions or {})
 
     def length(self, row: Row, view: str) -> int:
         start, end = reading.window(row.tracks[view])
         return end - start
 
+    def size(self, row: Row, view: str) -> tuple[int, int]:
+        height, width = reading.read(row.tracks[view], self.views[view], [0]).shape[1:3]
+        return height, width
+
     def read(self, row: Row, view: str, frames: Sequence[int] | None = None) -> Array:
-        return reading.read(row.tracks[view], self.views[view], frames)
+        return read_track(row.tracks[view], self.views[view], frames, self.reductions.get(view))
 
     def unreadable(self, views: Iterable[str]) -> dict[str, str]:
         return {}
@@ -75,10 +109,11 @@ class StoredFrames:
 
 @dataclass(frozen=True)
 class TrackFrames:
-    """The frames of a track, read from disk on demand."""
+    """The frames of a track, read from disk on demand, each reduced as soon as it is decoded."""
 
     track: Track
     modality: Modality
+    reduction: Reduction | None = None
 
     def __len__(self) -> int:
         return self._length
@@ -89,7 +124,7 @@ class TrackFrames:
         return end - start
 
     def read(self, indices: Sequence[int]) -> Array:
-        return reading.read(self.track, self.modality, indices)
+        return read_track(self.track, self.modality, indices, self.reduction)
 
 
 class _Cropped:
@@ -112,7 +147,13 @@ class _Cropped:
 
 
 class MemoryStore:
-    """Keeps decoded clips in main memory, for datasets that fit; depth is stored without its zero margin.
+    """Keeps decoded clips in main memory; depth is stored without its zero margin.
+
+    Args:
+        arrays: (clip id, view) -> its frames.
+        unreadable: (clip id, view) -> why it could not be read.
+        reductions: view -> by what its images were reduced.
+        sizes: (clip id, view) -> height and width of the recording's images, where they were reduced.
 
     Example:
         >>> store = MemoryStore({("a", "nir"): np.zeros((3, 2, 2, 1), np.uint8)})
@@ -121,48 +162,56 @@ class MemoryStore:
     """
 
     def __init__(self, arrays: Mapping[tuple[str, str], Array | _Cropped],
-                 skipped: Mapping[str, str] | None = None) -> None:
-        self.arrays = dict(arrays)
-        self.skipped = dict(skipped or {})
+                 unreadable: Mapping[tuple[str, str], str] | None = None, reductions: Mapping[str, Reduction] | None = None,
+                 sizes: Mapping[tuple[str, str], tuple[int, int]] | None = None) -> None:
+        self.arrays, self.reductions = dict(arrays), dict(reductions or {})
+        self._unreadable, self._sizes = dict(unreadable or {}), dict(sizes or {})
 
     @classmethod
-    def of(cls, table: Table, views: Iterable[str], *, limit_gb: float = 8.0,
+    def of(cls, table: Table, framings: Mapping[str, Framing], *, fits: Callable[[int], bool] = lambda size: True,
            progress: Callable[[int, int], None] | None = None) -> MemoryStore:
-        """Reads every clip of the views into memory; corrupt clips are left out and named in ``skipped``.
+        """Reads every clip of some views into memory, at the size that their framings need.
+
+        A view that cannot be read is named by :meth:`unreadable`.
+
+        Args:
+            table: the clips.
+            framings: the views, and how their clips are framed.
+            fits: called after every clip with the bytes that are held: whether there is memory for more.
+            progress: called with (clips done, clips).
 
         Raises:
-            ModaliftError: the clips need more than ``limit_gb`` (10^9 bytes).
+            MemoryLimitError: the clips do not fit.
         """
-        files, views = FileStore(table.views), tuple(views)
-        arrays: dict[tuple[str, str], Array | _Cropped] = {}
-        skipped: dict[str, str] = {}
-        size = 0
-        for done, row in enumerate(table.rows, 1):
-            for view in views:
-                if view not in row.tracks:
+        files, size = FileStore(table.views, reductions_of(table, framings)), 0
+        store = cls({}, {}, files.reductions)
+        for done, (row, views) in enumerate(in_order(lambda row: _read_views(row, framings, files), table), 1):
+            for view, held in views.items():
+                if isinstance(held, str):
+                    store._unreadable[row.id, view] = held
                     continue
-                try:
-                    frames = files.read(row, view)
-                except ModaliftError as error:
-                    skipped[row.id] = str(error)
-                    break
-                kept = _Cropped(frames) if table.views[view].invalid == 0 else frames
-                arrays[row.id, view] = kept
-                size += _bytes(kept)
-            if size > limit_gb * 1e9:
-                raise ModaliftError(f"{table.name}: {done} of {len(table)} clips fill {limit_gb:g} GB of memory - set"
-                                    " data.cache to a folder that `modalift cache` writes, instead of memory")
+                store.arrays[row.id, view], store._sizes[row.id, view] = held
+                size += _bytes(held[0])
+            if not fits(size):
+                raise MemoryLimitError(f"{table.name}: {done} of {len(table)} clips take {size / 1e9:.1f} GB of memory")
             if progress is not None:
                 progress(done, len(table))
-        return cls(arrays, skipped)
+        return store
 
     @property
     def bytes(self) -> int:
         return sum(_bytes(a) for a in self.arrays.values())
 
+    def holds(self, row: Row, view: str) -> bool:
+        """Whether the clip was read into memory, or could not be read."""
+        return (row.id, view) in self.arrays or (row.id, view) in self._unreadable
+
     def length(self, row: Row, view: str) -> int:
+        return self._clip(row, view).shape[0]
+
+    def size(self, row: Row, view: str) -> tuple[int, int]:
         clip = self._clip(row, view)
-        return clip.shape[0]
+        return self._sizes.get((row.id, view), (clip.shape[1], clip.shape[2]))
 
     def read(self, row: Row, view: str, frames: Sequence[int] | None = None) -> Array:
         clip = self._clip(row, view)
@@ -171,13 +220,119 @@ class MemoryStore:
         return clip if frames is None else clip[np.asarray(frames, dtype=np.int64)]
 
     def unreadable(self, views: Iterable[str]) -> dict[str, str]:
-        return dict(self.skipped)
+        views = set(views)
+        return {clip: reason for (clip, view), reason in self._unreadable.items() if view in views}
 
     def _clip(self, row: Row, view: str) -> Array | _Cropped:
+        if (row.id, view) in self._unreadable:
+            raise ModaliftError(self._unreadable[row.id, view])
         try:
             return self.arrays[row.id, view]
         except KeyError:
             raise ModaliftError(f"view '{view}' of clip '{row.id}' is not in memory - read it into the store first") from None
+
+
+class PartialStore(Store, Protocol):
+    """A store of some clips of a table."""
+
+    def holds(self, row: Row, view: str) -> bool:
+        """Whether it knows the clip: its frames, or why they cannot be read."""
+        ...  # a protocol has no body
+
+
+class BackedStore:
+    """A store of some clips, and the recordings of all others, reduced alike.
+
+    Args:
+        held: the store of some clips.
+        files: the recordings.
+    """
+
+    def __init__(self, held: PartialStore, files: FileStore) -> None:
+        self.held, self.files = held, files
+        self.reductions: Mapping[str, Reduction] = files.reductions
+
+    @property
+    def digests(self) -> Mapping[tuple[str, str], str]:
+        """(clip id, view) -> digest of the recordings, as far as the store of clips knows it."""
+        return getattr(self.held, "digests", {})
+
+    def length(self, row: Row, view: str) -> int:
+        return self._store(row, view).length(row, view)
+
+    def size(self, row: Row, view: str) -> tuple[int, int]:
+        return self._store(row, view).size(row, view)
+
+    def read(self, row: Row, view: str, frames: Sequence[int] | None = None) -> Array:
+        return self._store(row, view).read(row, view, frames)
+
+    def unreadable(self, views: Iterable[str]) -> dict[str, str]:
+        return self.held.unreadable(views)
+
+    def _store(self, row: Row, view: str) -> Store:
+        return self.held if self.held.holds(row, view) else self.files
+
+
+class MemoryLimitError(ModaliftError):
+    """Decoded clips do not fit into memory."""
+
+
+def _read_views(row: Row, views: Iterable[str], files: FileStore
+                ) -> dict[str, str | tuple[Array | _Cropped, tuple[int, int]]]:
+    """The frames of a clip's views with the size of their images, or the reason why a view cannot be read."""
+    found: dict[str, str | tuple[Array | _Cropped, tuple[int, int]]] = {}
+    for view in views:
+        if view in row.tracks:
+            try:
+                found[view] = _kept(row, view, None, files)
+            except ModaliftError as error:
+                found[view] = str(error)
+    return found
+
+
+def _kept(row: Row, view: str, frames: Sequence[int] | None, files: FileStore
+          ) -> tuple[Array | _Cropped, tuple[int, int]]:
+    """Frames as they are kept in memory, and the size of the recording's images."""
+    kind, track, reduction = files.views[view], row.tracks[view], files.reductions.get(view, Reduction())
+    size: tuple[int, int] = (0, 0)
+
+    def change(image: Array) -> Array:
+        nonlocal size
+        size = image.shape[0], image.shape[1]
+        return reduction.image(image, kind, track.affine)
+
+    read = reading.read(track, kind, frames, change)
+    return (_Cropped(read) if kind.invalid == 0 else read), size
+
+
+#: From how many clips, and how many frames of each, the memory of a table is estimated.
+SAMPLED_CLIPS, SAMPLED_FRAMES = 6, 4
+
+
+def estimate_bytes(table: Table, framings: Mapping[str, Framing]) -> int:
+    """About how much memory :meth:`MemoryStore.of` would take, from a few clips of the table.
+
+    The size of a frame is measured on some clips; lengths are those of more clips.
+    """
+    files, total = FileStore(table.views, reductions_of(table, framings)), 0.0
+    for view in framings:
+        rows = [row for row in table if view in row.tracks]
+        spread = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 8 * SAMPLED_CLIPS)).round().astype(int)).tolist()
+        lengths, per_frame = [], []
+        for n, index in enumerate(spread):
+            try:
+                length = files.length(rows[index], view)
+                lengths.append(length)
+                if n % 8 == 0:
+                    some = [0]
+                    if table.views[view].invalid == 0:  # how much of the image is kept differs from frame to frame
+                        some = np.unique(np.linspace(0, length - 1, SAMPLED_FRAMES).round().astype(int)).tolist()
+                    per_frame.append(_bytes(_kept(rows[index], view, some, files)[0]) / len(some))
+            except ModaliftError:  # a clip that cannot be read takes nothing
+                continue
+        if per_frame:
+            total += len(rows) * float(np.mean(lengths)) * float(np.mean(per_frame))
+    return int(total)
 
 
 def _bytes(clip: Array | _Cropped) -> int:

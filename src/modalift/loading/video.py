@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from modalift.errors import ModaliftError
 from modalift.loading.containers import missing_bytes
 from modalift.modalities.modality import Modality
+
+T = TypeVar("T")
 
 # Codecs in which every packet gives exactly one frame.
 _ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vp8", "vp9", "av1", "mjpeg",
@@ -151,45 +153,65 @@ def _use_timestamps(found: Index, timestamps: list[int | None]) -> None:
 
 
 def decode(path: Path, found: Index, wanted: np.ndarray, modality: Modality) -> np.ndarray:
-    """Decodes the frames ``wanted`` (decoder output indices, in any order, repeats allowed): ``(T, H, W, C)``.
+    """Decodes the frames ``wanted``: ``(T, H, W, C)``; see :func:`collect`."""
+    return np.stack(collect(path, found, wanted, modality, lambda frame: frame))
+
+
+def collect(path: Path, found: Index, wanted: np.ndarray, modality: Modality, each: Callable[[np.ndarray], T]) -> list[T]:
+    """What a function gives for the frames ``wanted`` (decoder output indices, in any order, repeats allowed), in one pass.
+
+    Args:
+        path: the file.
+        found: its index.
+        wanted: the frames.
+        modality: how pixels are read.
+        each: what is kept of a frame ``(H, W, C)``; called as soon as it is decoded, so that a long recording need not fit
+            into memory.
 
     Raises:
         ModaliftError: a frame cannot be decoded; the message names the file and the frame.
     """
     needed = sorted({int(i) for i in wanted})
-    images: dict[int, np.ndarray] | None = None
+    images: dict[int, T] | None = None
     convert = _Converter(modality, path)
+    sizes: set[tuple[int, ...]] = set()
+
+    def keep(frame: Any) -> T:
+        image = convert(frame)
+        sizes.add(image.shape)
+        return each(image)
+
     if not found.irregular:
-        images = _decode_groups(path, found, needed, convert)
+        images = _decode_groups(path, found, needed, keep)
         if images is None:
             found.irregular = True
     if images is None:
         images = {}
+        sizes.clear()
         last = needed[-1]
         missing = set(needed)
         for i, frame in enumerate(_sequential(path)):
             if i in missing:
-                images[i] = convert(frame)
+                images[i] = keep(frame)
             if i == last:
                 break
     for i in needed:
         if i not in images:
             raise ModaliftError(f"{path}: frame {i} cannot be decoded - the file is damaged; copy it again, or remove the"
                                 " clip from the table")
-    first = images[needed[0]].shape
-    if any(p.shape != first for p in images.values()):
+    if len(sizes) > 1:
         raise ModaliftError(f"{path} changes its frame size - convert it to one size")
-    return np.stack([images[int(i)] for i in wanted])
+    return [images[int(i)] for i in wanted]
 
 
-def _decode_groups(path: Path, found: Index, needed: list[int], convert: _Converter) -> dict[int, np.ndarray] | None:
+def _decode_groups(path: Path, found: Index, needed: list[int], keep: Callable[[Any], T]) -> dict[int, T] | None:
     """Decodes frames by index; None if the file contradicts its index."""
     av = _av()
     wanted = set(needed)
     wanted_groups = {bisect_right(found.groups, i) - 1 for i in needed}
     # Leading frames of an open group refer to the previous group.
     runs = deque(_runs(sorted(wanted_groups | {g - 1 for g in wanted_groups if g in found.open_groups})))
-    images: dict[int, np.ndarray] = {}
+    images: dict[int, T] = {}
     container, stream = _open(path)
     with container:
         codec = stream.codec_context
@@ -212,7 +234,7 @@ def _decode_groups(path: Path, found: Index, needed: list[int], convert: _Conver
                 for frame in [*frames, *(codec.decode(None) if last else ())]:
                     i = numberer.number(frame)
                     if i in wanted:
-                        images[i] = convert(frame)
+                        images[i] = keep(frame)
                 if last:
                     numberer.close(first, end)
                     codec.flush_buffers()

@@ -74,6 +74,38 @@ def look(clips: ClipSet, indices: Sequence[int], out: Path, *, epoch: int = 0, c
     return out
 
 
+def spread(clips: ClipSet, count: int, epoch: int = 0) -> tuple[list[int], dict[str, str]]:
+    """Positions of clips that can be read, evenly spread over the dataset; only these clips are read.
+
+    Args:
+        clips: the dataset.
+        count: number of clips.
+        epoch: the epoch in which they are drawn.
+
+    Returns:
+        At most ``count`` positions, and for each clip that cannot be read: its id and why. The next one takes its place.
+
+    Raises:
+        ModaliftError: no clip can be read.
+    """
+    step = max(1, len(clips) // count)
+    chosen: list[int] = []
+    left_out: dict[str, str] = {}
+    for start in range(0, min(len(clips), step * count), step):
+        for position in range(start, min(start + step, len(clips))):
+            try:
+                clips[epoch, position]
+            except ModaliftError as error:
+                left_out[clips.table.rows[clips.indices[position]].id] = str(error)
+                continue
+            chosen.append(position)
+            break
+    if not chosen:
+        raise ModaliftError(f"{clips.table.name}: none of {len(left_out)} clips can be read; the first:"
+                            f" {next(iter(left_out.values()))}")
+    return chosen, left_out
+
+
 def draw(clips: ClipSet, batch: Batch, *, columns: int = 8, prepare: Prepared | None = None) -> Image:
     """The contact sheet ``(height, width, 3)``, BGR, of a batch of the dataset."""
     prepared = {} if prepare is None else {v: _numbers(prepare(v, batch.clips[v])) for v in clips.framings
