@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from modalift.engine.tables import open_table
 from modalift.engine.train import recipe_of_fold
 from modalift.errors import ModaliftError
 from modalift.loading.framing import Framing
 from modalift.modalities import modality
-from modalift.recipe import NetworkSection, Recipe, load_recipe
+from modalift.recipe import NetworkSection, Recipe, load_recipe, parse_recipe
 from modalift.recipe_files import FOLDER, find_recipe, recipe_names
 
 GOOD = {
@@ -289,3 +290,13 @@ def test_every_run_that_a_recipe_starts_from_is_the_default_run_of_its_recipe(na
         if section.recipe:
             trained = load_recipe(section.recipe, ["run.seed=5"])
             assert (section.recipe in recipe_names(), section.init) == (True, str(trained.run.dir))
+
+
+def test_the_dataset_is_recognized_by_its_files(tmp_path, tiny):
+    tree = {"data": {"root": str(tiny)}, "networks": {"student": {"name": "small", "view": "depth"}}}
+    assert parse_recipe(tree).data.dataset == "csv"
+    tree["data"]["root"] = str(tmp_path / "nowhere")
+    recipe = parse_recipe(tree)
+    assert recipe.data.dataset == "", "it can only be recognized where it is"
+    with pytest.raises(ModaliftError, match=r"nowhere does not exist - give a dataset's folder"):
+        open_table(recipe)

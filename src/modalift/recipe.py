@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from modalift import yaml_text
 from modalift.errors import ModaliftError, nearest
-from modalift.files import check_part, read_text
+from modalift.files import check_part, exists, expanded, read_text
 from modalift.loading.framing import Augment, Framing, Protocol
 from modalift.modalities import Modality
 from modalift.overrides import key_values
@@ -44,7 +44,8 @@ class FramingChanges(Framing):
 class DataSection(Framing):
     """The clips, and how they become a network's input."""
 
-    dataset: str = Field("folder", description="a registered dataset; `modalift list datasets`")
+    dataset: str = Field("", description="a registered dataset, see `modalift list datasets`; empty: recognized by the files in"
+                                         " `root`")
     root: Path = Field(description="folder of the dataset, or its manifest file")
     options: dict[str, Any] = Field(default_factory=dict, description="the dataset's own options, by name")
     modalities: list[str] = Field(default_factory=list, description="views that training may read; empty: all")
@@ -340,7 +341,9 @@ def _checked(recipe: Recipe) -> Recipe:
 
     data = recipe.data
     sections: dict[str, NetworkSection] = {}
-    data = data.model_copy(update={"options": datasets.check_options(data.dataset, data.options)})
+    name = data.dataset or (datasets.guess(data.root) if exists(expanded(data.root)) else "")
+    if name:
+        data = data.model_copy(update={"dataset": name, "options": datasets.check_options(name, data.options)})
     for role, section in recipe.networks.items():
         check_part(role, f"networks.{role}")  # of models/<role>.modalift
         options = section.model_extra or {}

@@ -88,7 +88,7 @@ def test_unknown_subjects_conditions_and_one_class():
     m = {"kind": "recognizer", **found, "held_out": held(None, scene=True, day=False, room=None)}
     text = said(results.terminal_tables({"student": m}, "test"))
     assert "2 clips are of unknown subject, and not in intervals over subjects (top-1 of the others: 100.0 %)." in text
-    assert "New in this split: scene. Also in training: day. Not known: room." in text
+    assert "Values that training did not have: of scene. Values that it had, too: of day. Not known: of room." in text
     assert "All clips are of the class 'wave': the figures do not show that classes are told apart." in text
     assert "On the 8 clips of 3 subjects in the test split" in results.sentence(m, "test")
 
@@ -155,7 +155,7 @@ def test_pages_head_with_the_warning_and_the_people(make_run: Callable[..., Path
         assert "60 of 65 clips" in head
         assert people in head
         assert text.count(people) > 1
-        assert "New in this split: scene." in text
+        assert "Values that training did not have: of scene." in text
         assert "other people" not in text
     assert people in compared[compared.index("How to read this"):]
     found = compare_runs([a, b])

@@ -23,7 +23,7 @@ def open_table(recipe: Recipe) -> Table:
 def open_unlimited(recipe: Recipe) -> Table:
     """The recipe's table as :func:`open_table` opens it, but for ``data.limit``."""
     data, protocol = recipe.data, recipe.protocol
-    table = datasets.open(data.dataset, data.root, **data.options)
+    table = datasets.open(data.dataset or datasets.guess(data.root), data.root, **data.options)
     if protocol.fold is not None and not protocol.folds:
         raise ModaliftError(f"protocol.fold={protocol.fold} needs protocol.folds - set it to the number of folds")
     if protocol.folds:

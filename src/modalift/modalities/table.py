@@ -39,7 +39,7 @@ class Track:
     """One sensor's recording of one clip: its files, its timing and its frame of reference.
 
     Attributes:
-        path: a video file, a folder of images, or an ``.npz`` / ``.npy`` file of signals.
+        path: a video file, a folder of images, or an ``.npz`` / ``.npy`` file of signals; a string is made a Path.
         key: name of the array in an ``.npz`` file (joints of many clips in one file).
         start, end: frame window in *decode order*, 0-based, end exclusive; None means up to the last frame.
         rate: frames per second, if known.
@@ -59,6 +59,9 @@ class Track:
     offset_ms: float = 0.0
     space: str = ""
     affine: tuple[float, float, float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
 
 
 @dataclass(frozen=True)

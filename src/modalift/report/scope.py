@@ -145,12 +145,12 @@ def conditions(metrics: Metrics) -> str:
 
     Example:
         >>> conditions({"held_out": {"metadata": {"scene": True, "trial": False, "room": None}}})
-        'New in this split: scene. Also in training: trial. Not known: room.'
+        'Values that training did not have: of scene. Values that it had, too: of trial. Not known: of room.'
     """
     metadata = (metrics.get("held_out") or {}).get("metadata") or {}
-    parts = [(words, [name for name, out in metadata.items() if out is value])
-             for words, value in (("New in this split", True), ("Also in training", False), ("Not known", None))]
-    return " ".join(f"{words}: {', '.join(names)}." for words, names in parts if names)
+    heads = {True: "Values that training did not have", False: "Values that it had, too", None: "Not known"}
+    parts = [(words, [name for name, out in metadata.items() if out is value]) for value, words in heads.items()]
+    return " ".join(f"{words}: of {', '.join(names)}." for words, names in parts if names)
 
 
 # ---- several networks -----------------------------------------------------------------------------------------------

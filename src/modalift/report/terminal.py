@@ -15,6 +15,9 @@ from modalift.engine.statistics import main_interval
 from modalift.report import scope
 from modalift.report.numbers import UNKNOWN, percent, points, points_span, quantity
 
+#: Characters of a name that stay on one line however narrow the terminal is.
+WORD_WIDTH = 7
+
 
 def figures(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], words: Collection[str] = ()) -> Table:
     """A table that fits 80 columns if possible: headings, text and intervals are wrapped, numbers are not.
@@ -29,7 +32,8 @@ def figures(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], word
                   show_edge=False)
     for k, name in enumerate(head):
         if name in words:
-            table.add_column(name, overflow="fold")
+            longest = max((len(str(row[k])) for row in rows), default=0)
+            table.add_column(name, overflow="fold", min_width=min(longest, WORD_WIDTH))
         else:
             cells = [str(row[k]) for row in rows]
             width = max(map(len, (*name.split(), *cells)))
