@@ -157,4 +157,5 @@ def training_coverage(experiment: Experiment) -> dict[str, Any]:
     usable = part.where(lambda r: bool(views & set(r.tracks)))
     unreadable = {r.id: experiment.corrupt[r.id] for r in usable if r.id in experiment.corrupt}
     used = len(experiment.train)
-    return coverage(used, len(usable) - len(unreadable) - used, part, usable, unreadable)
+    return coverage(used, len(usable) - len(unreadable) - used, part, usable, unreadable,
+                    max_corrupt=experiment.recipe.data.max_corrupt)
