@@ -73,8 +73,7 @@ def check_share(experiment: Experiment, unreadable: Mapping[str, str], advice: s
 
 
 def check_training(experiment: Experiment, run: Run, monitor: Monitor) -> None:
-    """Checks what a training needs at its end, after corrupt clips were left out; reports what a training of this length and these clips
-    cannot do.
+    """Checks what a training needs at its end, after corrupt clips were left out; warns of what it cannot do.
 
     Raises:
         ModaliftError: see :func:`check_validation`; or a model that cannot be saved.
