@@ -96,3 +96,27 @@ def test_joints_that_are_not_finite_are_left_out_by_name(modalift, recipe_file, 
     assert code == 0
     assert "left out c03" in said
     assert "not finite" in said
+
+
+def test_index_writes_a_manifest_that_reads_back(modalift, tmp_path):
+    root = write_tiny(tmp_path / "data")
+    code, said, _ = modalift("index", "auto", root, "-o", tmp_path / "tables" / "tiny.csv", "--json")
+    assert code == 0
+    assert json.loads(said)["clips"] == {"train": 12, "test": 12}
+    with (tmp_path / "tables" / "tiny.csv").open() as file:
+        first = next(csv.DictReader(file))
+    assert first["depth"].startswith("../data/"), "relative to the manifest"
+    before = json.loads(modalift("check", root, "--json")[1])
+    after = json.loads(modalift("check", tmp_path / "tables" / "tiny.csv", "--json")[1])
+    assert {**after, "name": ""} == {**before, "name": ""}
+
+
+def test_index_replaces_no_file_that_is_none_of_its_own(modalift, tmp_path):
+    root = write_tiny(tmp_path / "data")
+    (tmp_path / "mine.json").write_text("{}")
+    for name, reason in (("mine.csv", "mine.json is not of a manifest"), ("mine.json", "a manifest's name ends in .csv")):
+        code, _, said = modalift("index", "csv", root, "-o", tmp_path / name)
+        assert code == 2
+        assert reason in said.replace("\n", " ")
+    assert (tmp_path / "mine.json").read_text() == "{}"
+    assert not (tmp_path / "mine.csv").exists()
