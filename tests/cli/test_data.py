@@ -102,7 +102,7 @@ def test_index_writes_a_manifest_that_reads_back(modalift, tmp_path):
     root = write_tiny(tmp_path / "data")
     code, said, _ = modalift("index", "auto", root, "-o", tmp_path / "tables" / "tiny.csv", "--json")
     assert code == 0
-    assert json.loads(said)["clips"] == {"train": 12, "test": 12}
+    assert json.loads(said)["clips"] == {"train": 12, "val": 6, "test": 6}
     with (tmp_path / "tables" / "tiny.csv").open() as file:
         first = next(csv.DictReader(file))
     assert first["depth"].startswith("../data/"), "relative to the manifest"

@@ -1,13 +1,16 @@
-"""The files of a genuine download: finding them whatever the case of their names, and the lines of its lists."""
+"""The files of a genuine download: finding them whatever the case of their names, the lines of its lists, and its Table."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from modalift.datasets.naming import mirror_map
+from modalift.datasets.release import Release
 from modalift.errors import ModaliftError
 from modalift.files import entries, is_file, is_folder, read_text
+from modalift.modalities import Row, Table, build_table, modality
 
 VIDEOS = (".avi", ".mp4")
 
@@ -90,3 +93,38 @@ def number(text: str, where: str, what: str, low: int = 0, high: int = 10**9) ->
         kind = f"a whole number from {low} to {high}" if high < 10**9 else f"a whole number of {low} or more"
         raise ModaliftError(f"{where}: {what} is '{text.strip()[:40]}', not {kind} - use the file of the download")
     return int(found[1])
+
+
+def table_of(name: str, root: Path, release: Release, rows: Iterable[Row], recordings: str, *,
+             mirrored: Mapping[str, str] | None = None, notes: Iterable[str] = ()) -> Table:
+    """The Table of a download that may be partial.
+
+    Args:
+        name: the dataset.
+        root: its folder, for the error.
+        release: what the whole release holds: the classes and views.
+        rows: every clip of the lists, with tracks of those recordings that are there.
+        recordings: where the recordings are in the download, for the error.
+        mirrored: class -> class of its mirror image, see :func:`mirror_map`.
+        notes: sentences for ``modalift check``.
+
+    Returns:
+        The clips with at least one recording, the views that some clip has, and the ids of the other clips as ``missing``.
+
+    Raises:
+        ModaliftError: no recording is there, or two clips have one id.
+    """
+    rows = list(rows)
+    kept = [row for row in rows if row.tracks]
+    missing = [row.id for row in rows if not row.tracks]
+    if not kept:
+        raise ModaliftError(f"{root}: none of the recordings of the {len(missing)} clips in the lists is there - put"
+                            f" {recordings} there, or give the folder that holds the lists and them" if missing else
+                            f"{root}: the lists of {name} name no clip - use the files of the download")
+    views = {view: modality(kind) for view, kind in release.views.items() if any(view in row.tracks for row in kept)}
+    return build_table(name, release.classes, views, kept, mirror_map(release.classes, mirrored), missing, notes)
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, and the number of the others."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -183,6 +183,19 @@ def mirror_map(classes: Sequence[str], mirrored: Mapping[str, str] | None) -> di
     return pairs
 
 
+def shared_spaces(where: str, groups: Sequence[Sequence[str]], views: Collection[str]) -> dict[str, str]:
+    """View -> its space, from groups of pixel-aligned views; a view in no group is missing here.
+
+    Example:
+        >>> shared_spaces("here", [["rgb", "depth"]], ("rgb", "depth", "flow"))
+        {'rgb': 'rgb+depth', 'depth': 'rgb+depth'}
+    """
+    for view in (v for group in groups for v in group):
+        if view not in views:
+            raise ModaliftError(f"{where}: there is no view '{view}' - {nearest(view, views)}")
+    return {view: "+".join(group) for group in groups for view in group}
+
+
 def assign_subjects(where: str, rows: Sequence[Row], test_subjects: Collection[str] | None,
                     val_subjects: Collection[str] | None) -> list[Row]:
     """Splits by subject: the test subjects' clips, the validation subjects', and the rest for training.

@@ -15,7 +15,7 @@ class Release:
     Attributes:
         views: view -> name of its modality.
         classes: class names; numbers as text where the release gives no names.
-        clips: split -> number of clips.
+        clips: split -> number of clips; or ``total`` -> number of clips, where the split is a choice of the protocol.
         source: the paper.
         download: where to get it, in words.
     """
@@ -34,7 +34,7 @@ class Comparison:
     Attributes:
         dataset: the dataset that the folder was taken for.
         guessed: whether it was recognized from the folder, not given.
-        clips: split -> number of clips here, number of clips in the release; empty if there is no release.
+        clips: split (or ``total``) -> number of clips here, number of clips in the release; empty if there is no release.
         absent_views: views of the release that no clip has here.
         source, download: as in :class:`Release`.
     """
@@ -56,8 +56,10 @@ def compare(table: Table, dataset: str, guessed: bool, release: Release | None) 
     """A table beside the release of its dataset, if there is one."""
     if release is None:
         return Comparison(dataset, guessed)
-    found = table.counts(lambda row: row.split)
+    found = {**table.counts(lambda row: row.split), "total": len(table)}
     seen = {view for row in table for view in row.tracks}
-    clips = {split: (found[split], release.clips.get(split, 0)) for split in SPLITS if found[split] or release.clips.get(split)}
+    counted = ("total",) if "total" in release.clips else SPLITS
+    clips = {split: (found.get(split, 0), release.clips.get(split, 0)) for split in counted
+             if found.get(split) or release.clips.get(split)}
     return Comparison(dataset, guessed, clips, tuple(view for view in release.views if view not in seen), release.source,
                       release.download)

@@ -45,7 +45,8 @@ def _release(comparison: Comparison) -> list[Text]:
     """Which dataset it was taken for, and how much of its release is there."""
     lines = [Text(f"dataset: {comparison.dataset} ({'recognized from its files' if comparison.guessed else 'as given'})")]
     if comparison.clips:
-        counts = ", ".join(f"{found} of {of} {split} clips" for split, (found, of) in comparison.clips.items())
+        counts = ", ".join(f"{found} of {of}{'' if split == 'total' else f' {split}'} clips"
+                           for split, (found, of) in comparison.clips.items())
         lines.append(Text(f"of the release: {counts}", "green" if comparison.complete else "yellow"))
     if comparison.absent_views:
         lines.append(Text(f"views of the release that are not here: {', '.join(comparison.absent_views)}", "yellow"))
