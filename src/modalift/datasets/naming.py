@@ -149,7 +149,8 @@ def _by_number(where: str, ids: Sequence[str], labels: Sequence[str], names: Seq
     if close_gaps:
         place = {n: i for i, n in enumerate(used)}
     else:
-        if used[-1] - base + 1 > 10 * len(used) + 10:
+        # With class names it is known which numbers there are, and below it is told if there are too few names.
+        if used[-1] - base + 1 > max(10 * len(used) + 10, len(classes or ())):
             raise ModaliftError(f"{where}: labels go up to {used[-1]}, but only {len(used)} numbers are in use"
                                 " - set close_gaps to renumber them")
         place = {n: n - base for n in range(base, used[-1] + 1)}
