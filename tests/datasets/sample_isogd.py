@@ -16,6 +16,7 @@ def write(root: Path) -> dict[str, Any]:
         text(root / f"{folder}_list.txt", "".join(
             f"{folder}/001/M_{k:05d}.avi {folder}/001/K_{k:05d}.avi {label}\n" for k, label in clips.items()).encode())
         for k in clips:
-            video(root / folder / "001" / f"M_{k:05d}.avi", noise(2 if folder == "valid" else 4, seed=k))
-            video(root / folder / "001" / f"K_{k:05d}.avi", noise(2 if folder == "valid" else 4, color=False, seed=k))
+            frames, seed = 2 if folder == "valid" else 4, 1000 * len(folder) + 10 * k + ord(folder[1])
+            video(root / folder / "001" / f"M_{k:05d}.avi", noise(frames, seed=seed))
+            video(root / folder / "001" / f"K_{k:05d}.avi", noise(frames, color=False, seed=seed))
     return {}

@@ -83,7 +83,7 @@ def log_times(file: Path, end: int) -> list[int]:
         ValueError: with the reason why the log does not tell them.
     """
     times = []
-    for n, line in enumerate(read_text(file).split("\n")[:end]):
+    for n, line in enumerate(read_text(file).rstrip().split("\n")[:end]):
         found = re.fullmatch(r"\s*img([0-9]{1,9})\.\w+\s+([0-9]{1,19})\s*", line, re.ASCII)
         if found is None or int(found[1]) != n:
             raise ValueError(f"line {n + 1} is not of frame {n}")
