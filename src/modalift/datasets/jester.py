@@ -130,7 +130,7 @@ def _label_notes(download: Download) -> list[str]:
     if names == list(CLASSES):
         return []
     if sorted(names) == sorted(CLASSES):
-        moved = next(name for name, usual in zip(names, CLASSES, strict=True) if name != usual)
-        return [f"{file.name} has the classes in another order than the release ('{moved}' is moved); class indices keep the"
-                " release's, so that networks agree"]
+        name, usual = next((name, usual) for name, usual in zip(names, CLASSES, strict=True) if name != usual)
+        return [f"{file.name} has the classes in another order than the release ('{name}' in the place of '{usual}'); class"
+                " indices keep the release's, so that networks agree"]
     return [f"{file.name} does not hold the 27 classes of the release; the names in the lists count"]
