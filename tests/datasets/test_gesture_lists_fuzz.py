@@ -127,7 +127,8 @@ def test_any_name_of_a_file(name):
 
 #: Dataset -> the list of its sample that is mutated.
 FILES = {"nvgesture": "nvgesture_train_correct_cvpr2016_v2.lst",
-         "egogesture": "labels-final-revised1/subject03/Scene1/Group1.csv", "isogd": "train_list.txt", "jester": "jester-v1-train.csv", "ipn_hand": "annotations/Annot_TrainList.txt",
+         "egogesture": "labels-final-revised1/subject03/Scene1/Group1.csv", "isogd": "train_list.txt",
+         "jester": "jester-v1-train.csv", "ipn_hand": "annotations/Annot_TrainList.txt",
          "ld_congr": "train_labels.txt"}
 
 
