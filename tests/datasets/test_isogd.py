@@ -40,7 +40,7 @@ def test_splits_and_hidden_labels(root):
     assert not table.subjects
     assert [note.split(",")[0] for note in table.notes] == [
         "the class of 2 clips is 0 in the lists",
-        "depth is read as it is recorded: in the opposite sense of EgoGesture's and NVGesture's images"]
+        "depth is read as it is recorded: bright need not mean near"]
     row = next(r for r in table if r.id == "valid/001/00002")
     assert reading.read(row.tracks["depth"], table.modality("depth")).shape == (2, 12, 16, 1), "two frames are a clip"
 

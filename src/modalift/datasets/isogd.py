@@ -83,8 +83,8 @@ def read_isogd(root: Path, *, test_on_val: bool = False, test_labels: str | None
     and ``K_00001.avi`` (depth), 200 clips per numbered folder. Who performs a clip is not in the download.
 
     How ambiguous files are read: class 0 in ``test_list.txt`` means hidden, so these clips are unlabeled; depth is read as it
-    is recorded, not in millimeters and in the opposite sense of EgoGesture's and NVGesture's images (the MSD paper reverses it
-    for its figure 4), which the settings of a scheme must state (``near``, ``far``). Clips have 2 frames and more; short ones
+    is recorded, not in millimeters, and bright need not mean near as in EgoGesture's and NVGesture's images (the MSD paper
+    reverses it for its figure 4, to look like theirs, and trains on it as it is). Clips have 2 frames and more; short ones
     are kept.
 
     Args:
@@ -122,6 +122,6 @@ def _notes(rows: Sequence[Row]) -> list[str]:
                      f" unlabeled ({some(hidden)}); test_labels gives a list with their labels, test_on_val tests on the"
                      " validation clips")
     if any("depth" in r.tracks for r in rows):
-        notes.append("depth is read as it is recorded: in the opposite sense of EgoGesture's and NVGesture's images, which"
-                     " `near` and `far` of a scheme must say")
+        notes.append("depth is read as it is recorded: bright need not mean near, as in EgoGesture's and NVGesture's images"
+                     " (the MSD paper reverses it for its figure 4)")
     return notes

@@ -110,8 +110,8 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
     ends in ``.npz``, the array named as the clip, or in ``key_column``, is used.
 
     A file ``manifest.json`` beside ``manifest.csv`` may hold these options (``{"format": "modalift-manifest/1",
-    "options": {...}}``); arguments override them. It may also hold ``missing`` (ids of clips without recordings) and ``notes``,
-    which ``modalift index`` writes and ``modalift check`` tells.
+    "options": {...}}``); arguments override them, views key by key. It may also hold ``missing`` (ids of clips without
+    recordings) and ``notes``, which ``modalift index`` writes and ``modalift check`` prints.
 
     Raises:
         ModaliftError: names the manifest and the line, column or key that is wrong.
@@ -123,7 +123,7 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
     columns, lines = table.columns, table.lines
     held = _stored(path)
     stored = _options(held, path)
-    views = stored.get("views") if views is None else views
+    views = _described(stored.get("views"), views)
     metadata = stored.get("metadata") if metadata is None else metadata
     mirrored = stored.get("mirrored") if mirrored is None else mirrored
     classes = stored.get("classes") if classes is None else classes
@@ -237,6 +237,25 @@ class _View:
             raise ModaliftError(f"{line.where}: views.{self.view}.affine needs six numbers (two rows of three)")
         a, b, c, d, e, f = found
         return a, b, c, d, e, f
+
+
+#: Keys of a view's description of which one replaces the others.
+_EXCLUSIVE = (("column", "path", "file"), ("end", "last"), ("space", "space_column"), ("modality", "channels"))
+
+
+def _described(stored: Mapping[str, ViewSpec | str] | None,
+               given: Mapping[str, ViewSpec | str] | None) -> Mapping[str, ViewSpec | str] | None:
+    """The given views; of each, what is not given is as in the file beside the manifest (its window, rate, clock, ...)."""
+    if given is None or stored is None:
+        return stored if given is None else given
+    described: dict[str, ViewSpec | str] = {}
+    for view, spec in given.items():
+        keys = ViewSpec.parse({"modality": spec} if isinstance(spec, str) else spec, f"views.{view}").model_dump()
+        known = stored.get(view, ViewSpec())
+        base = {"modality": known} if isinstance(known, str) else known.model_dump()
+        replaced = {key for group in _EXCLUSIVE if keys.keys() & {*group} for key in group}
+        described[view] = ViewSpec.parse({**{k: v for k, v in base.items() if k not in replaced}, **keys}, f"views.{view}")
+    return described
 
 
 def _views(root: Path, path: Path, columns: Sequence[str], lines: Sequence[Line], ids: Sequence[str],
