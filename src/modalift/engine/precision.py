@@ -24,7 +24,7 @@ from modalift.engine.optim import freeze_others
 from modalift.engine.processor import describe, environment
 from modalift.engine.run import Run
 from modalift.engine.selftest import avoid_incorrect_convolutions
-from modalift.files import write_text
+from modalift.files import parse_json, write_text
 from modalift.loading.clips import ClipSet
 from modalift.loading.collation import loader
 from modalift.modalities import Batch
@@ -191,7 +191,7 @@ def _step_time(scheme: Scheme, batch: Batch, precision: str, device: torch.devic
 def _recorded(run: Run, setting: str) -> Choice | None:
     """The precision with which the run started; None where it has not, or if ``run.precision`` was another one."""
     try:
-        stored = json.loads(run.environment_path.read_text(encoding="utf-8"))
+        stored = parse_json(run.environment_path.read_text(encoding="utf-8"))
         precision, by = stored["precision"], stored["precision_setting"]
     except (OSError, ValueError, LookupError, TypeError):
         return None  # it is measured again, and a checkpoint of another precision is refused

@@ -9,14 +9,14 @@ from modalift.engine.build import assemble
 from modalift.engine.checkpoint import TrainingState
 from modalift.engine.compute import own_macs, training_macs
 from modalift.engine.distributed import init_distributed, set_threads
-from modalift.engine.effects import flip_without_effect
 from modalift.engine.experiment import Experiment
 from modalift.engine.monitor import Monitor
 from modalift.engine.provenance import check_recordings, difference, record_clips, teacher_runs
 from modalift.engine.run import Run
 from modalift.engine.scope import coverage
 from modalift.engine.trainer import Trainer
-from modalift.errors import ModaliftError
+from modalift.engine.unused import unused_settings, without_effect
+from modalift.errors import ModaliftError, told
 from modalift.files import exists, is_folder, write_text
 from modalift.models import is_whole
 from modalift.recipe import Recipe, load_recipe
@@ -54,11 +54,12 @@ def train(recipe: Recipe, monitor: Monitor | None = None) -> Run:
             return run
         monitor.message(f"{run.folder} is finished, but a model is missing or damaged: the models are written again",
                         warning=True)
+    if recipe.protocol.fold in (None, 0):  # once in a cross-validation
+        for line in without_effect(unused_settings(experiment)):
+            monitor.message(line, warning=True)
     for role, loaded in experiment.initialized_from.items():
         monitor.message(f"networks.{role} starts from {recipe.networks[role].init}: {loaded}")
     experiment.decode(monitor)
-    for line in flip_without_effect(experiment):
-        monitor.message(line, warning=True)
     leave_out_corrupt(experiment, monitor)
     is_main = init_distributed(recipe.run.device).is_main
     if is_main:
@@ -128,11 +129,8 @@ def leave_out_corrupt(experiment: Experiment, monitor: Monitor) -> None:
     views = experiment.scheme.required_views()
     table = experiment.table.where(lambda r: bool(views & set(r.tracks)))
     experiment.corrupt = dict(experiment.clips(table, views, augment=False).find_corrupt())
-    for clip, reason in list(experiment.corrupt.items())[:10]:
-        monitor.message(f"left out {clip}: {reason}", warning=True)
-    if len(experiment.corrupt) > 10:
-        monitor.message(f"left out {len(experiment.corrupt) - 10} more clips that cannot be read, {len(experiment.corrupt)} of"
-                        f" {len(table)} in all", warning=True)
+    for line in told(experiment.corrupt):
+        monitor.message(line, warning=True)
     share, limit = len(experiment.corrupt) / max(1, len(table)), experiment.recipe.data.max_corrupt
     if share > limit:
         first, reason = next(iter(experiment.corrupt.items()))
