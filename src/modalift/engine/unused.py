@@ -179,7 +179,7 @@ def _of_framing(key: str, framings: Collection[Framing], kinds: Collection[Modal
         return "data.region is not valid"
     if key == "low_light_strength" and all(f.low_light == "none" for f in framings):
         return "data.low_light is none"
-    if key in ("size", "region", "fit", "crop_ratio") and not images:
+    if key in ("region", "fit", "crop_ratio") and not images:  # a size is given in most recipes
         return "no view is a video"
     return ""
 
