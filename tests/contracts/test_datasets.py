@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 
 from modalift import datasets
 from modalift.datasets import DATASETS
+from modalift.datasets.registry import GENERAL, RECOGNIZERS
+from modalift.datasets.writing import write_manifest
 from modalift.errors import ModaliftError
 from modalift.loading import reading
 from modalift.modalities import MODALITIES, SPLITS, Table
@@ -115,8 +118,42 @@ def test_a_download_may_move(name, sample, opened, tmp_path):
 
 
 @every
-def test_it_is_recognized(name, sample):
-    assert datasets.guess(sample(name)[0]) == name
+def test_it_is_recognized_as_itself_only(name, sample):
+    root = sample(name)[0]
+    assert datasets.guess(root) == name
+    takers = [other for other, recognize in RECOGNIZERS.items() if other not in GENERAL and recognize(root)]
+    assert takers == [name] * (name not in GENERAL)
+
+
+@every
+def test_a_release_tells_what_a_whole_download_has(name, sample, opened):
+    options = sample(name)[1]
+    release = datasets.release_of(name, **options)
+    if release is None:
+        return
+    assert {view: kind.name for view, kind in opened.views.items()}.items() <= dict(release.views).items()
+    assert opened.classes == release.classes
+    assert set(release.clips) <= set(SPLITS) or set(release.clips) == {"total"}
+    assert set(release.clips) == {"total"} or all(row.split in release.clips for row in opened)
+    assert release.source
+    assert release.download
+    compared = datasets.compare_with_release(opened, name, True, **options)
+    assert compared.clips == {split: (len(opened) if split == "total" else len(opened.split(split)), published)
+                              for split, published in release.clips.items()}
+    assert not compared.complete, "a sample is not the whole release"
+
+
+@every
+def test_indexed_and_read_back_it_is_the_same(name, opened, tmp_path):
+    written = write_manifest(opened, tmp_path / "tables", "index.csv")
+    assert datasets.guess(written) == "csv"
+    assert absolute(datasets.open("csv", written)) == absolute(opened)
+
+
+def absolute(table: Table) -> Table:
+    """The table with paths that do not depend on where it is opened from."""
+    return table.map(lambda row: replace(row, tracks={
+        view: replace(track, path=track.path.resolve()) for view, track in row.tracks.items()}))
 
 
 @every

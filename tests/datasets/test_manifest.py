@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -269,3 +270,37 @@ def test_an_unknown_subject_cannot_be_held_out(tmp_path, group):
         datasets.open("csv", tmp_path, **{group: ["unknown"]})
     table = datasets.open("csv", tmp_path, **{group: ["anna"]})
     assert table.subjects == ("anna", "ben")
+
+
+def test_views_that_are_given_keep_what_the_stored_options_tell(tmp_path):
+    """A space for a view of a written table does not make its window, rate and clock forgotten."""
+    table = datasets.open("csv", manifest(tmp_path / "in", PLAIN), views={
+        "rgb": {"rate": 25, "start": 2, "end": 9, "offset_ms": 4.5}, "depth": {"modality": "depth_gray", "space": "own"}})
+    stamped = replace(table[0].tracks["rgb"], timestamps=tuple(0.04 * k for k in range(7)))
+    write_manifest(table.map(lambda r: replace(r, tracks={**r.tracks, "rgb": stamped}) if r.id == "a" else r), tmp_path / "out")
+    back = datasets.open("csv", tmp_path / "out", views={"rgb": {"space": "both"}, "depth": {"space": "both"}})
+    assert list(back.views.values()) == list(table.views.values())
+    assert replace(back[0].tracks["rgb"], path=stamped.path) == replace(stamped, space="both")
+    assert back[0].tracks["depth"].space == "both"
+    moved = datasets.open("csv", tmp_path / "out", views={"rgb": {"last": 4}, "depth": "gray"})
+    assert (moved[0].tracks["rgb"].start, moved[0].tracks["rgb"].end) == (2, 5)
+    assert moved.views["depth"].name == "gray"
+    assert moved[0].tracks["depth"].space == "own"
+
+
+def test_a_view_in_several_spaces_and_arrays_named_otherwise_survive_being_written(tmp_path):
+    np.savez(tmp_path / "joints.npz", a=np.zeros((4, 6)), b=np.zeros((4, 6)))
+    table = datasets.open("csv", manifest(
+        tmp_path / "in", "id,label,split,imu\na,0,train,../joints.npz\nb,1,train,../joints.npz\n"))
+    crossed = table.map(lambda r: replace(r, tracks={"imu": replace(r.tracks["imu"], key="b" if r.id == "a" else "a",
+                                                                    space="left" if r.id == "a" else "")}))
+    write_manifest(crossed, tmp_path / "out")
+    back = datasets.open("csv", tmp_path / "out")
+    assert [(r.tracks["imu"].key, r.tracks["imu"].space) for r in back] == [("b", "left"), ("a", "")]
+    fails("give one of space and space_column", tmp_path / "out", views={"imu": {"space": "x", "space_column": "label"}})
+    stored = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({**stored, "missing": [1]}))
+    fails("'missing' must be a list of texts", tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({**stored, "missing": ["c"], "notes": ["read so"]}))
+    back = datasets.open("csv", tmp_path / "out")
+    assert (back.missing, back.notes) == (("c",), ("read so",))

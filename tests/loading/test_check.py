@@ -12,6 +12,7 @@ import pytest
 from recordings import record
 from rich.console import Console
 
+from modalift.datasets import Comparison
 from modalift.loading import check
 from modalift.modalities import Row, Table, Track, build_table, modality
 from modalift.report import check as shown
@@ -66,9 +67,9 @@ def test_a_healthy_table(table):
     depth = found.views["depth"]
     assert (depth.clips, depth.unreadable, depth.lengths, depth.sizes) == (8, 0, (6, 6.0, 6), {"8x8": 8})
     assert 1200 < depth.brightness[1] < 1300
-    json.dumps(shown.as_json(found))
+    json.dumps(shown.as_json(found, Comparison("csv", True)))
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(shown.render(found))
+    console.print(shown.render(found, Comparison("csv", True)))
     text = console.export_text()
     assert "8 clips (4 train, 4 test)" in text
     assert "no problem was found" in text

@@ -75,6 +75,14 @@ def recipe_of(recipe: str, overrides: list[str] | None, scale: str = "") -> Reci
 def table_of(data: Path, dataset: str, options: list[str] | None) -> Table:
     """Opens a dataset: in the given format, or in the one that is detected."""
     from modalift import datasets
+
+    name, given = dataset_of(data, dataset, options)
+    return datasets.open(name, data, **given)
+
+
+def dataset_of(data: Path, dataset: str, options: list[str] | None) -> tuple[str, dict[str, Any]]:
+    """The format of a dataset, given or detected, and its options."""
+    from modalift import datasets
     from modalift.overrides import key_values
 
-    return datasets.open(dataset or datasets.guess(data), data, **dict(key_values(options or [], "option")))
+    return dataset or datasets.guess(data), dict(key_values(options or [], "option"))

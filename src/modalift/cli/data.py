@@ -1,4 +1,4 @@
-"""Verbs about data: simulate, check, derive, cache, look."""
+"""Verbs about data: simulate, check, index, derive, cache, look."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from modalift.cli.common import (
     DatasetOptions,
     Overrides,
     RecipeName,
+    dataset_of,
     err,
     print_result,
     recipe_of,
@@ -62,12 +63,41 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Summarize a dataset and report the problems in it. Exit code 1: there are errors that must be corrected."""
+    from modalift import datasets
     from modalift.loading import check as checking
     from modalift.report import check as checked
 
-    findings = checking.examine(table_of(data, dataset, option), decode=not quick)
-    print_result(as_json, checked.as_json(findings), checked.render(findings))
+    name, options = dataset_of(data, dataset, option)
+    table = datasets.open(name, data, **options)
+    findings = checking.examine(table, decode=not quick)
+    comparison = datasets.compare_with_release(table, name, guessed=not dataset, **options)
+    print_result(as_json, checked.as_json(findings, comparison), checked.render(findings, comparison))
     raise typer.Exit(1 if findings.has_errors else 0)
+
+
+@verbs.command(rich_help_panel="Data", epilog="Example: `modalift index nvgesture data/nvGesture_v1 -o nvgesture.csv`")
+def index(
+    dataset: Annotated[str, typer.Argument(
+        metavar="NAME", help="the dataset's format (`modalift list datasets`), or auto: detected from the folder")],
+    data: DataFolder,
+    to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.csv", help="the manifest to write")],
+    option: Annotated[list[str] | None, typer.Option(
+        "--option", metavar="KEY=VALUE", help="an option of the dataset's format; may be repeated")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the table of a dataset as a manifest, which the dataset csv reads, beside a .json file with its options."""
+    from modalift.datasets.writing import write_manifest
+    from modalift.modalities import SPLITS
+
+    table = table_of(data, "" if dataset == "auto" else dataset, option)
+    written = write_manifest(table, to.parent, to.name)
+    clips = {split: n for split in SPLITS if (n := len(table.split(split)))}
+    print_result(as_json, {"manifest": written, "options": written.with_suffix(".json"), "clips": clips,
+                           "views": list(table.views), "missing": list(table.missing)},
+        f"{written}: {', '.join(f'{n} {split}' for split, n in clips.items())} clips with the views {', '.join(table.views)}"
+        f" (next: `modalift check {written}`)",
+        *([f"{len(table.missing)} clips of the dataset's lists have no recording here, and are left out"]
+          if table.missing else []))
 
 
 @verbs.command(rich_help_panel="Data",

@@ -11,6 +11,7 @@ from modalift.datasets.naming import (
     is_split,
     mirror_map,
     modality_of,
+    shared_spaces,
     split_of,
     subject_of,
     view_modality,
@@ -96,11 +97,11 @@ def _table(root: Path, found: list[_Found], modalities: Mapping[str, str], space
     if not found:
         raise ModaliftError(f"{root}: no clip was found - check that files end in {', '.join(VIDEOS[:4])}, .npz, ...")
     views = sorted({f.view for f in found}, key=reading.natural)
-    for view in (*modalities, *(v for group in spaces for v in group)):
+    for view in modalities:
         if view not in views:
             raise ModaliftError(f"{root}: there is no view '{view}' - {nearest(view, views)}")
     kinds = {view: view_modality(view, modalities.get(view)) for view in views}
-    space_of = {view: "+".join(group) for group in spaces for view in group}
+    space_of = shared_spaces(str(root), spaces, views)
     order = list(classes) if classes else sorted({f.label for f in found} - {*UNLABELED}, key=reading.natural)
     clips: dict[tuple[str, str, str], dict[str, Track]] = {}
     for f in found:

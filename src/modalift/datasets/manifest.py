@@ -57,6 +57,7 @@ class ViewSpec(Settings):
     timestamps: tuple[float, ...] | str | None = None
     affine: tuple[float, ...] | str | None = None
     space: str = ""
+    space_column: str | None = None
     channels: Annotated[int, Ge(1)] | None = None
 
     @model_serializer
@@ -67,7 +68,8 @@ class ViewSpec(Settings):
     @property
     def columns(self) -> list[str]:
         """The columns that are given for numbers and keys."""
-        found = (self.start, self.end, self.last, self.rate, self.offset_ms, self.timestamps, self.affine, self.key_column)
+        found = (self.start, self.end, self.last, self.rate, self.offset_ms, self.timestamps, self.affine, self.key_column,
+                 self.space_column)
         return [column for column in found if isinstance(column, str)]
 
 
@@ -103,12 +105,13 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
     ``file`` (one ``.npz``) with ``key_column`` (by default the id); its window of frames: ``start`` and ``end``
     (exclusive) or ``last`` (inclusive), each a column or a number, counted from ``base`` (0 or 1); ``rate`` (frames per
     second) and ``offset_ms``, each a column or a number; ``timestamps`` (seconds) and ``affine``, each a list or a column
-    of space-separated numbers; ``space`` (views with the same space are pixel-aligned) and ``channels``. A clip lacks the
-    view if its cell is empty or its archive has no array for it. For a path that ends in ``.npz``, the array named as the
-    clip is used.
+    of space-separated numbers; ``space`` (views with the same space are pixel-aligned; ``space_column`` if it differs between
+    clips) and ``channels``. A clip lacks the view if its cell is empty or its archive has no array for it. For a path that
+    ends in ``.npz``, the array named as the clip, or in ``key_column``, is used.
 
     A file ``manifest.json`` beside ``manifest.csv`` may hold these options (``{"format": "modalift-manifest/1",
-    "options": {...}}``); arguments override them.
+    "options": {...}}``); arguments override them, views key by key. It may also hold ``missing`` (ids of clips without
+    recordings) and ``notes``, which ``modalift index`` writes and ``modalift check`` prints.
 
     Raises:
         ModaliftError: names the manifest and the line, column or key that is wrong.
@@ -118,8 +121,9 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
     path = root / manifest
     table = read_table(path)
     columns, lines = table.columns, table.lines
-    stored = stored_options(path)
-    views = stored.get("views") if views is None else views
+    held = _stored(path)
+    stored = _options(held, path)
+    views = _described(stored.get("views"), views)
     metadata = stored.get("metadata") if metadata is None else metadata
     mirrored = stored.get("mirrored") if mirrored is None else mirrored
     classes = stored.get("classes") if classes is None else classes
@@ -152,7 +156,7 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
     rows = assign_subjects(str(path), rows, test_subjects, val_subjects)
     kinds = {v: with_channels(v, s.modality, (r.tracks[v] for r in rows if v in r.tracks)) for v, s in specs.items()}
     return build_table(name or stored.get("name") or root.resolve().name, labeling.classes, kinds, rows,
-                       mirror_map(labeling.classes, mirrored))
+                       mirror_map(labeling.classes, mirrored), _texts(held, "missing", path), _texts(held, "notes", path))
 
 
 @dataclass(frozen=True)
@@ -193,13 +197,16 @@ class _View:
             key = line[spec.key_column] if spec.key_column else clip
             held = self.arrays(self.root / path)
             key = key if key in held or len(held) > 1 else ""
+        elif not key and spec.key_column:
+            key = line[spec.key_column]
         start, end, last = (self._number(name, line, whole=True) for name in ("start", "end", "last"))
         rate, offset = self._number("rate", line), self._number("offset_ms", line)
         if rate is not None and rate <= 0:
             raise ModaliftError(f"{line.where}: views.{self.view}.rate is {rate:g} - give frames per second, above 0")
         return Track(self.root / path, key, 0 if start is None else int(start) - spec.base,
                      int(end) - spec.base if end is not None else int(last) - spec.base + 1 if last is not None else None,
-                     rate, self._numbers("timestamps", line), offset or 0.0, spec.space, self._affine(line))
+                     rate, self._numbers("timestamps", line), offset or 0.0,
+                     line[spec.space_column] if spec.space_column else spec.space, self._affine(line))
 
     def _template(self, line: Line) -> Path:
         template = self.spec.path or ""
@@ -235,6 +242,25 @@ class _View:
         return a, b, c, d, e, f
 
 
+#: Keys of a view's description of which one replaces the others.
+_EXCLUSIVE = (("column", "path", "file"), ("end", "last"), ("space", "space_column"), ("modality", "channels"))
+
+
+def _described(stored: Mapping[str, ViewSpec | str] | None,
+               given: Mapping[str, ViewSpec | str] | None) -> Mapping[str, ViewSpec | str] | None:
+    """The given views; of each, what is not given is as in the file beside the manifest (its window, rate, clock, ...)."""
+    if given is None or stored is None:
+        return stored if given is None else given
+    described: dict[str, ViewSpec | str] = {}
+    for view, spec in given.items():
+        keys = ViewSpec.parse({"modality": spec} if isinstance(spec, str) else spec, f"views.{view}").model_dump()
+        known = stored.get(view, ViewSpec())
+        base = {"modality": known} if isinstance(known, str) else known.model_dump()
+        replaced = {key for group in _EXCLUSIVE if keys.keys() & {*group} for key in group}
+        described[view] = ViewSpec.parse({**{k: v for k, v in base.items() if k not in replaced}, **keys}, f"views.{view}")
+    return described
+
+
 def _views(root: Path, path: Path, columns: Sequence[str], lines: Sequence[Line], ids: Sequence[str],
            given: Mapping[str, ViewSpec | str] | None, roles: set[str]) -> dict[str, _View]:
     if given is None:
@@ -249,6 +275,8 @@ def _view(root: Path, path: Path, view: str, given: ViewSpec | str, columns: Seq
     spec = ViewSpec.parse({"modality": given} if isinstance(given, str) else given, f"views.{view}")
     if sum(k is not None for k in (spec.column, spec.path, spec.file)) > 1:
         raise ModaliftError(f"views.{view}: give one of column, path and file")
+    if spec.space and spec.space_column:
+        raise ModaliftError(f"views.{view}: give one of space and space_column")
     if spec.end is not None and spec.last is not None:
         raise ModaliftError(f"views.{view}: give one of end (exclusive) and last (inclusive)")
     for column in spec.columns:
@@ -289,6 +317,11 @@ def _names_in(path: Path) -> frozenset[str]:
 
 def stored_options(path: Path) -> dict[str, Any]:
     """The options in the ``.json`` file beside a manifest; files of another format are ignored."""
+    return _options(_stored(path), path)
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """The content of the ``.json`` file beside a manifest; empty if there is none, or one of another format."""
     file = path.with_suffix(".json")
     if not is_file(file):
         return {}
@@ -296,9 +329,18 @@ def stored_options(path: Path) -> dict[str, Any]:
         held = parse_json(read_text(file))
     except ValueError as error:
         raise ModaliftError(f"{file} cannot be read as JSON ({error}) - correct or remove it") from None
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
-        return {}
-    options = held.get("options", {})
+    return held if isinstance(held, dict) and held.get("format") == FORMAT else {}
+
+
+def _texts(held: Mapping[str, Any], key: str, path: Path) -> list[str]:
+    found = held.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise ModaliftError(f"{path.with_suffix('.json')}: '{key}' must be a list of texts - correct or remove the file")
+    return found
+
+
+def _options(held: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    file, options = path.with_suffix(".json"), held.get("options", {})
     if not isinstance(options, dict):
         raise ModaliftError(f"{file}: 'options' must be a mapping - correct or remove the file")
     try:

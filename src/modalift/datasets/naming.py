@@ -149,7 +149,8 @@ def _by_number(where: str, ids: Sequence[str], labels: Sequence[str], names: Seq
     if close_gaps:
         place = {n: i for i, n in enumerate(used)}
     else:
-        if used[-1] - base + 1 > 10 * len(used) + 10:
+        # With class names it is known which numbers there are, and below it is told if there are too few names.
+        if used[-1] - base + 1 > max(10 * len(used) + 10, len(classes or ())):
             raise ModaliftError(f"{where}: labels go up to {used[-1]}, but only {len(used)} numbers are in use"
                                 " - set close_gaps to renumber them")
         place = {n: n - base for n in range(base, used[-1] + 1)}
@@ -181,6 +182,19 @@ def mirror_map(classes: Sequence[str], mirrored: Mapping[str, str] | None) -> di
     if others:
         pairs = {**{i: i for i in index.values()}, **pairs}
     return pairs
+
+
+def shared_spaces(where: str, groups: Sequence[Sequence[str]], views: Collection[str]) -> dict[str, str]:
+    """View -> its space, from groups of pixel-aligned views; a view in no group is missing here.
+
+    Example:
+        >>> shared_spaces("here", [["rgb", "depth"]], ("rgb", "depth", "flow"))
+        {'rgb': 'rgb+depth', 'depth': 'rgb+depth'}
+    """
+    for view in (v for group in groups for v in group):
+        if view not in views:
+            raise ModaliftError(f"{where}: there is no view '{view}' - {nearest(view, views)}")
+    return {view: "+".join(group) for group in groups for view in group}
 
 
 def assign_subjects(where: str, rows: Sequence[Row], test_subjects: Collection[str] | None,

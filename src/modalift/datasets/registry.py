@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from modalift.datasets.release import Comparison, Release, compare
 from modalift.errors import ModaliftError
 from modalift.files import exists, expanded
 from modalift.modalities import Table
@@ -18,20 +19,27 @@ Maker = Callable[..., Table]
 DATASETS: Registry[Maker] = Registry("dataset")
 #: Dataset -> a function that tells whether a folder (or a file) is of it.
 RECOGNIZERS: dict[str, Callable[[Path], bool]] = {}
+#: Dataset -> what its release holds, which may depend on the options.
+RELEASES: dict[str, Release | Callable[[Mapping[str, Any]], Release]] = {}
 #: Formats for any recordings, which are tried after all others.
 GENERAL = ("csv", "folder")
 
 
-def dataset(name: str, recognize: Callable[[Path], bool]) -> Callable[[Maker], Maker]:
+def dataset(name: str, recognize: Callable[[Path], bool],
+            release: Release | Callable[[Mapping[str, Any]], Release] | None = None) -> Callable[[Maker], Maker]:
     """Registers a function ``(root: Path, *, option=default, ...) -> Table``.
 
     Args:
         name: its name in recipes.
         recognize: whether a folder is of this dataset; fast, and by files that no other dataset has.
+        release: what the published release holds, or a function of the options (all of them, also those with their
+            defaults) that tells; None for formats of one's own recordings.
     """
     def register(maker: Maker) -> Maker:
         DATASETS.add(name, maker)
         RECOGNIZERS[name] = recognize
+        if release is not None:
+            RELEASES[name] = release
         return maker
 
     return register
@@ -69,6 +77,29 @@ def open(name: str, root: str | Path, /, **options: Any) -> Table:
     if not exists(place):
         raise ModaliftError(f"{place} does not exist - set data.root to the dataset's folder")
     return maker(place, **options)
+
+
+def release_of(name: str, **options: Any) -> Release | None:
+    """What the release of a dataset holds under its options; None for formats of one's own recordings.
+
+    Raises:
+        ModaliftError: an unknown dataset or option, or a value of the wrong type.
+    """
+    given = check_options(name, options)
+    release = RELEASES.get(name)
+    return release({**options_of(name), **given}) if callable(release) else release
+
+
+def compare_with_release(table: Table, name: str, guessed: bool, **options: Any) -> Comparison:
+    """A table beside the release of the dataset that it was opened as.
+
+    Args:
+        table: the table.
+        name: the dataset that it was opened as.
+        guessed: whether that was recognized from the folder.
+        options: the dataset's options with which it was opened.
+    """
+    return compare(table, name, guessed, release_of(name, **options))
 
 
 def guess(root: str | Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from modalift.datasets.manifest import FORMAT
 from modalift.errors import ModaliftError
-from modalift.files import write_beside, write_text
+from modalift.files import is_file, read_bytes, write_beside, write_text
 from modalift.modalities import Row, Table, Track
 
 _COLUMNS = ("clip_id", "label", "label_name", "subject", "split")
@@ -22,11 +22,18 @@ def write_manifest(table: Table, folder: Path, name: str = "manifest.csv") -> Pa
     """Writes ``manifest.csv`` and its options, ``manifest.json``, into a folder.
 
     Paths below the folder's parent are written relative to the folder, others absolute. The JSON file has what cells
-    cannot express: modalities, spaces, class order, mirrored classes.
+    cannot express: modalities, spaces, class order, mirrored classes, the clips without recordings, notes.
 
     Raises:
-        ModaliftError: a view has several spaces, or the folder cannot be written.
+        ModaliftError: another file has the name of one of the two, or the folder cannot be written.
     """
+    path = folder / name
+    options_file = path.with_suffix(".json")
+    if path.suffix.lower() != ".csv":
+        raise ModaliftError(f"{path}: a manifest's name ends in .csv - give such a name")
+    if is_file(options_file) and FORMAT.encode() not in read_bytes(options_file, most=200):
+        raise ModaliftError(f"{options_file} is not of a manifest, and would be replaced by the options of {path.name} - give"
+                            " another name, or move that file")
     views: dict[str, dict[str, Any]] = {view: _spec(table, view) for view in table.views}
     metadata = sorted({key for row in table for key in row.metadata})
     clashing = {*_COLUMNS, *table.views}
@@ -41,17 +48,17 @@ def write_manifest(table: Table, folder: Path, name: str = "manifest.csv") -> Pa
     mirrored = {table.classes[a]: table.classes[b] for a, b in table.mirrored.items()}
     options = {"name": table.name, "classes": list(table.classes), "first_label": 0, "views": views,
                "mirrored": mirrored, "metadata": list(names.values())}
-    path = folder / name
-    write_text(path.with_suffix(".json"), json.dumps({"format": FORMAT, "options": options}, indent=1,
-                                                     ensure_ascii=False) + "\n")
+    facts = {"format": FORMAT, "options": options, **{key: list(texts) for key, texts in (
+        ("missing", table.missing), ("notes", table.notes)) if texts}}
+    write_text(options_file, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     # Names of files may hold bytes that are not UTF-8, which become the same bytes.
     data = text.getvalue().encode("utf-8", "surrogateescape")
     write_beside(path, lambda beside: beside.write_bytes(data))
     return path
 
 
-_PER_CLIP = {"key_column": "key", "start": "start", "end": "end", "rate": "rate", "offset_ms": "offset_ms",
-             "timestamps": "timestamps", "affine": "affine"}
+_PER_CLIP = {"key_column": "key", "space_column": "space", "start": "start", "end": "end", "rate": "rate",
+             "offset_ms": "offset_ms", "timestamps": "timestamps", "affine": "affine"}
 
 
 def _spec(table: Table, view: str) -> dict[str, Any]:
@@ -59,15 +66,16 @@ def _spec(table: Table, view: str) -> dict[str, Any]:
     kind = table.views[view]
     tracks = [row.tracks[view] for row in table if view in row.tracks]
     spaces = {t.space for t in tracks}
-    if len(spaces) > 1:
-        raise ModaliftError(f"{table.name}: view '{view}' is in several spaces ({', '.join(sorted(spaces))})"
-                            " - give it one space before writing a manifest")
     spec: dict[str, Any] = {"modality": kind.name, "channels": kind.channels}
-    if spaces - {""}:
+    if len(spaces) > 1:
+        spec["space_column"] = f"{view}.space"
+    elif spaces - {""}:
         spec["space"] = spaces.pop()
+    if any(t.path.suffix.lower() == ".npz" for t in tracks):  # else the array named as the clip would be read
+        spec["key_column"] = f"{view}.key"
     plain = Track(Path())
     for key, attribute in _PER_CLIP.items():
-        if any(getattr(t, attribute) != getattr(plain, attribute) for t in tracks):
+        if key != "space_column" and any(getattr(t, attribute) != getattr(plain, attribute) for t in tracks):
             spec[key] = f"{view}.{attribute}"
     return spec
 

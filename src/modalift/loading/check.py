@@ -62,6 +62,7 @@ class Findings:
         views: view -> its summary.
         unreadable: clip id -> why it cannot be read (each is also a problem).
         decoded: number of clips of which every frame was decoded.
+        missing: ids of clips that the dataset's lists name, but none of whose recordings is there.
         problems: errors first, then notes.
     """
 
@@ -74,6 +75,7 @@ class Findings:
     views: dict[str, ViewSummary]
     unreadable: dict[str, str] = field(default_factory=dict)
     decoded: int = 0
+    missing: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -104,9 +106,9 @@ def examine(table: Table, *, limit: int | None = None, decode: bool = True) -> F
          for k, name in enumerate(table.classes)},
         {s: _by_split(rows) for s, rows in _grouped(table, lambda r: r.subject) if is_known(s)},
         _by_split(table.where(lambda r: not is_known(r.subject))),
-        {v: _summary(table, v, seen) for v in table.views}, decoded=len(chosen))
+        {v: _summary(table, v, seen) for v in table.views}, decoded=len(chosen), missing=list(table.missing))
     problems = [*_files(table, seen, found), *_leaks(table, seen), *_labels(table, found), *_views(table, found),
-                *_readings(table, seen), *_lengths(table, seen)]
+                *_readings(table, seen), *_lengths(table, seen), *_told(table)]
     found.problems = sorted(problems, key=lambda p: p.severity != "error")
     return found
 
@@ -159,6 +161,15 @@ def _files(table: Table, seen: dict[str, dict[str, TrackReport]], found: Finding
             problems.append(Problem("error", "empty", f"clip '{row.id}' has no recording - remove it from the"
                                                         " table"))
     return problems
+
+
+def _told(table: Table) -> list[Problem]:
+    """What the dataset's reader tells: clips without recordings, and how it understood what is ambiguous."""
+    notes = [Problem("note", "dataset", text) for text in table.notes]
+    if table.missing:
+        notes.insert(0, Problem("note", "missing", f"{len(table.missing)} clips of the dataset's lists have no recording here"
+                                                   f" ({_some(table.missing)}) - add their files, or go on without them"))
+    return notes
 
 
 def _leaks(table: Table, seen: dict[str, dict[str, TrackReport]]) -> list[Problem]:

@@ -95,6 +95,9 @@ class Table:
         views: each view's Modality, in the dataset's order.
         rows: the clips.
         mirrored: label -> label of the mirrored clip; a label that is missing here forbids mirroring.
+        missing: ids of clips that the dataset's lists name, but none of whose recordings is there.
+        notes: how the dataset's reader understood what is ambiguous or wrong in the files that it met, a sentence each;
+            ``modalift check`` prints them.
     """
 
     name: str
@@ -102,6 +105,8 @@ class Table:
     views: Mapping[str, Modality]
     rows: tuple[Row, ...]
     mirrored: Mapping[int, int] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -153,13 +158,13 @@ class Table:
 
 
 def build_table(name: str, classes: Sequence[str], views: Mapping[str, Modality], rows: Iterable[Row],
-                mirrored: Mapping[int, int] | None = None) -> Table:
+                mirrored: Mapping[int, int] | None = None, missing: Iterable[str] = (), notes: Iterable[str] = ()) -> Table:
     """A checked Table: unique ids, known splits, labels within the classes, known views.
 
     Raises:
         ModaliftError: names the first clip that violates one of these conditions.
     """
-    table = Table(name, tuple(classes), dict(views), tuple(rows), dict(mirrored or {}))
+    table = Table(name, tuple(classes), dict(views), tuple(rows), dict(mirrored or {}), tuple(missing), tuple(notes))
     seen: set[str] = set()
     for what, names in (("class", table.classes), ("clip", (r.id for r in table)), ("subject", (r.subject for r in table))):
         if long := next((x for x in names if len(x) > LONGEST), None):
@@ -176,6 +181,9 @@ def build_table(name: str, classes: Sequence[str], views: Mapping[str, Modality]
                                 " classes (labels count from 0)")
         for view in row.tracks:
             table.modality(view)
+    if not table.rows and table.missing:
+        raise ModaliftError(f"{name}: none of the recordings of the {len(table.missing)} clips in its lists is there"
+                            f" ('{table.missing[0]}', ...) - put them below the root folder")
     if not table.rows:
         raise ModaliftError(f"{name}: no clip was found - check the root folder")
     return table

@@ -10,25 +10,26 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from modalift.datasets import Comparison
 from modalift.errors import grouped
 from modalift.loading.check import Findings
 from modalift.modalities import SPLITS
 from modalift.report.numbers import UNKNOWN, percent
 
 
-def as_json(findings: Findings) -> dict[str, Any]:
-    """Findings as plain dictionaries and lists."""
-    return {**asdict(findings), "has_errors": findings.has_errors}
+def as_json(findings: Findings, comparison: Comparison) -> dict[str, Any]:
+    """Findings, and the comparison with the dataset's release, as plain dictionaries and lists."""
+    return {**asdict(findings), "has_errors": findings.has_errors, "release": asdict(comparison)}
 
 
-def render(findings: Findings) -> Group:
-    """Tables of the views, classes and subjects, followed by one line per problem."""
+def render(findings: Findings, comparison: Comparison) -> Group:
+    """The dataset and its release, tables of the views, classes and subjects, followed by one line per problem."""
     total = sum(findings.clips.values())
     splits = ", ".join(f"{n} {s}" for s, n in findings.clips.items() if n)
     unknown = sum(findings.unknown_subject.values())
     head = Text(f"{findings.name}: {total} clips ({splits}), {len(findings.classes)} classes, {len(findings.subjects)} subjects"
                 + (f" ({unknown} clips of unknown subject)" if unknown else "") + f", {len(findings.views)} views")
-    lines: list[RenderableType] = [head, _views(findings), _counts("classes", "class", findings.classes)]
+    lines: list[RenderableType] = [head, *_release(comparison), _views(findings), _counts("classes", "class", findings.classes)]
     if findings.subjects:
         lines.append(_counts("subjects", "subject", findings.subjects))
     if findings.decoded < total:
@@ -41,6 +42,20 @@ def render(findings: Findings) -> Group:
     if not findings.problems:
         lines.append(Text("no problem was found", "green"))
     return Group(*lines)
+
+
+def _release(comparison: Comparison) -> list[Text]:
+    """Which dataset it was taken for, and how much of its release is there."""
+    lines = [Text(f"dataset: {comparison.dataset} ({'recognized from its files' if comparison.guessed else 'as given'})")]
+    if comparison.clips:
+        counts = ", ".join(f"{found} of {of}{'' if split == 'total' else f' {split}'} clips"
+                           for split, (found, of) in comparison.clips.items())
+        lines.append(Text(f"of the release: {counts}", "green" if comparison.complete else "yellow"))
+    if comparison.absent_views:
+        lines.append(Text(f"views of the release that are not here: {', '.join(comparison.absent_views)}", "yellow"))
+    if comparison.clips and not comparison.complete:
+        lines.append(Text(f"the release: {comparison.source}; {comparison.download}", "dim"))
+    return lines
 
 
 def _views(findings: Findings) -> Table:
