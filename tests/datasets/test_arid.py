@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import genuine_lists
+import genuine
 import pytest
 import sample_arid
 
@@ -57,9 +57,9 @@ def test_an_absent_list_is_told(root):
         datasets.open("arid", root, split=2)
 
 
-@genuine_lists.needed
-def test_the_genuine_lists(tmp_path):
-    lists = genuine_lists.unpack("arid", tmp_path)
+@genuine.needed
+def test_the_genuine(tmp_path):
+    lists = genuine.unpack("arid", tmp_path)
     assert tuple(line.split("\t")[1] for line in (lists / "mapping_table.txt").read_text().splitlines()) == CLASSES
     for part in ("train", "test", "other"):
         for line in (lists / f"ARID_split1_{part}.txt").read_text().splitlines():

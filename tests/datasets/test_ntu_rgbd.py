@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import genuine_lists
+import genuine
 import numpy as np
 import pytest
 import sample_ntu_rgbd
@@ -146,9 +146,9 @@ def test_subjects_for_validation(root):
     assert {(r.subject, r.split) for r in table} == {("P001", "train"), ("P002", "val"), ("P003", "test")}
 
 
-@genuine_lists.needed
-def test_the_genuine_lists(tmp_path):
-    lists = genuine_lists.unpack("ntu_rgbd", tmp_path)
+@genuine.needed
+def test_the_genuine(tmp_path):
+    lists = genuine.unpack("ntu_rgbd", tmp_path)
     for short, protocol in (("CS", "cross_subject"), ("CV", "cross_view")):
         for part, split, k in (("train", "train", 0), ("valid", "test", 1)):
             lines = [line.split(" ") for line in (lists / f"{short}_{part}.txt").read_text().splitlines()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import genuine_lists
+import genuine
 import pytest
 import sample_pku_mmd
 
@@ -116,9 +116,9 @@ def test_absent_lists_are_told(root):
         datasets.open("pku_mmd", root, views=["flow"])
 
 
-@genuine_lists.needed
-def test_the_genuine_lists(tmp_path):
-    root = genuine_lists.unpack("pku_mmd", tmp_path)
+@genuine.needed
+def test_the_genuine(tmp_path):
+    root = genuine.unpack("pku_mmd", tmp_path)
     folder = root / "Data" / "RGB_VIDEO"
     folder.mkdir(parents=True)
     for labels in (root / "Label" / "Train_Label_PKU_final").iterdir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from modalift.datasets.registry import dataset
 from modalift.datasets.release import Release
 from modalift.errors import ModaliftError
 from modalift.files import name_text
-from modalift.modalities import Row, Table, Track, build_table, modality
+from modalift.modalities import Row, Table, Track
 
 CLASSES = ("Drink", "Jump", "Pick", "Pour", "Push", "Run", "Sit", "Stand", "Turn", "Walk", "Wave")
 
@@ -22,12 +23,15 @@ _VIDEO = (".mp4", ".avi")  # as released, and after conversion
 _DEPTH = 4  # folders: ARID/clips/<class>/<clip>
 
 
+RELEASE = Release({"rgb": "rgb"}, CLASSES, {"train": 2288, "test": 823},
+                  "Xu et al., ARID, IJCAI workshop 2020, arXiv:2006.03876 (version 1, split 1)",
+                  "from the page of its authors, xuyu0010.github.io/arid")
+
+
 def _release(options: Mapping[str, Any]) -> Release | None:
     if options["split"] != 1:
         return None  # its counts are not confirmed
-    return Release({"rgb": "rgb"}, CLASSES, {"train": 2288 + (673 if options["others"] == "train" else 0), "test": 823},
-                   "Xu et al., ARID, IJCAI workshop 2020, arXiv:2006.03876 (version 1, split 1)",
-                   "from the page of its authors, xuyu0010.github.io/arid")
+    return replace(RELEASE, clips={"train": 2288 + 673, "test": 823}) if options["others"] else RELEASE
 
 
 def _is_arid(root: Path) -> bool:
@@ -67,7 +71,7 @@ def read_arid(root: Path, *, split: int = 1, others: Literal["", "train"] = "") 
                 scanning.add(lists, found[2].lower().rstrip("s"), path)
         elif path.suffix.lower() in _VIDEO and _CLIP.fullmatch(path.stem):
             scanning.add(videos, (path.stem, path.suffix.lower()), path)
-    rows, missing = [], []
+    rows = []
     seen: dict[str, str] = {}
     for part in ("train", "test", *(("other",) if others else ())):
         if part not in lists:
@@ -78,13 +82,9 @@ def read_arid(root: Path, *, split: int = 1, others: Literal["", "train"] = "") 
             if seen.setdefault(name, where) != where:
                 raise ModaliftError(f"{where}: {name} is also in {seen[name]} - use the lists of the download")
             video = next((videos[name, suffix] for suffix in _VIDEO if (name, suffix) in videos), None)
-            if video:
-                group = _CLIP.fullmatch(name)
-                rows.append(Row(name, label, "", "test" if part == "test" else "train", {"rgb": Track(video)},
-                                {"group": float(group[1]) if group else ""}))
-            else:
-                missing.append(name)
-    return build_table("arid", CLASSES, {"rgb": modality("rgb")}, rows, {k: k for k in range(len(CLASSES))}, missing=missing)
+            rows.append(Row(name, label, "", "test" if part == "test" else "train", {"rgb": Track(video)} if video else {},
+                            {"group": float(name.split("_")[1])}))
+    return download.table_of("arid", root, RELEASE, rows, "the folders of clips", mirrored={"others": "same"})
 
 
 def _clip(where: str, line: str) -> tuple[str, int]:
