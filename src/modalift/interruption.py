@@ -143,6 +143,8 @@ def keeping(what: str | Callable[[], str]) -> Iterator[None]:
         if not isinstance(error, Interrupted | KeyboardInterrupt) and not arrived() \
                 and not (isinstance(error, RuntimeError | OSError | EOFError) and arrives()):
             raise
+        if isinstance(error, KeyboardInterrupt) and not arrived():
+            raise  # of a program that uses the library, such as a notebook, which waits for this error
         # A library may have made another error of it, such as one about a process that ended at the same time.
         stopped = error if isinstance(error, Interrupted) else Interrupted(arrived() or signal.SIGINT)
         stopped.kept = stopped.kept or (what if isinstance(what, str) else what())

@@ -16,6 +16,7 @@ from modalift.modalities import Modality
 from modalift.overrides import key_values
 from modalift.recipe_files import RecipeFile, find_recipe
 from modalift.settings import Settings, explain
+from modalift.signatures import Share
 from modalift.values import FALSE
 
 #: How far a recipe has been verified against its paper.
@@ -103,11 +104,11 @@ class OptimSection(Settings):
     """Optimizer, learning-rate schedule, batches and epochs."""
 
     name: Literal["adamw", "sgd"] = Field("adamw", description="optimizer")
-    lr: float = Field(1e-3, gt=0, description="learning rate; with a schedule, its highest value")
+    lr: float = Field(1e-3, gt=0, le=1e6, description="learning rate; with a schedule, its highest value")
     weight_decay: float = Field(0.0, ge=0, description="weight decay of all parameters: decoupled with `adamw`, as an L2"
                                                        " penalty's gradient with `sgd`; 0: none")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of `sgd`; 0: none")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of the two moments of `adamw`")
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="decay rates of the two moments of `adamw`")
     epochs: int = Field(20, ge=1, description="number of passes over the training clips")
     batch: int = Field(16, ge=1, description="clips per batch and process")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one optimizer step")

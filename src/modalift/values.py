@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal
 
 #: Words of a switch; case does not matter.
 TRUE, FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
+#: Largest whole number: every smaller one is a float, and an integer of any library.
+LARGEST = 2**53
 NO_NUMBER = "is not a number - give one"
 
 _DIGITS = r"(?:\d+(?:_\d+)*)"
@@ -66,11 +67,11 @@ def whole(text: str) -> int:
     """
     found = text.strip()
     near = real(found)
-    if _BASES.fullmatch(found):
-        return int(found, 0)
     if not near.is_integer():
         raise ValueError("is not a whole number - give one")
-    return int(near) if abs(near) < 2**53 else int(Decimal(found.replace("_", "")))  # beyond, floats have gaps
+    if abs(near) > LARGEST:
+        raise ValueError("is too large for a whole number - give a smaller one")
+    return int(near)
 
 
 def truth(text: str) -> bool:

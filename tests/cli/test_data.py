@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sample_nvgesture
 
 from tiny import write_manifest, write_tiny
 
@@ -120,3 +121,33 @@ def test_index_replaces_no_file_that_is_none_of_its_own(modalift, tmp_path):
         assert reason in said.replace("\n", " ")
     assert (tmp_path / "mine.json").read_text() == "{}"
     assert not (tmp_path / "mine.csv").exists()
+
+
+def test_check_compares_a_partial_download_with_its_release(modalift, tmp_path):
+    sample_nvgesture.write(tmp_path / "data")
+    for file in (tmp_path / "data" / "Video_data" / "class_02" / "subject3_r1").iterdir():
+        file.unlink()
+    code, said, _ = modalift("check", tmp_path / "data")
+    plain = " ".join(said.split())
+    assert code == 0
+    assert "dataset: nvgesture (recognized from its files)" in plain
+    assert "of the release: 2 of 1050 train clips, 2 of 482 test clips" in plain
+    assert "1 clips of the dataset's lists have no recording here (class_02/subject3_r1) - add their files" in plain
+    assert "note 1 clips lie in the folder of another class than their label's (class_01/subject4_r2)" in plain
+    code, said, _ = modalift("check", tmp_path / "data", "--dataset", "nvgesture", "--json", "-o", "logs=false")
+    found = json.loads(said)
+    assert found["missing"] == ["class_02/subject3_r1"]
+    assert found["release"]["clips"] == {"train": [2, 1050], "test": [2, 482]}
+    assert [found["release"][key] for key in ("dataset", "guessed", "absent_views")] == ["nvgesture", False, []]
+    code, said, _ = modalift("index", "nvgesture", tmp_path / "data", "-o", tmp_path / "nv.csv", "--option", "logs=false")
+    assert code == 0
+    assert "2 train, 2 test clips with the views rgb, depth, ir_left, ir_right" in " ".join(said.split())
+    assert json.loads(modalift("check", tmp_path / "nv.csv", "--json")[1])["missing"] == ["class_02/subject3_r1"]
+
+
+def test_a_download_without_its_list_or_recordings_is_told_so(modalift, tmp_path):
+    sample_nvgesture.write(tmp_path / "data")
+    (tmp_path / "data" / "nvgesture_test_correct_cvpr2016_v2.lst").unlink()
+    code, _, said = modalift("check", tmp_path / "data")
+    assert code == 2
+    assert "the list nvgesture_test_correct_cvpr2016_v2.lst is not there - it is beside Video_data" in " ".join(said.split())

@@ -90,7 +90,7 @@ def test_a_signal_that_is_ignored_stays_so():
 
 def test_the_innermost_explanation_counts(tmp_path):
     with pytest.raises(Interrupted) as caught, keeping("outer"), keeping(lambda: "inner"):
-        raise KeyboardInterrupt
+        raise Interrupted(signal.SIGINT)
     assert (caught.value.kept, caught.value.exit_code) == ("inner", 130)
 
     def write() -> None:
@@ -101,6 +101,11 @@ def test_the_innermost_explanation_counts(tmp_path):
     with pytest.raises(Interrupted) as caught:
         write()
     assert caught.value.kept == f"{tmp_path}/a was written; {tmp_path}/b was not written - run the same command again"
+
+
+def test_a_program_that_uses_the_library_gets_its_own_error():
+    with pytest.raises(KeyboardInterrupt), keeping("outer"):
+        raise KeyboardInterrupt
 
 
 # ---- as a program ---------------------------------------------------------------------------------------------------

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from downloads import images, text, video
 
 from modalift import datasets
+from modalift.datasets.writing import write_manifest
 from modalift.derive import derive
 from modalift.engine.build import assemble
 from modalift.engine.evaluate import evaluate
@@ -28,38 +31,84 @@ DOWNLOADS = ("ntu_rgbd", "pku_mmd")
 GRAY = 200
 
 
-def images(folder: Path, left: int, top: int, *, color: bool) -> None:
+def frames(left: int, top: int, *, color: bool) -> list[np.ndarray]:
     """Six frames of a bright box on black, away from the middle so that a mirror image is told from none."""
-    folder.mkdir(parents=True)
+    made = []
     for t in range(6):
         frame = np.zeros((60, 80), np.uint8)
         frame[top:top + 22, left + t:left + t + 22] = GRAY
-        cv2.imwrite(str(folder / f"{t:03d}.png"), np.dstack([frame] * 3) if color else frame)
+        made.append(np.dstack([frame] * 3) if color else frame)
+    return made
+
+
+def clips() -> Iterator[tuple[int, int, list[np.ndarray], list[np.ndarray]]]:
+    """Subject, class, color and depth of the made-up clips: eight subjects, two classes."""
+    for subject in range(1, 9):
+        for c in (0, 1):
+            where = (6 + 4 * subject, 8 + 3 * subject)
+            yield subject, c, frames(*where, color=True), frames(*where, color=False)
+
+
+def write_nvgesture(root: Path) -> None:
+    lists: dict[str, str] = {"train": "", "test": ""}
+    for k, c, color, depth in clips():
+        folder = f"Video_data/class_{c + 1:02d}/subject{10 + k}_r0"  # subject 18 is held out of the training for validation
+        lists["test" if k < 3 else "train"] += (
+            f"path:./{folder} depth:sk_depth:0:6 color:sk_color:0:6 duo_left:duo_left:0:6 label:{c + 1} \n")
+        for name, recording in (("sk_color", color), ("sk_depth", depth), ("duo_left", depth)):
+            video(root / folder / f"{name}.avi", recording)
+    for split, lines in lists.items():
+        text(root / f"nvgesture_{split}_correct_cvpr2016_v2.lst", lines.encode())
+
+
+def write_egogesture(root: Path) -> None:
+    named = (3, 4, 5, 6, 1, 7, 2, 9)  # four of the training split, two each of the others
+    for k, c, color, depth in clips():
+        subject = named[k - 1]
+        scene = root / "images" / f"Subject{subject:02d}" / "Scene1"
+        images(scene / "Color" / f"rgb{c + 1}", color, "{:06d}.png")
+        images(scene / "Depth" / f"depth{c + 1}", depth, "{:06d}.png")
+        text(root / "labels-final-revised1" / f"subject{subject:02d}" / "Scene1" / f"Group{c + 1}.csv", f"{c + 1},1,6".encode())
+
+
+def write_isogd(root: Path) -> None:
+    lists: dict[str, str] = {"train": "", "valid": ""}
+    for k, (subject, c, color, depth) in enumerate(clips(), 1):
+        split = "train" if subject < 7 else "valid"
+        video(root / split / "001" / f"M_{k:05d}.avi", color)
+        video(root / split / "001" / f"K_{k:05d}.avi", depth)
+        lists[split] += f"{split}/001/M_{k:05d}.avi {split}/001/K_{k:05d}.avi {c + 1}\n"
+    for split, lines in lists.items():
+        text(root / f"{split}_list.txt", lines.encode())
+
+
+def write_viva(root: Path) -> None:
+    for subject, c, color, depth in clips():
+        name = f"{2 * subject - c:02d}_{c + 1:02d}_01.avi"
+        video(root / "LISA_HG_Data" / "dynamic_gestures" / "data" / name, color)
+        video(root / "LISA_HG_Data" / "dynamic_gestures" / "data" / "depth" / name, depth)
 
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory) -> dict[str, Path]:
-    """The same clips in the three layouts that the recipes name: by split, by view, and with flow in a manifest."""
-    by_split, by_view = (tmp_path_factory.mktemp(name) / "data" for name in ("by_split", "by_view"))
-    for subject in range(1, 9):
-        split = "train" if subject < 5 else "val" if subject < 7 else "test"
-        for c, label in enumerate(("left", "right")):
-            clip, where = f"s{subject:02d}_{c}", (6 + 4 * subject, 8 + 3 * subject)
-            for view in ("rgb", "depth", "ir", "pseudo_ir"):
-                images(by_split / split / label / clip / view, *where, color=view == "rgb")
-                if view not in ("rgb", "depth"):
-                    continue
-                (by_view / view / label).mkdir(parents=True, exist_ok=True)
-                (by_view / view / label / clip).symlink_to(by_split / split / label / clip / view)
-    with_flow = tmp_path_factory.mktemp("with_flow") / "data"
-    derive("flow", datasets.open("folder", by_split), with_flow, view="rgb")
-    return {"split": by_split, "view": by_view, "flow": with_flow}
+    """The same clips as each set is downloaded, and with flow and translated color in a manifest, as NVGesture's is derived."""
+    made = {name: tmp_path_factory.mktemp(name) / "data" for name in (*SETS, "derived")}
+    for name, write in (("nvgesture", write_nvgesture), ("egogesture", write_egogesture), ("isogd", write_isogd),
+                        ("viva", write_viva)):
+        write(made[name])
+        assert datasets.guess(made[name]) == name
+    with_flow = derive("flow", datasets.open("nvgesture", made["nvgesture"]), made["nvgesture"].parent / "flow", view="rgb")
+    translated = replace(with_flow, views={**with_flow.views, "pseudo_ir": modality("pseudo_ir")})
+    write_manifest(translated.map(lambda row: replace(row, tracks={**row.tracks, "pseudo_ir": row.tracks["ir_left"]})),
+                   made["derived"])
+    return made
 
 
 def changed(name: str, roots: dict[str, Path]) -> Recipe:
     """A published recipe at a scale of seconds, with small networks from nothing, on the made-up clips."""
     recipe = RECIPES[name]
-    layout = "view" if recipe.data.root.name == "viva" else "flow" if recipe.data.dataset == "csv" else "split"
+    layout = "derived" if recipe.data.dataset == "csv" else name.split("/")[0]
+    assert recipe.data.dataset == ("csv" if layout == "derived" else layout), "the download is read as it is"
     changes = [*TINY, "data.size=48", f"data.root={roots[layout]}", "data.augment.photometric=0"]
     changes += [f"scheme.{key}=" for key in recipe.scheme.model_extra or {} if key.endswith("stage")]
     for role, section in recipe.networks.items():
@@ -123,8 +172,8 @@ def test_published_mirror_images_are_drawn(roots) -> None:
 
 
 def test_a_gray_depth_video_reads_as_its_gray_levels(roots) -> None:
-    folder = roots["split"] / "train" / "left" / "s01_0" / "depth"
-    read = reading.read(Track(folder), modality("depth_gray"))
+    file = roots["nvgesture"] / "Video_data" / "class_01" / "subject11_r0" / "sk_depth.avi"
+    read = reading.read(Track(file), modality("depth_gray"))
     assert read.dtype == np.uint8
     assert read.shape == (6, 60, 80, 1)
     assert set(np.unique(read)) == {0, GRAY}

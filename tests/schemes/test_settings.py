@@ -131,7 +131,7 @@ def test_a_number_that_is_not_finite_is_told(name, key, value):
 
 
 def test_neither_may_one_of_another_section_be(recipe_file):
-    with pytest.raises(ModaliftError, match=r"optim\.lr = inf: must be a finite number"):
+    with pytest.raises(ModaliftError, match=r"optim\.lr = '\.inf': is not a finite number"):
         load_recipe(recipe_file("single"), ["optim.lr=.inf"])
 
 

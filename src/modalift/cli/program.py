@@ -58,18 +58,26 @@ def run() -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the path"
         return wrong(f"{where}{error.strerror or error} - {advice} and run the same command again")
-    except MemoryError as error:
-        return wrong(f"not enough memory ({error}) - use fewer or smaller clips")
     except Exception as error:  # Typer may bundle its own copy of click's errors, so they are recognized by attributes
         if type(error).__name__ == "NoArgsIsHelpError":
             out.print(error.format_message())  # type: ignore[attr-defined]
             return 0
+        if is_out_of_memory(error):
+            reason = str(error).splitlines()[0][:160] if str(error) else "no reason was given"
+            return wrong(f"not enough memory ({reason}) - lower optim.batch, data.size or data.frames, or use fewer clips")
         if not hasattr(error, "format_message"):
             raise
         context = getattr(error, "ctx", None)
         verb = context.command_path if context else "modalift"
         return wrong(f"{error.format_message().rstrip('.')} - see `{verb} --help`")
     return code if isinstance(code, int) else 0
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, NumPy or PyTorch could not get memory; PyTorch has an error of its own for GPUs only."""
+    words = ("DefaultCPUAllocator", "array is too big", "Maximum allowed dimension exceeded",
+             "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(w in str(error) for w in words)
 
 
 def wrong(message: str) -> int:

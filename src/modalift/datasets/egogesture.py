@@ -128,6 +128,8 @@ def read_egogesture(root: Path, *, train_on_val: bool = False, lists: str | None
     lines without three numbers are left out; the last frame of a line belongs to the clip; depth is not in millimeters. A
     copy of the label files with 24,091 of the 24,161 gestures is about; the lists of Real-time-GesRec are complete.
 
+    Source: Zhang et al., IEEE Transactions on Multimedia 2018.
+
     Args:
         root: the folder with the images and the labels.
         train_on_val: the validation subjects belong to the training split; there is then no validation split.

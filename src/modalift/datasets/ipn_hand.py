@@ -80,6 +80,8 @@ def read_ipn_hand(root: Path, *, non_gesture: bool = False, mirrored: Mapping[st
     ``Video_TrainList.txt`` and ``Video_TestList.txt`` are not used, as they are one too large in 14 videos. The lists in the
     authors' code repository are of an earlier pass, with fewer gestures.
 
+    Source: Benitez-Garcia et al., ICPR 2020.
+
     Args:
         root: the folder with ``annotations``.
         non_gesture: keep the clips without a gesture (D0X) as a class of their own, the first; papers report 13 classes.

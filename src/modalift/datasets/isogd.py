@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from modalift.datasets.naming import shared_spaces
 from modalift.datasets.registry import dataset
 from modalift.datasets.release import Release
 from modalift.errors import ModaliftError
-from modalift.files import is_file, is_folder
+from modalift.files import is_file, is_folder, read_bytes
 from modalift.modalities import Row, Table, Track
 
 CLASSES = tuple(str(n) for n in range(1, 250))
@@ -69,8 +70,9 @@ def release(options: Mapping[str, Any]) -> Release:
 
 
 def is_isogd(root: Path) -> bool:
-    """Whether a folder has one of the lists, or recordings where they belong."""
-    return any(is_file(root / f"{name}_list.txt") for name in FOLDERS.values()) \
+    """Whether a folder has one of the lists (others have files of these names), or recordings where they belong."""
+    return any(is_file(file) and re.match(rb"(?:\./)?(?:train|valid|test)/[0-9]+/M_[0-9]", read_bytes(file, most=40))
+               for file in (root / f"{name}_list.txt" for name in FOLDERS.values())) \
         or any(is_folder(root / name / "001") and is_file(root / name / "001" / "M_00001.avi") for name in FOLDERS.values())
 
 
@@ -86,6 +88,8 @@ def read_isogd(root: Path, *, test_on_val: bool = False, test_labels: str | None
     is recorded, not in millimeters, and bright need not mean near as in EgoGesture's and NVGesture's images (the MSD paper
     reverses it for its figure 4, to look like theirs, and trains on it as it is). Clips have 2 frames and more; short ones
     are kept.
+
+    Source: Wan et al., CVPR Workshops 2016.
 
     Args:
         root: the folder with the lists.

@@ -78,11 +78,14 @@ def read_jester(root: Path, *, test_on_val: bool = False, classes: Sequence[str]
     """20BN-Jester as it is downloaded: the view ``rgb``, images of 100 pixels in height at 12 per second.
 
     Layout: ``jester-v1-train.csv``, ``jester-v1-validation.csv``, ``jester-v1-test.csv`` and ``jester-v1-labels.csv`` beside
-    ``20bn-jester-v1/34870/00001.jpg``. The labels of the test clips are hidden, so they are unlabeled; who performs a clip is
-    not in the download.
+    ``20bn-jester-v1/34870/00001.jpg`` (or beside the folders ``34870``, ...). The labels of the test clips are
+    hidden, so they are unlabeled; who performs a clip is not in the download.
 
     Class indices are the order of ``jester-v1-labels.csv``. Other public code numbers the classes alphabetically: give
     ``classes`` in its order to use its networks. The class names in the lists count, not the order of a copied label file.
+    Copies of the lists that a spreadsheet saved are read (quotes, empty cells, commas).
+
+    Source: Materzynska et al., ICCV Workshops 2019.
 
     Args:
         root: the folder with the lists.
@@ -111,7 +114,7 @@ def read_jester(root: Path, *, test_on_val: bool = False, classes: Sequence[str]
         for clip, label, where in parse_list(file):
             if label and label not in index:
                 raise ModaliftError(f"{where}: there is no class '{label[:80]}' - {nearest(label, index)}")
-            path = download.find(f"{FRAMES}/{clip}")
+            path = download.find(f"{FRAMES}/{clip}", clip)
             rows.append(Row(clip, index[label] if label else None, "", "test" if split == "val" and test_on_val else split,
                             {} if path is None else {"rgb": Track(path, rate=12.0)}))
     hidden = sum(row.label is None for row in rows if row.tracks)

@@ -104,6 +104,8 @@ def read_ld_congr(root: Path, *, shortest: Annotated[int, Ge(1)] = 4, spaces: Se
     last frame belongs to the gesture. The names of videos that are not decoded are not documented: those with the stems above
     are found.
 
+    Source: Liu et al., CVPR 2022.
+
     Args:
         root: the folder with the label files.
         shortest: fewest frames of a gesture that is kept; published figures leave out those under 4 (110 in the test split).

@@ -238,6 +238,9 @@ class _View:
         if len(found) != 6:
             raise ModaliftError(f"{line.where}: views.{self.view}.affine needs six numbers (two rows of three)")
         a, b, c, d, e, f = found
+        if a * e == b * d:
+            raise ModaliftError(f"{line.where}: views.{self.view}.affine {' '.join(f'{x:g}' for x in found)} maps the image"
+                                " to a line or a point - correct it")
         return a, b, c, d, e, f
 
 

@@ -119,6 +119,8 @@ def read_nvgesture(root: Path, *, nucleus: bool = False, logs: bool = True, alig
     - No two cameras are pixel-aligned; infrared looks from above, and a mirror image is not known to be the mirrored gesture.
     - Depth is not in millimeters. Classes have no names in the download, so they are the numbers of the lists.
 
+    Source: Molchanov et al., CVPR 2016.
+
     Args:
         root: the folder with the two lists.
         nucleus: use only the core of the gesture where ``nucleus.txt`` tells it (in color frames, within the window).

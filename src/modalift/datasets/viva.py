@@ -72,6 +72,8 @@ def read_viva(root: Path, *, codes: Sequence[int] = CODES, aliases: Mapping[int,
 
     The rule of subjects, the codes and the aliases are known from one public reader only, hence the options.
 
+    Source: Ohn-Bar and Trivedi, IEEE Transactions on Intelligent Transportation Systems 2014.
+
     Args:
         root: the folder that holds ``LISA_HG_Data``.
         codes: codes of the gestures that are used, in the order of classes.

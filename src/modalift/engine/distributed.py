@@ -60,9 +60,12 @@ def device_of(device: str = "auto") -> torch.device:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModaliftError(f"run.device = '{device}', but PyTorch sees no GPU - use run.device=cpu")
     try:
-        return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device)
-    except RuntimeError:
-        raise ModaliftError(f"run.device = '{device}' is not a device - use cpu, cuda or auto") from None
+        found = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device)
+        torch.zeros(1, device=found).item()  # a name that PyTorch knows may be a device that it was not built for
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModaliftError(f"run.device = '{device}' is no device here ({reason[:120]}) - use cpu, cuda or auto") from None
+    return found
 
 
 def set_threads(threads: int) -> None:

@@ -9,6 +9,7 @@ from modalift.engine.build import assemble
 from modalift.engine.checkpoint import TrainingState
 from modalift.engine.compute import own_macs, training_macs
 from modalift.engine.distributed import init_distributed, set_threads
+from modalift.engine.effects import flip_without_effect
 from modalift.engine.experiment import Experiment
 from modalift.engine.monitor import Monitor
 from modalift.engine.provenance import check_recordings, difference, record_clips, teacher_runs
@@ -56,6 +57,8 @@ def train(recipe: Recipe, monitor: Monitor | None = None) -> Run:
     for role, loaded in experiment.initialized_from.items():
         monitor.message(f"networks.{role} starts from {recipe.networks[role].init}: {loaded}")
     experiment.decode(monitor)
+    for line in flip_without_effect(experiment):
+        monitor.message(line, warning=True)
     leave_out_corrupt(experiment, monitor)
     is_main = init_distributed(recipe.run.device).is_main
     if is_main:
@@ -157,4 +160,5 @@ def training_coverage(experiment: Experiment) -> dict[str, Any]:
     usable = part.where(lambda r: bool(views & set(r.tracks)))
     unreadable = {r.id: experiment.corrupt[r.id] for r in usable if r.id in experiment.corrupt}
     used = len(experiment.train)
-    return coverage(used, len(usable) - len(unreadable) - used, part, usable, unreadable)
+    return coverage(used, len(usable) - len(unreadable) - used, part, usable, unreadable,
+                    max_corrupt=experiment.recipe.data.max_corrupt)

@@ -192,6 +192,7 @@ def timeline(track: Track) -> np.ndarray | None:
 
 def channels(track: Track, modality: Modality) -> int:
     """Number of channels per pixel (videos) or per sample (signals: all dimensions after T), read from the file."""
+    _stat(track.path)
     if track.path.suffix.lower() in _HOLD_ARRAYS:
         return _shaped(_array(track.path, track.key)[:1], modality.with_channels(0), track).shape[-1]
     return 3 if _is_color(track) else 1

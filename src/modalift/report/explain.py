@@ -13,6 +13,7 @@ from rich.text import Text
 from torch import nn
 
 from modalift.engine.compute import epoch_macs, own_macs
+from modalift.engine.effects import without_effect
 from modalift.engine.experiment import Experiment
 from modalift.modalities import Batch
 from modalift.networks import Recognizer, cost
@@ -111,7 +112,7 @@ def as_json(experiment: Experiment) -> dict[str, Any]:
         "scheme": experiment.recipe.scheme.name,
         "networks": [vars(m) for m in networks_of(experiment)],
         "training_only_modules": [vars(p) for p in training_modules(experiment)],
-        "notes": experiment.scheme.notes,
+        "notes": [*experiment.scheme.notes, *without_effect(experiment)],
         "terms": {k: w for k, (w, _) in example_terms(experiment).items()},
         "training_clips": len(experiment.train),
         "labeled": sum(r.label is not None for r in experiment.train),
