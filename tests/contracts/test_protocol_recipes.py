@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from modalift import datasets
 from modalift.datasets.writing import write_manifest
 from modalift.derive import derive
 from modalift.engine.build import assemble
+from modalift.engine.evaluate import evaluate
+from modalift.engine.train import train
 from modalift.loading import reading
 from modalift.loading.clips import ClipSet
 from modalift.loading.collation import loader
@@ -23,6 +26,8 @@ from modalift.recipe import TINY, Recipe, load_recipe
 from modalift.recipe_files import recipe_names
 
 SETS = ("egogesture", "nvgesture", "isogd", "viva")
+#: Sets whose recipes name the layout of the download, which `sample_<set>.py` writes.
+DOWNLOADS = ("ntu_rgbd", "pku_mmd")
 GRAY = 200
 
 
@@ -172,3 +177,19 @@ def test_a_gray_depth_video_reads_as_its_gray_levels(roots) -> None:
     assert read.dtype == np.uint8
     assert read.shape == (6, 60, 80, 1)
     assert set(np.unique(read)) == {0, GRAY}
+
+
+@pytest.mark.parametrize("dataset", DOWNLOADS)
+def test_recipes_read_the_download(dataset, tmp_path) -> None:
+    root = tmp_path / "data"
+    assert importlib.import_module(f"sample_{dataset}").write(root) == {}
+    recipes = {name: load_recipe(name) for name in recipe_names() if name.split("/")[0] == dataset}
+    assert {recipe.data.dataset for recipe in recipes.values()} == {dataset}
+    changes = [*TINY, "data.size=16", f"data.root={root}"]
+    teacher = train(load_recipe(f"{dataset}/teacher_rgb", [*changes, f"run.dir={tmp_path / 'teacher'}",
+                                                           "networks.student={name: small, view: rgb, width: 8}"]))
+    taught = train(load_recipe(f"{dataset}/mgcam_dkd", [*changes, f"run.dir={tmp_path / 'student'}",
+                                                        "networks.student={name: small, view: ir, width: 8}",
+                                                        f"networks.teacher={{init: {teacher.folder}}}"]))
+    of = datasets.open(dataset, root, **recipes[f"{dataset}/mgcam_dkd"].data.options)
+    assert evaluate(taught)["student"]["n"] == len(of.split("test"))

@@ -112,6 +112,26 @@ def test_nir_falls_off_with_the_square_of_the_distance() -> None:
     assert near / far == pytest.approx(4.0, rel=0.08)
 
 
+def test_daylight_adds_noise_to_sensors_with_their_own_light() -> None:
+    depth = DepthSensor()
+    flat = np.full((4, 20, 24, 24), 3.0, np.float32)
+    light = np.float32(0.5) / flat**2
+    seen = {lux: depth.measure(flat, light, 100.0, rng(), lux) for lux in (0.0, depth.sun)}
+    reads = {lux: found[found > 0].astype(float) for lux, found in seen.items()}
+    assert np.array_equal(seen[0.0], depth.measure(flat, light, 100.0, rng()))
+    dark = float(depth.sigma(flat[:1, :1, :1, :1], light[:1, :1, :1, :1]).item())
+    day = dark + (2**0.5 - 1) * depth.slope / float(np.sqrt(9 * light[0, 0, 0, 0]))  # twice the light of the illuminator counts
+    assert reads[depth.sun].std() / 1000 == pytest.approx(day, rel=0.08)
+    assert reads[depth.sun].mean() == pytest.approx(3000, abs=2)
+    assert (seen[depth.sun] == 0).mean() > (seen[0.0] == 0).mean()
+    nir = NirSensor(gamma=1.0)
+    gray = np.full((20, 16, 16), 0.05, np.float32)
+    night, sunny = nir.measure(gray, rng()).astype(float), nir.measure(gray, rng(), gray).astype(float)
+    assert sunny.mean() == pytest.approx(night.mean(), rel=0.02), "daylight is subtracted"
+    electrons = 0.05 * nir.electrons / nir.full
+    assert (sunny[:, 8, 8].var() / night[:, 8, 8].var()) == pytest.approx(1 + electrons / (electrons + nir.read**2), rel=0.6)
+
+
 def test_thermal_shows_warm_things_bright_and_grazing_skin_cooler() -> None:
     sensor = ThermalSensor()
     seen = np.full((8, 24, 32), 20.0, np.float32)

@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from modalift.darkroom import GESTURES, VIEWS, sheet, simulate
+from modalift import datasets
+from modalift.darkroom import GESTURES, PRESETS, VIEWS, sheet, simulate
 from modalift.darkroom.body import JOINTS
 from modalift.darkroom.simulate import BASELINE, FOV, Settings, plan, render
 from modalift.errors import ModaliftError
+from modalift.loading import reading
 
 TINY = {"clips": 6, "size": 24, "frames": 3, "seed": 5}
 
@@ -127,7 +129,39 @@ def test_thermal_shows_the_face_warm_without_any_light() -> None:
     assert clip["rgb"].mean() < 25
 
 
+def test_the_likeness_of_mgr_dark(tmp_path: Path) -> None:
+    assert PRESETS["mgr_dark"]["frames"] == (45, 210)
+    settings = Settings(clips=300, **PRESETS["mgr_dark"])
+    lengths = [settings.length(i) for i in range(300)]
+    assert (min(lengths), max(lengths)) == (45, 210)
+    people = {s: {plan(settings, i).subject for i in range(300) if plan(settings, i).split == s} for s in ("train", "test")}
+    assert {s: len(p) for s, p in people.items()} == {"train": 16, "test": 5}
+    out = simulate(tmp_path / "x", clips=4, size=16, seed=1, **{**PRESETS["mgr_dark"], "frames": (4, 9)})
+    table = datasets.open("darkroom", out)
+    assert list(table.views) == ["rgb", "rgb_day", "depth", "thermal", "depth_day", "thermal_day"]
+    for row, written in zip(table, rows(out), strict=True):
+        found = {view: reading.read(track, table.modality(view)) for view, track in row.tracks.items()}
+        assert {len(frames) for frames in found.values()} == {int(written["frames"])}
+        assert {track.rate for track in row.tracks.values()} == {25.0}
+        assert not np.array_equal(found["depth"], found["depth_day"])
+        both = (found["depth"] > 0) & (found["depth_day"] > 0)
+        assert np.median(np.abs(found["depth"][both].astype(float) - found["depth_day"][both])) < 40, "the same scene"
+        assert row.tracks["depth"].space == row.tracks["depth_day"].space
+    assert len({int(row["frames"]) for row in rows(out)}) > 1
+    assert sheet(tmp_path / "sheet.png", out, columns=4, cell=16).is_file()
+
+
+def test_a_gesture_fills_its_clip(tmp_path: Path) -> None:
+    slow = Settings(clips=10, size=16, frames=32, fps=4.0, modalities=("pose",))
+    usual = Settings(clips=10, size=16, frames=32, modalities=("pose",))
+    for index in (0, 4):
+        poses = [render(settings, plan(settings, index)).pose for settings in (slow, usual)]
+        assert np.allclose(poses[0], poses[1], atol=1e-5), "8 s instead of 2 s, the same motion frame by frame"
+
+
 @pytest.mark.parametrize(("wrong", "says"), [
+    ({"frames": (9, 4), "fps": 25.0}, "frames is 9 to 4"), ({"frames": (4, 9)}, "fps is not given"), ({"fps": 0.0}, "fps is 0"),
+    ({"frames": 601}, "frames is 601"), ({"modalities": ["rgb_days"]}, "did you mean 'rgb_day'"),
     ({"clips": 0}, "clips is 0"), ({"size": 4}, "size is 4"), ({"frames": 1}, "frames is 1"),
     ({"lux": (8.0, 1.0)}, "lower bound first"), ({"lux": (0.0, 1.0)}, "above 0"), ({"seed": -1}, "seed is -1"),
     ({"workers": 0}, "workers is 0"), ({"modalities": ["termal"]}, "did you mean 'thermal'"),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import struct
 import tarfile
-import zlib
 from pathlib import Path
 
+import matlab_files
+import numpy as np
 import pytest
 import sample_sysu_mm01
 
 from modalift import datasets
-from modalift.datasets.sysu_mm01 import matlab_numbers
 from modalift.errors import ModaliftError
-from modalift.loading import reading
+from modalift.loading import matlab, reading
 
 LISTS = Path(__file__).resolve().parents[3] / "shared" / "lists" / "real-lists.tar.xz"
 
@@ -46,21 +45,15 @@ def test_options(root):
     assert reading.read(next(r for r in both if "nir" in r.tracks).tracks["rgb"], both.modality("rgb")).shape[-1] == 3
 
 
-def matlab(numbers: list[int]) -> bytes:
-    """A MATLAB file of level 5 with the compressed array ``id``, unsigned bytes, as the download has it."""
-    def element(kind: int, body: bytes) -> bytes:
-        return struct.pack("<II", kind, len(body)) + body + b"\0" * (-len(body) % 8)
-
-    array = (element(6, struct.pack("<II", 9, 0)) + element(5, struct.pack("<ii", 1, len(numbers)))
-             + struct.pack("<HH", 1, 2) + b"id\0\0" + element(2, bytes(numbers)))
-    packed = zlib.compress(element(14, array))
-    return b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM" + struct.pack("<II", 15, len(packed)) + packed
+def matlab_list(numbers: list[int]) -> bytes:
+    """A list as the download has it: the array ``id``."""
+    return matlab_files.matlab("id", np.array([numbers], np.uint8))
 
 
 def test_lists_as_matlab_files(root):
     for split, numbers in (("train", [1, 2]), ("val", [4]), ("test", [6])):
         (root / "exp" / f"{split}_id.txt").unlink()
-        (root / "exp" / f"{split}_id.mat").write_bytes(matlab(numbers))
+        (root / "exp" / f"{split}_id.mat").write_bytes(matlab_list(numbers))
     assert datasets.open("sysu_mm01", root).classes == ("0001", "0002", "0004", "0006")
 
 
@@ -76,10 +69,10 @@ def test_bad_downloads_are_told(root):
     (root / "exp" / "test_id.txt").unlink()
     with pytest.raises(ModaliftError, match=r"test_id.txt: no such list"):
         datasets.open("sysu_mm01", root)
-    (root / "exp" / "test_id.mat").write_bytes(matlab([6])[:-4])
-    with pytest.raises(ModaliftError, match="has no list 'id'"):
+    (root / "exp" / "test_id.mat").write_bytes(matlab_list([6])[:-4])
+    with pytest.raises(ModaliftError, match=r"test_id.mat: is a damaged MATLAB file"):
         datasets.open("sysu_mm01", root)
-    (root / "exp" / "test_id.mat").write_bytes(matlab([6]))
+    (root / "exp" / "test_id.mat").write_bytes(matlab_list([6]))
     for image in (root / "cam2").rglob("*.jpg"):
         image.unlink()
     assert len(datasets.open("sysu_mm01", root)) == 38
@@ -93,7 +86,7 @@ def test_bad_downloads_are_told(root):
 @pytest.mark.skipif(not LISTS.is_file(), reason="../shared with the genuine lists is absent")
 def test_the_genuine_lists():
     with tarfile.open(LISTS) as archive:
-        found = {split: matlab_numbers(archive.extractfile(f"./sysu_mm01/{split}_id.mat").read(), "id")
+        found = {split: matlab.arrays(archive.extractfile(f"./sysu_mm01/{split}_id.mat").read(), split)["id"].ravel().tolist()
                  for split in ("train", "test")}
     assert found["train"][:7] == [1, 2, 4, 5, 7, 8, 11]
     assert found["test"][:4] == [6, 10, 17, 21]

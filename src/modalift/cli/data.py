@@ -20,7 +20,7 @@ from modalift.cli.common import (
     recipe_of,
     table_of,
 )
-from modalift.errors import told
+from modalift.errors import ModaliftError, nearest, told
 from modalift.files import is_file, read_json
 
 verbs = typer.Typer()
@@ -32,11 +32,13 @@ def simulate(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write")],
     clips: Annotated[int, typer.Option(help="number of clips")] = 960,
     size: Annotated[int, typer.Option(help="height and width of frames, in pixels")] = 64,
-    frames: Annotated[int, typer.Option(help="frames per clip")] = 16,
+    frames: Annotated[int | None, typer.Option(help="frames per clip; default: 16, or the preset's")] = None,
     lux: Annotated[tuple[float, float], typer.Option(help="lowest and highest illuminance, in lux")] = (1.0, 8.0),
     seed: Annotated[int, typer.Option(help="random seed; the same seed writes identical files")] = 0,
     workers: Annotated[int, typer.Option(help="number of processes")] = 1,
     test_subjects: Annotated[int, typer.Option(help="number of subjects in the test split")] = 5,
+    preset: Annotated[str, typer.Option(help="the likeness of a published set: mgr_dark (45 to 210 frames at 25 fps; color,"
+                                             " depth and thermal, in the dark and by daylight)")] = "",
     sheet: Annotated[Path | None, typer.Option(
         help="also write a contact sheet to this .png file; if OUT is a simulated dataset, write only the sheet")] = None,
     as_json: AsJson = False,
@@ -45,10 +47,15 @@ def simulate(
     from modalift import darkroom
     from modalift.report.console import ConsoleMonitor
 
+    if preset and preset not in darkroom.PRESETS:
+        raise ModaliftError(f"there is no preset '{preset}' - {nearest(preset, darkroom.PRESETS)}")
+    given = {**darkroom.PRESETS.get(preset, {}), "test_subjects": test_subjects}
+    if frames is not None:
+        given["frames"] = frames
     if sheet is None or not (folder / "dataset.json").is_file():
         with ConsoleMonitor(err).progress("simulating", clips) as update:
-            darkroom.simulate(folder, clips=clips, size=size, frames=frames, lux=lux, seed=seed, workers=workers,
-                              test_subjects=test_subjects, progress=lambda done, _: update(done, "clips"))
+            darkroom.simulate(folder, clips=clips, size=size, lux=lux, seed=seed, workers=workers,
+                              progress=lambda done, _: update(done, "clips"), **given)
     drawn = darkroom.sheet(sheet, folder) if sheet else None
     print_result(as_json, {"folder": folder, "sheet": drawn},
         f"simulated dataset: {folder} (next: `modalift check {folder}`)" + (f"; contact sheet: {drawn}" if drawn else ""))

@@ -2,6 +2,6 @@
 
 from modalift.darkroom.motions import GESTURES, MIRRORED
 from modalift.darkroom.sheet import sheet
-from modalift.darkroom.simulate import VIEWS, simulate
+from modalift.darkroom.simulate import DAYLIGHT_VIEWS, PRESETS, VIEWS, simulate
 
-__all__ = ["GESTURES", "MIRRORED", "VIEWS", "sheet", "simulate"]
+__all__ = ["DAYLIGHT_VIEWS", "GESTURES", "MIRRORED", "PRESETS", "VIEWS", "sheet", "simulate"]

@@ -136,6 +136,8 @@ class DepthSensor:
         baseline: distance between illuminator and camera in meters; surfaces that only one of them sees have no reading.
         longest: range in meters.
         step: quantization in meters.
+        sun: illuminance in lux at which daylight returns as much light as the illuminator from a surface 3 m away; daylight
+            is subtracted, and its shot noise stays (an assumed value: about that of an overcast day).
     """
 
     floor: float = 0.0012
@@ -147,6 +149,7 @@ class DepthSensor:
     baseline: float = 0.075
     longest: float = 8.0
     step: float = 0.001
+    sun: float = 8000.0
 
     def sigma(self, z: F32, amplitude: F32) -> F32:
         """Noise in meters (rms): ``floor + slope (z/3)^2 / sqrt(9 A) + quartic (z/3)^4`` where ``A = rho cos / z^2``.
@@ -170,15 +173,23 @@ class DepthSensor:
             dark[:, :, k:] |= step > k - 0.4
         return dark
 
-    def measure(self, z: F32, amplitude: F32, focal: float, rng: np.random.Generator) -> NDArray[np.uint16]:
+    def daylight_noise(self, z: F32, lux: float) -> F32:
+        """Factor of the noise by daylight: ``sqrt(1 + lux / sun (z/3)^2)``, since daylight does not fall off with distance."""
+        return np.sqrt(1 + np.float32(lux / self.sun) * (z / np.float32(3.0)) ** 2).astype(np.float32)
+
+    def measure(self, z: F32, amplitude: F32, focal: float, rng: np.random.Generator,
+                daylight: float = 0.0) -> NDArray[np.uint16]:
         """Millimeters ``(T, H, W)``, 0 where there is no reading.
 
         Args:
             z, amplitude: ``(S, T, H, W)`` for S rays per pixel; amplitude is ``rho cos / z^2``.
             focal: focal length in pixels.
+            daylight: illuminance by daylight in lux; lamps have little near infrared.
         """
         middle = z.mean(0)
         light = amplitude.mean(0)
+        if daylight:
+            light = light / self.daylight_noise(middle, daylight) ** 2  # as if less of the illuminator's light returned
         spread = z.max(0) - z.min(0)
         noise = rng.standard_normal(middle.shape, np.float32)
         chance = rng.random(middle.shape, np.float32)
@@ -206,13 +217,19 @@ class NirSensor:
     read: float = 9.0
     gamma: float = 1.6
 
-    def measure(self, amplitude: F32, rng: np.random.Generator) -> U8:
-        """Gray values ``(T, H, W)`` of amplitudes ``(T, H, W)``; the illuminator is brightest in the middle."""
+    def measure(self, amplitude: F32, rng: np.random.Generator, daylight: F32 | None = None) -> U8:
+        """Gray values ``(T, H, W)`` of amplitudes ``(T, H, W)``; the illuminator is brightest in the middle.
+
+        ``daylight`` is the amplitude of daylight, ``(T, H, W)``, which is subtracted but for its shot noise.
+        """
         H, W = amplitude.shape[1:]
         y, x = np.linspace(-1, 1, H, dtype=np.float32), np.linspace(-1, 1, W, dtype=np.float32)
         beam = (1 / (1 + 0.9 * (x[None] ** 2 + y[:, None] ** 2))).astype(np.float32)
         expected: F32 = amplitude * beam * np.float32(self.electrons / self.full)
         counted = shot(expected, rng, self.read**2)
+        if daylight is not None:
+            noise = np.sqrt(daylight * np.float32(self.electrons / self.full))
+            counted += noise * rng.standard_normal(noise.shape, np.float32)
         counted *= np.float32(4095 / self.electrons)
         np.clip(counted, 0, 4095, out=counted)
         return _curve(self.gamma)[counted.astype(np.int16)]

@@ -18,17 +18,18 @@ from modalift.files import read_json, write_beside
 
 U8 = NDArray[np.uint8]
 _INK, _PAPER = (225, 225, 225), (24, 20, 18)
-_TITLES = {"rgb": "dark RGB", "rgb_day": "daylight RGB", "depth": "depth", "nir": "near-infrared", "thermal": "thermal"}
+_TITLES = {"rgb": "dark RGB", "rgb_day": "daylight RGB", "depth": "depth", "nir": "near-infrared", "thermal": "thermal",
+           "depth_day": "daylight depth", "nir_day": "daylight NIR", "thermal_day": "daylight thermal"}
 
 
 def image(view: str, frame: NDArray[Any]) -> U8:
     """One frame as a BGR image: depth and temperature in false colors, missing readings black."""
-    if view == "depth":
+    if view.startswith("depth"):
         span = np.clip((frame.astype(np.float32) - 1200) / 4300, 0, 1)
         drawn = cv2.applyColorMap((255 * (1 - span)).astype(np.uint8), cv2.COLORMAP_TURBO)
         drawn[frame == 0] = 0
         return drawn.astype(np.uint8)
-    if view == "thermal":
+    if view.startswith("thermal"):
         return cv2.applyColorMap(frame, cv2.COLORMAP_INFERNO).astype(np.uint8)
     return cv2.cvtColor(frame, cv2.COLOR_RGB2BGR if frame.ndim == 3 else cv2.COLOR_GRAY2BGR).astype(np.uint8)
 
@@ -79,8 +80,7 @@ def sheet(path: Path | str, dataset: Path | str, *, clips: Sequence[int] | None 
         raise ModaliftError(f"{about} is not readable ({type(error).__name__}) - {advice}") from error
     settings.check()
     wanted = default_clips(settings) if clips is None else list(clips)
-    moments = [int((c + 0.5) * settings.frames / columns) for c in range(min(columns, settings.frames))]
-    width = cell * len(moments)
+    shown = min(columns, settings.shortest)
     blocks = []
     for index in wanted:
         if not 0 <= index < settings.clips:
@@ -88,9 +88,10 @@ def sheet(path: Path | str, dataset: Path | str, *, clips: Sequence[int] | None 
         planned = plan(settings, index)
         clip = render(settings, planned)
         metadata = clip.metadata
+        moments = [int((c + 0.5) * len(clip.pose) / shown) for c in range(shown)]
         note = (f"{planned.name}  {subject_name(planned.subject)}, {metadata['hand']}-handed, {planned.split}, "
                 f"{metadata['lux']} lux, {metadata['distance_m']} m, {metadata['place']}")
-        blocks.append(_block(GESTURES[planned.label], note, clip, moments, cell, width))
+        blocks.append(_block(GESTURES[planned.label], note, clip, moments, cell, cell * shown))
     half = (len(blocks) + 1) // 2
     left, right = np.concatenate(blocks[:half]), np.concatenate(blocks[half:] or blocks[:1])
     tall = max(len(left), len(right))

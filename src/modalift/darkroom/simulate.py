@@ -34,10 +34,14 @@ from modalift.interruption import starting_processes
 VERSION = 1
 #: Views that can be written -> their modalities.
 VIEWS = {"rgb": "rgb", "rgb_day": "rgb", "depth": "depth", "nir": "nir", "thermal": "thermal", "pose": "pose"}
+#: Views of the sensors that need no light, by daylight, which are written only if asked for -> their modalities.
+DAYLIGHT_VIEWS = {"depth_day": "depth", "nir_day": "nir", "thermal_day": "thermal"}
+_MODALITIES = {**VIEWS, **DAYLIGHT_VIEWS}
 #: View -> space; views of one space are pixel-aligned: color by night and by day; depth and near-infrared.
 # The name of a space seeds its random augmentation: with another spelling the same seed would give other networks.
 _COLOR = "colour"
-SPACES = {"rgb": _COLOR, "rgb_day": _COLOR, "depth": "depth", "nir": "depth", "thermal": "thermal", "pose": ""}
+SPACES = {"rgb": _COLOR, "rgb_day": _COLOR, "depth": "depth", "nir": "depth", "thermal": "thermal", "pose": "",
+          "depth_day": "depth", "nir_day": "depth", "thermal_day": "thermal"}
 #: Exposure time in seconds.
 EXPOSURE = 1 / 30
 #: Outdoors or not -> illuminance of the daylight clips in lux: a lit room, an overcast day.
@@ -45,6 +49,11 @@ DAYLIGHT = {False: 400.0, True: 8000.0}
 #: Horizontal fields of view in degrees, and distances from the color camera in meters.
 FOV = {"rgb": 32.0, "depth": 35.0, "thermal": 42.0}
 BASELINE = {"rgb": 0.0, "depth": 0.05, "thermal": 0.20}
+#: Arguments of :func:`simulate` for the likeness of a published set. MGR-Dark: 45 to 210 frames at 25 frames per second, color,
+#: depth and thermal infrared in the dark and by daylight, 16 and 5 subjects.
+PRESETS: dict[str, dict[str, Any]] = {
+    "mgr_dark": {"frames": (45, 210), "fps": 25.0, "train_subjects": 16, "test_subjects": 5, "test_share": 5 / 21,
+                 "modalities": ("rgb", "rgb_day", "depth", "depth_day", "thermal", "thermal_day")}}
 COLUMNS = ("clip_id", "label", "label_name", "subject", "split", "rgb", "rgb_day", "depth", "nir", "thermal", "pose",
            "frames", "rate", "lux", "place", "hand", "distance_m", "moving_thing")
 
@@ -55,7 +64,7 @@ class Settings:
 
     clips: int
     size: int = 64
-    frames: int = 16
+    frames: int | tuple[int, int] = 16
     lux: tuple[float, float] = (1.0, 8.0)
     seed: int = 0
     train_subjects: int = 16
@@ -63,17 +72,44 @@ class Settings:
     test_subjects: int = 5
     test_share: float = 1 / 3
     modalities: tuple[str, ...] = tuple(VIEWS)
+    fps: float | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As ``dataset.json`` holds them; without the frame rate if a clip lasts 2 s."""
+        return {key: value for key, value in asdict(self).items() if key != "fps" or value is not None}
 
     @property
     def rate(self) -> float:
-        """Frames per second: a clip always lasts 2 s."""
-        return self.frames / DURATION
+        """Frames per second; unless it is given, a clip lasts 2 s."""
+        return self.fps or self.shortest / DURATION
+
+    @property
+    def shortest(self) -> int:
+        return self.frames if isinstance(self.frames, int) else self.frames[0]
+
+    @property
+    def longest(self) -> int:
+        return self.frames if isinstance(self.frames, int) else self.frames[1]
+
+    def length(self, index: int) -> int:
+        """The number of frames of a clip."""
+        if self.shortest == self.longest:
+            return self.shortest
+        return int(np.random.default_rng([self.seed, 3, index]).integers(self.shortest, self.longest + 1))
 
     def check(self) -> None:
         """Raises :class:`~modalift.errors.ModaliftError` for the first argument outside its range."""
-        for name, low, high in (("clips", 1, 10_000_000), ("size", 16, 1024), ("frames", 2, 600),
-                                ("train_subjects", 1, 10_000), ("test_subjects", 0, 10_000),
-                                ("val_subjects", 0, self.train_subjects - 1)):
+        if not 2 <= self.shortest <= self.longest <= 600:
+            shown = self.frames if isinstance(self.frames, int) else f"{self.shortest} to {self.longest}"
+            raise ModaliftError(f"frames is {shown} - give a number from 2 to 600, or the fewest and then the most")
+        if self.fps is None and self.shortest != self.longest:
+            raise ModaliftError(f"frames is {self.shortest} to {self.longest}, but fps is not given - give the frames"
+                                " per second")
+        if self.fps is not None and not 1 <= self.fps <= 300:
+            raise ModaliftError(f"fps is {self.fps:g} - give a number from 1 to 300")
+        for name, low, high in (("clips", 1, 10_000_000), ("size", 16, 1024), ("train_subjects", 1, 10_000),
+                                ("test_subjects", 0, 10_000), ("val_subjects", 0, self.train_subjects - 1)):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ModaliftError(f"{name} is {value} - give a number from {low} to {high}")
@@ -85,10 +121,10 @@ class Settings:
         if not 0 <= self.test_share < 1:
             raise ModaliftError(f"test_share is {self.test_share:g} - give a share from 0 up to (not including) 1")
         if not self.modalities:
-            raise ModaliftError(f"modalities is empty - choose from {', '.join(VIEWS)}")
+            raise ModaliftError(f"modalities is empty - choose from {', '.join(_MODALITIES)}")
         for name in self.modalities:
-            if name not in VIEWS:
-                raise ModaliftError(f"unknown modality '{name}' - {nearest(name, VIEWS)}")
+            if name not in _MODALITIES:
+                raise ModaliftError(f"unknown modality '{name}' - {nearest(name, _MODALITIES)}")
 
 
 @dataclass(frozen=True)
@@ -158,7 +194,8 @@ def render(settings: Settings, planned: Plan) -> Clip:
     rng = np.random.default_rng([settings.seed, 1, planned.index])
     subject, gesture = person(settings, planned.subject), GESTURES[planned.label]
     views = settings.modalities
-    T = settings.frames
+    T = settings.length(planned.index)
+    pace = DURATION * settings.rate / T  # seconds of a gesture's 2 per second of the clip
     distance, yaw = float(2.1 + 1.8 * rng.random() ** 1.4), float(rng.normal(0.0, 0.14))
     origin = np.array([rng.normal(0.0, 0.08), 0.0, distance])
     # Rows: the body's right, up and forward in the world; the right hand of a person who faces the cameras is at their left.
@@ -170,8 +207,8 @@ def render(settings: Settings, planned: Plan) -> Clip:
     mover = sample_mover(rng, chest, place.ambient_celsius) if rng.random() < 0.35 else None
     lux = float(np.exp(rng.uniform(*np.log(settings.lux))))
     motion = sample_motion(rng, gesture, subject.style, subject.left_handed)
-    center = (np.arange(T) + 0.5) / settings.rate
-    moments = (center + (MOMENTS[:, None] - 0.5) * EXPOSURE).reshape(-1)
+    center = (np.arange(T) + 0.5) / settings.rate * pace
+    moments = (center + (MOMENTS[:, None] - 0.5) * EXPOSURE * pace).reshape(-1)
     whole = figure(subject, motion, np.concatenate([moments, center]))
     pose = cameras["rgb"].into(whole.joints[len(moments):] @ body + origin)
     metadata: dict[str, str | float] = {
@@ -182,7 +219,8 @@ def render(settings: Settings, planned: Plan) -> Clip:
     capsules.start, capsules.end = capsules.start[:len(moments)], capsules.end[:len(moments)]
     cast = actors(subject, capsules, body, origin, whole.head[:len(moments)], mover, moments / DURATION, moments,
                   place.ambient_celsius)
-    noise = {v: np.random.default_rng([settings.seed, 2, planned.index, i]) for i, v in enumerate(VIEWS)}
+    noise = {v: np.random.default_rng([settings.seed, 2, planned.index, i]) for i, v in enumerate(_MODALITIES)}
+    sun = DAYLIGHT[True] if place.outdoor else 0.0  # lux of daylight; lamps light a room
     videos: dict[str, NDArray[Any]] = {}
     for name, camera in cameras.items():
         if not [v for v in views if SPACES[v] == {"rgb": _COLOR}.get(name, name)]:
@@ -203,11 +241,18 @@ def render(settings: Settings, planned: Plan) -> Clip:
                 videos["depth"] = DepthSensor().measure(z, amplitude, camera.focal, noise["depth"])
             if "nir" in views:
                 videos["nir"] = NirSensor().measure(amplitude.mean(0), noise["nir"])
+            if "depth_day" in views:
+                videos["depth_day"] = DepthSensor().measure(z, amplitude, camera.focal, noise["depth_day"], sun)
+            if "nir_day" in views:
+                seen = amplitude.mean(0)
+                glare = seen * (DepthSensor().daylight_noise(z.mean(0), sun) ** 2 - 1)
+                videos["nir_day"] = NirSensor().measure(seen, noise["nir_day"], glare if sun else None)
         else:
             bolometer = ThermalSensor()
             warm = heat(hits, scene, subject, cast, place, camera, T, bolometer)
-            videos["thermal"] = bolometer.measure(warm, noise["thermal"],
-                                                  bolometer.pattern(camera.width, settings.seed))
+            for view in ("thermal", "thermal_day"):  # it sees the same by night and by day
+                if view in views:
+                    videos[view] = bolometer.measure(warm, noise[view], bolometer.pattern(camera.width, settings.seed))
     return Clip(videos, pose, metadata)
 
 
@@ -218,9 +263,9 @@ def _write(job: tuple[Settings, int, str]) -> tuple[dict[str, Any], NDArray[np.f
     clip = render(settings, planned)
     row: dict[str, Any] = {
         "clip_id": planned.name, "label": planned.label, "label_name": GESTURES[planned.label],
-        "subject": subject_name(planned.subject), "split": planned.split, "frames": settings.frames,
+        "subject": subject_name(planned.subject), "split": planned.split, "frames": len(clip.pose),
         "rate": f"{settings.rate:g}", **clip.metadata}
-    rate = Fraction(settings.frames) / Fraction(DURATION)
+    rate = Fraction(settings.rate).limit_denominator(1001)
     for view, frames in clip.videos.items():
         row[view] = f"{view}/{planned.name}.mkv"
         write_video(Path(folder, row[view]), frames, rate)
@@ -246,16 +291,18 @@ def _work(settings: Settings, folder: str, workers: int) -> Iterator[tuple[dict[
         yield from pool.imap(_write, jobs, chunksize=4)
 
 
-def simulate(out: Path | str, *, clips: int, size: int = 64, frames: int = 16, lux: tuple[float, float] = (1.0, 8.0),
+def simulate(out: Path | str, *, clips: int, size: int = 64, frames: int | tuple[int, int] = 16,
+             lux: tuple[float, float] = (1.0, 8.0),
              seed: int = 0, workers: int = 1, train_subjects: int = 16, val_subjects: int = 0, test_subjects: int = 5,
              test_share: float = 1 / 3, modalities: Sequence[str] | None = None,
-             progress: Callable[[int, int], None] | None = None) -> Path:
+             fps: float | None = None, progress: Callable[[int, int], None] | None = None) -> Path:
     """Writes a dataset of simulated clips. The same arguments give the same bytes, for any number of workers.
 
     The folder then holds
 
     - ``manifest.csv``, one row per clip: ``clip_id``, ``label`` (0..9), ``label_name``, ``subject``, ``split`` (train,
-      val, test), one column per view with the path of its file relative to the folder (empty if not written),
+      val, test), one column per view with the path of its file relative to the folder (empty if not written; views by
+      daylight but for ``rgb_day`` only if written),
       ``frames``, ``rate`` (frames per second), and metadata: ``lux``, ``place`` (room, outdoor), ``hand`` (left, right),
       ``distance_m``, ``moving_thing`` (0, 1);
     - ``rgb/``, ``rgb_day/``, ``depth/``, ``nir/``, ``thermal/``: one ``.mkv`` per clip (MJPEG; gray FFV1; depth as
@@ -269,7 +316,7 @@ def simulate(out: Path | str, *, clips: int, size: int = 64, frames: int = 16, l
         clips: number of clips.
         size: height and width of color and depth images in pixels; thermal images are 1.25 x ``size`` wide and 0.94 x
             ``size`` high.
-        frames: frames per clip; a clip always lasts 2 s.
+        frames: frames per clip; or the fewest and the most, of which every clip draws its own number (with ``fps``).
         lux: range of the illuminance in the dark, drawn log-uniformly.
         seed: seed of everything.
         workers: number of processes, each a fresh interpreter: a script that uses more than one must call this below
@@ -277,7 +324,10 @@ def simulate(out: Path | str, *, clips: int, size: int = 64, frames: int = 16, l
         train_subjects, test_subjects: numbers of subjects in the two splits, which share none.
         val_subjects: how many of the training subjects are in the split ``val`` instead.
         test_share: share of the clips that are by test subjects.
-        modalities: views to write, of ``rgb, rgb_day, depth, nir, thermal, pose``; all if None.
+        modalities: views to write, of ``rgb, rgb_day, depth, nir, thermal, pose``, which are all written if None, and of
+            ``depth_day, nir_day, thermal_day``: the other sensors by daylight. Outdoors, daylight adds noise to depth and
+            near-infrared; thermal images differ in their noise.
+        fps: frames per second; if None, a clip lasts 2 s. A gesture fills its clip, however long that is.
         progress: called with (clips done, clips).
 
     Raises:
@@ -286,7 +336,8 @@ def simulate(out: Path | str, *, clips: int, size: int = 64, frames: int = 16, l
     out = Path(out)
     settings = Settings(clips, size, frames, (float(lux[0]), float(lux[1])), seed, train_subjects, val_subjects,
                         test_subjects, test_share, tuple(VIEWS) if modalities is None else
-                        tuple(v for v in VIEWS if v in modalities) + tuple(v for v in modalities if v not in VIEWS))
+                        tuple(v for v in _MODALITIES if v in modalities) + tuple(v for v in modalities if v not in _MODALITIES),
+                        fps)
     settings.check()
     if workers < 1:
         raise ModaliftError(f"workers is {workers} - give 1 or more")
@@ -306,12 +357,13 @@ def _fill(folder: Path, settings: Settings, workers: int, progress: Callable[[in
         if progress is not None:
             progress(done, settings.clips)
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        added = [view for view in DAYLIGHT_VIEWS if view in settings.modalities]
+        table = csv.DictWriter(file, [*COLUMNS, *added], restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
     if "pose" in settings.modalities:
         write_npz(folder / "pose.npz", poses)
-    about = {"format": f"modalift-darkroom/{VERSION}", "arguments": asdict(settings), "classes": list(GESTURES),
-             "mirrored": MIRRORED, "joints": list(JOINTS), "views": {v: VIEWS[v] for v in settings.modalities},
+    about = {"format": f"modalift-darkroom/{VERSION}", "arguments": settings.arguments, "classes": list(GESTURES),
+             "mirrored": MIRRORED, "joints": list(JOINTS), "views": {v: _MODALITIES[v] for v in settings.modalities},
              "spaces": {v: SPACES[v] for v in settings.modalities}, "rate": settings.rate}
     (folder / "dataset.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

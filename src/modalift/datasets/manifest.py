@@ -59,6 +59,7 @@ class ViewSpec(Settings):
     space: str = ""
     space_column: str | None = None
     channels: Annotated[int, Ge(1)] | None = None
+    clamp: bool = False
 
     @model_serializer
     def given(self) -> dict[str, Any]:
@@ -106,8 +107,9 @@ def read_manifest(root: Path, *, manifest: str = "manifest.csv", id: str | None 
     (exclusive) or ``last`` (inclusive), each a column or a number, counted from ``base`` (0 or 1); ``rate`` (frames per
     second) and ``offset_ms``, each a column or a number; ``timestamps`` (seconds) and ``affine``, each a list or a column
     of space-separated numbers; ``space`` (views with the same space are pixel-aligned; ``space_column`` if it differs between
-    clips) and ``channels``. A clip lacks the view if its cell is empty or its archive has no array for it. For a path that
-    ends in ``.npz``, the array named as the clip, or in ``key_column``, is used.
+    clips) and ``channels``; ``clamp`` (true: a window that ends after the last frame ends there). A clip lacks the view if its
+    cell is empty or its archive has no array for it. For a path that ends in ``.npz``, the array named as the clip, or in
+    ``key_column``, is used.
 
     A file ``manifest.json`` beside ``manifest.csv`` may hold these options (``{"format": "modalift-manifest/1",
     "options": {...}}``); arguments override them, views key by key. It may also hold ``missing`` (ids of clips without
@@ -206,7 +208,7 @@ class _View:
         return Track(self.root / path, key, 0 if start is None else int(start) - spec.base,
                      int(end) - spec.base if end is not None else int(last) - spec.base + 1 if last is not None else None,
                      rate, self._numbers("timestamps", line), offset or 0.0,
-                     line[spec.space_column] if spec.space_column else spec.space, self._affine(line))
+                     line[spec.space_column] if spec.space_column else spec.space, self._affine(line), spec.clamp)
 
     def _template(self, line: Line) -> Path:
         template = self.spec.path or ""

@@ -20,20 +20,20 @@ DATASETS: Registry[Maker] = Registry("dataset")
 #: Dataset -> a function that tells whether a folder (or a file) is of it.
 RECOGNIZERS: dict[str, Callable[[Path], bool]] = {}
 #: Dataset -> what its release holds, which may depend on the options.
-RELEASES: dict[str, Release | Callable[[Mapping[str, Any]], Release]] = {}
+RELEASES: dict[str, Release | Callable[[Mapping[str, Any]], Release | None]] = {}
 #: Formats for any recordings, which are tried after all others.
 GENERAL = ("csv", "folder")
 
 
 def dataset(name: str, recognize: Callable[[Path], bool],
-            release: Release | Callable[[Mapping[str, Any]], Release] | None = None) -> Callable[[Maker], Maker]:
+            release: Release | Callable[[Mapping[str, Any]], Release | None] | None = None) -> Callable[[Maker], Maker]:
     """Registers a function ``(root: Path, *, option=default, ...) -> Table``.
 
     Args:
         name: its name in recipes.
         recognize: whether a folder is of this dataset; fast, and by files that no other dataset has.
         release: what the published release holds, or a function of the options (all of them, also those with their
-            defaults) that tells; None for formats of one's own recordings.
+            defaults) that tells, or that returns None where it is not known; None for formats of one's own recordings.
     """
     def register(maker: Maker) -> Maker:
         DATASETS.add(name, maker)

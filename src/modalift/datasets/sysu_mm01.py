@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import numpy as np
 from modalift.datasets.registry import dataset
 from modalift.errors import ModaliftError
 from modalift.files import entries, is_file, is_folder, name_text, read_bytes, read_text
-from modalift.loading import reading
+from modalift.loading import matlab, reading
 from modalift.modalities import Row, Table, Track, build_table, modality
 from modalift.values import whole
 
@@ -86,44 +84,7 @@ def _persons(root: Path, split: str) -> list[int]:
                 from None
     if not is_file(matrix):
         raise ModaliftError(f"{text}: no such list - give data.root=.../SYSU-MM01 with its folder exp")
-    try:
-        return matlab_numbers(read_bytes(matrix), "id")
-    except (KeyError, ValueError, OverflowError, struct.error, zlib.error) as error:
-        raise ModaliftError(f"{matrix}: has no list 'id' ({type(error).__name__}) - use the file of the download") from None
-
-
-#: Number types of a list in a MATLAB file (level 5).
-_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-
-
-def matlab_numbers(data: bytes, name: str) -> list[int]:
-    """The whole numbers of one array in a MATLAB file of level 5 (little-endian), so that a list needs no SciPy.
-
-    Raises:
-        KeyError: no such array. ValueError, struct.error, zlib.error: not such a file.
-    """
-    if data[126:128] != b"IM":
-        raise ValueError("not a little-endian MATLAB file of level 5")
-    for kind, body in _elements(data[128:]):
-        for inner, array in _elements(zlib.decompress(body)) if kind == 15 else ((kind, body),):
-            parts = _elements(array) if inner == 14 else []  # flags, extents, name, numbers
-            if len(parts) >= 4 and parts[2][1].decode("ascii") == name and parts[3][0] in _NUMBERS:
-                return [int(n) for n in np.frombuffer(parts[3][1], f"<{_NUMBERS[parts[3][0]]}")]
-    raise KeyError(name)
-
-
-def _elements(data: bytes) -> list[tuple[int, bytes]]:
-    """Types and contents of the elements of a MATLAB file, or of one of its arrays."""
-    found, at = [], 0
-    while at + 8 <= len(data):
-        kind, size = struct.unpack_from("<II", data, at)
-        if kind >> 16:  # up to four bytes are in the tag itself
-            kind, size, body = kind & 0xFFFF, kind >> 16, at + 4
-            step = 8
-        else:
-            body, step = at + 8, 8 + size + (0 if kind == 15 else -size % 8)
-        if body + size > len(data):
-            raise ValueError("cut off")
-        found.append((kind, data[body: body + size]))
-        at += step
-    return found
+    numbers = matlab.arrays(read_bytes(matrix), str(matrix)).get("id")
+    if numbers is None or not numbers.size or not np.isfinite(numbers).all():
+        raise ModaliftError(f"{matrix}: has no list 'id' - use the file of the download")
+    return [int(n) for n in numbers.ravel()]

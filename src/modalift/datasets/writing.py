@@ -71,6 +71,8 @@ def _spec(table: Table, view: str) -> dict[str, Any]:
         spec["space_column"] = f"{view}.space"
     elif spaces - {""}:
         spec["space"] = spaces.pop()
+    if any(t.clamp for t in tracks):
+        spec["clamp"] = True
     if any(t.path.suffix.lower() == ".npz" for t in tracks):  # else the array named as the clip would be read
         spec["key_column"] = f"{view}.key"
     plain = Track(Path())

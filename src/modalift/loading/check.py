@@ -276,6 +276,11 @@ def _readings(table: Table, seen: dict[str, dict[str, TrackReport]]) -> list[Pro
             problems.append(Problem("note", "readings", f"{view}: in {len(outside)} clips more than {_MOST_OUTSIDE:.0%} of the"
                                     f" readings are outside {kind.low:g} to {kind.high:g} {kind.unit}"
                                     f" ({_some(outside)}) - is the unit right?"))
+        blank = [f"{c}: {tracks[view].blank} of {tracks[view].frames}" for c, tracks in seen.items()
+                 if view in tracks and tracks[view].blank]
+        if blank:
+            problems.append(Problem("note", "readings", f"{view}: {len(blank)} clips have samples that are all zeros, where no"
+                                    f" body was seen or the sensor paused ({_some(blank, 3)})"))
         if short and len(short) < len(table):
             problems.append(Problem("note", "lengths", f"{view}: {len(short)} clips have a single frame"
                                                        f" ({_some(short)})"))

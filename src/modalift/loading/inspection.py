@@ -32,6 +32,7 @@ class TrackReport:
         holes: fraction of readings that are marked invalid.
         finite: whether all readings are finite.
         outside: fraction of valid readings outside the modality's range.
+        blank: number of samples of a signal that are all zeros: no body was seen, or the sensor paused.
     """
 
     problem: str = ""
@@ -42,6 +43,7 @@ class TrackReport:
     holes: float = 0.0
     finite: bool = True
     outside: float = 0.0
+    blank: int = 0
 
 
 def inspect_track(track: Track, kind: Modality, decode: bool) -> TrackReport:
@@ -50,12 +52,14 @@ def inspect_track(track: Track, kind: Modality, decode: bool) -> TrackReport:
         start, end = reading.window(track)
         if not decode:
             return TrackReport(frames=end - start)
-        parts, size, finite = [], None, True
+        parts, size, finite, blank = [], None, True, 0
         every = max(1, (end - start) // _MEASURED)
         for at in range(0, end - start, _CHUNK):
             frames = reading.read(track, kind, range(at, min(at + _CHUNK, end - start)))
             size = (frames.shape[1], frames.shape[2]) if kind.kind == "video" else None
             finite = finite and (frames.dtype.kind != "f" or bool(np.isfinite(frames).all()))
+            if kind.kind == "signal":
+                blank += int((frames.reshape(len(frames), -1) == 0).all(1).sum())
             parts.append(frames[(-at) % every::every].reshape(-1))
     except ModaliftError as error:
         return TrackReport(problem=str(error))
@@ -65,7 +69,7 @@ def inspect_track(track: Track, kind: Modality, decode: bool) -> TrackReport:
         valid = valid[valid != kind.invalid]
     return TrackReport("", end - start, size, float(valid.mean()) if valid.size else None,
                 bool(values.size and (values == values[0]).all()), 1.0 - valid.size / max(1, values.size), finite,
-                float(((valid < kind.low) | (valid > kind.high)).mean()) if valid.size else 0.0)
+                float(((valid < kind.low) | (valid > kind.high)).mean()) if valid.size else 0.0, blank)
 
 
 def inspect_table(table: Table, decode: Callable[[int], bool]) -> Iterator[tuple[Row, dict[str, TrackReport]]]:

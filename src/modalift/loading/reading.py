@@ -21,7 +21,7 @@ import numpy as np
 
 from modalift.errors import ModaliftError, nearest
 from modalift.files import entries, read_bytes, status
-from modalift.loading import video
+from modalift.loading import matlab, skeletons, video
 from modalift.modalities.modality import Modality
 from modalift.modalities.table import Track
 
@@ -30,6 +30,16 @@ ARRAYS = (".npz", ".npy")
 
 #: Frames of an array that are converted at a time.
 _CHUNK = 64
+
+
+def _matlab(data: bytes, where: str) -> dict[str, np.ndarray]:
+    """Arrays of a MATLAB file with time first: of three or more dimensions the last is time, as MATLAB stacks frames."""
+    return {name: np.moveaxis(a, -1, 0) if a.ndim > 2 else a for name, a in matlab.arrays(data, where).items()}
+
+
+#: Formats of genuine downloads that also hold arrays, and how they are read.
+_FOREIGN: dict[str, Callable[[bytes, str], Any]] = {".mat": _matlab, ".skeleton": skeletons.kinect, ".txt": skeletons.rows}
+_HOLD_ARRAYS = (*ARRAYS, *_FOREIGN)
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -83,7 +93,7 @@ def count_frames(track: Track) -> int:
     suffix = path.suffix.lower()
     if suffix in IMAGES:
         return 1
-    if suffix in ARRAYS:
+    if suffix in _HOLD_ARRAYS:
         key = (str(path), found.st_mtime_ns, found.st_size, track.key)
         return _LENGTHS.get_or(key, lambda: len(_array(path, track.key)))
     return _index_of(path).frames
@@ -101,6 +111,8 @@ def window(track: Track) -> tuple[int, int]:
     if cut and (track.end is None or end > count):
         raise ModaliftError(f"{track.path} is truncated: {cut} bytes are missing at its end, {count} frames can be read"
                             " - copy it again or remove the clip from the table")
+    if end > count and track.clamp:
+        end = count
     if end > count:
         raise ModaliftError(f"{track.path} has {count} frames, but its window ends at frame {end}"
                             " - correct the window in the table")
@@ -150,7 +162,7 @@ def collect(track: Track, modality: Modality, frames: Sequence[int] | None, each
     if track.path.is_dir() or suffix in IMAGES:
         files = _images(track.path) if track.path.is_dir() else [track.path]
         return _read_images([files[i] for i in wanted], modality, each)
-    if suffix in ARRAYS:
+    if suffix in _HOLD_ARRAYS:
         array = _array(track.path, track.key)
         return [each(frame) for at in range(0, len(wanted), _CHUNK)
                 for frame in _shaped(array[wanted[at:at + _CHUNK]], modality, track)]
@@ -181,7 +193,7 @@ def timeline(track: Track) -> np.ndarray | None:
 def channels(track: Track, modality: Modality) -> int:
     """Number of channels per pixel (videos) or per sample (signals: all dimensions after T), read from the file."""
     _stat(track.path)
-    if track.path.suffix.lower() in ARRAYS:
+    if track.path.suffix.lower() in _HOLD_ARRAYS:
         return _shaped(_array(track.path, track.key)[:1], modality.with_channels(0), track).shape[-1]
     return 3 if _is_color(track) else 1
 
@@ -197,13 +209,13 @@ def _is_color(track: Track) -> bool:
 
 
 def array(track: Track) -> np.ndarray:
-    """The array of an ``.npz`` or ``.npy`` track, as stored."""
+    """The array of an ``.npz``, ``.npy`` or other track that holds arrays, as stored, with time first."""
     return _array(track.path, track.key)
 
 
 def keys(path: Path) -> list[str]:
     """Names of the arrays in an ``.npz`` archive."""
-    return list(_archive(path).files)
+    return list(_archive(path))
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -216,7 +228,7 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _missing_bytes(path: Path) -> int:
-    if path.is_dir() or path.suffix.lower() in (*IMAGES, *ARRAYS):
+    if path.is_dir() or path.suffix.lower() in (*IMAGES, *_HOLD_ARRAYS):
         return 0
     return _index_of(path).missing
 
@@ -301,6 +313,8 @@ def _archive(path: Path) -> Any:
         raise ModaliftError(f"{path} has zero bytes - write it again")
 
     def load() -> Any:
+        if parse := _FOREIGN.get(path.suffix.lower()):
+            return parse(read_bytes(path), str(path))
         try:  # a .npy file is mapped: only the frames that are read take memory
             return np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
         except Exception as error:
@@ -316,12 +330,13 @@ def _array(path: Path, key: str) -> np.ndarray:
     if isinstance(stored, np.ndarray):
         array = stored
     else:
-        if not key and len(stored.files) == 1:
-            key = stored.files[0]
-        if key not in stored.files:
-            shown = nearest(key, stored.files) if len(stored.files) < 20 or key else f"it holds {len(stored.files)}"
-            if shown.startswith("known") and len(stored.files) >= 20:
-                shown = f"it holds {len(stored.files)} others, such as '{stored.files[0]}'"
+        names = list(stored)
+        if not key and len(names) == 1:
+            key = names[0]
+        if key not in names:
+            shown = nearest(key, names) if len(names) < 20 or key else f"it holds {len(names)}"
+            if shown.startswith("known") and len(names) >= 20:
+                shown = f"it holds {len(names)} others, such as '{names[0]}'"
             raise ModaliftError(f"{path} holds no array '{key}' - {shown}")
         try:
             array = stored[key]

@@ -39,8 +39,9 @@ class Track:
     """One sensor's recording of one clip: its files, its timing and its frame of reference.
 
     Attributes:
-        path: a video file, a folder of images, or an ``.npz`` / ``.npy`` file of signals; a string is made a Path.
-        key: name of the array in an ``.npz`` file (joints of many clips in one file).
+        path: a video file, a folder of images, or a file of arrays: ``.npz``, ``.npy``, ``.mat`` (MATLAB), ``.skeleton``
+            (Kinect bodies), ``.txt`` (one line of numbers per frame). A string is made a Path.
+        key: name of the array in an ``.npz`` or ``.mat`` file (joints of many clips in one file).
         start, end: frame window in *decode order*, 0-based, end exclusive; None means up to the last frame.
         rate: frames per second, if known.
         timestamps: time of each frame of the window in seconds, if recorded; used instead of ``rate``.
@@ -48,6 +49,8 @@ class Track:
         space: name of the frame of reference; views of one space are pixel-aligned and share geometric augmentation. Empty:
             a space of its own.
         affine: 2 x 3 matrix from this track's normalized coordinates (-1..1) to those of ``space``, or None.
+        clamp: whether a window that ends after the last frame ends there, as annotations of some datasets do; otherwise that
+            is an error.
     """
 
     path: Path
@@ -59,6 +62,7 @@ class Track:
     offset_ms: float = 0.0
     space: str = ""
     affine: tuple[float, float, float, float, float, float] | None = None
+    clamp: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
