@@ -179,3 +179,20 @@ def test_without_locks_nothing_is_taken_for_left_over(tmp_path, monkeypatch):
         write_text(tmp_path / "another", "text")
         assert (folder / "x").exists()
     assert names(tmp_path) == ["another", "first"]
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path):
+    out = tmp_path / "out"
+
+    def second() -> None:
+        with folder_beside(out):
+            pass
+
+    with folder_beside(out) as folder:
+        (folder / "a").write_text("1")
+        with folder_beside(tmp_path / "other"):  # beside it
+            pass
+        with pytest.raises(ModaliftError, match="out: another process writes this folder - wait until it has ended"):
+            second()
+    assert (out / "a").read_text() == "1"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "out"]

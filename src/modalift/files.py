@@ -71,7 +71,8 @@ def folder_beside(path: Path) -> Iterator[Path]:
         path: the folder to write; it must not exist, or be an empty folder.
 
     Raises:
-        ModaliftError: ``path`` exists and is not an empty folder, or it cannot be written, or the disk is full.
+        ModaliftError: ``path`` exists and is not an empty folder, another process writes it, it cannot be written, or the disk
+            is full.
 
     Example:
         >>> import tempfile
@@ -89,6 +90,9 @@ def folder_beside(path: Path) -> Iterator[Path]:
         with _work_folder(target.parent) as work:
             folder = work / target.name
             folder.mkdir()
+            if _is_second(work, target.name):
+                raise ModaliftError(f"{_shortened(path)}: another process writes this folder - wait until it has ended, or give"
+                                    " another folder")
             yield folder
             if target.exists():  # it is empty; not every system replaces a folder
                 target.rmdir()
@@ -118,6 +122,21 @@ def _work_folder(parent: Path) -> Iterator[Path]:
                 except BaseException:  # from a signal handler of a library
                     shutil.rmtree(folder, ignore_errors=True)
                     raise
+
+
+def _is_second(work: Path, name: str) -> bool:
+    """Whether another process has begun before to write a folder of this name, in its own work folder."""
+    begun = work.stat().st_ctime_ns, work.name
+    for other in work.parent.glob(f"{_WORK}*"):
+        with suppress(OSError):  # it has just ended
+            if other != work and (other / name).is_dir() and (other.stat().st_ctime_ns, other.name) < begun:
+                lock = os.open(other / _LOCK, os.O_RDWR)
+                try:
+                    if try_lock(lock) is False:
+                        return True
+                finally:
+                    os.close(lock)
+    return False
 
 
 def _new_work_folder(parent: Path) -> tuple[Path, int]:

@@ -283,7 +283,7 @@ def test_a_second_training_in_the_folder_is_refused_and_a_killed_one_does_not_ma
 def test_a_refused_training_leaves_no_folder(recipe_file, own, tmp_path):
     (own / "c00_depth.npz").write_bytes(b"")
     plan = load_recipe(recipe_file(data={"root": str(own), "max_corrupt": 0.0}), [f"run.dir={tmp_path / 'new' / 'run'}"])
-    with pytest.raises(ModaliftError, match=r"1 of 24 clips cannot be read .* - restore these files, or raise"):
+    with pytest.raises(ModaliftError, match=r"1 of 24 clips cannot be read .* has zero bytes - restore these"):
         train(plan)
     assert not (tmp_path / "new" / "run").exists()
 

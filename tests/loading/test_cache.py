@@ -316,6 +316,17 @@ def test_a_killed_update_loses_nothing_and_is_continued(folders, tmp_path):
         assert np.abs(after.read(row, "nir").astype(int) - reading.read(row.tracks["nir"], VIEWS_NIR)).max() <= 1
 
 
+def test_what_an_interrupted_update_decoded_is_kept(folders, tmp_path):
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(folders, tmp_path / "cache", progress=stop)
+    assert set(differences(open_cache(tmp_path / "cache"), folders)) == {"c", "d"}
+    assert differences(build_cache(folders, tmp_path / "cache"), folders) == {}
+
+
 def test_digests_are_those_of_the_files(folders, tmp_path):
     made = build_cache(folders, tmp_path / "cache", codec="raw")
     truth = sources.digests(folders, ["nir"])

@@ -69,7 +69,17 @@ def check_share(experiment: Experiment, unreadable: Mapping[str, str], advice: s
     if share > limit:
         first, reason = next(iter(unreadable.items()))
         raise ModaliftError(f"{len(unreadable)} of {clips} clips cannot be read ({share:.0%}, more than data.max_corrupt ="
-                            f" {limit:.0%}) - {advice}; the first: {first}: {reason}")
+                            f" {limit:.0%}), the first: {first}: {without_advice(reason)} - {advice}")
+
+
+def without_advice(reason: str) -> str:
+    """Why a clip cannot be read, without what to do: leaving it out of the table would make another run.
+
+    Example:
+        >>> without_advice("a.mp4 has zero bytes - record or copy it again")
+        'a.mp4 has zero bytes'
+    """
+    return reason.rpartition(" - ")[0] or reason
 
 
 def check_training(experiment: Experiment, run: Run, monitor: Monitor) -> None:

@@ -15,7 +15,7 @@ from modalift.engine.checkpoint import CheckpointTimer, TrainingState
 from modalift.engine.distributed import broadcast, gather, init_distributed, shutdown_distributed, to_device, wrap_ddp
 from modalift.engine.evaluate import validate
 from modalift.engine.experiment import Experiment
-from modalift.engine.feasible import check_best, check_share
+from modalift.engine.feasible import check_best, check_share, without_advice
 from modalift.engine.logs import Logs, add_terms, epoch_terms, step_terms
 from modalift.engine.monitor import Monitor
 from modalift.engine.optim import (
@@ -222,9 +222,9 @@ class Trainer:
                 self.save(self.run.best_checkpoint_path)
             self.show_progress(state.step, f"val {score:.3f}")
         elif protocol.select == "best" or self.optim.schedule == "plateau":
-            first = next(iter(unreadable.items()), ("", "none is left"))
-            raise ModaliftError(f"no validation clip can be read any more ({': '.join(first)}) - restore the files and run the"
-                                f" same command again, which resumes {self.run.folder}")
+            clip, reason = next(iter(unreadable.items()), ("none", "is left"))
+            raise ModaliftError(f"no validation clip can be read any more ({clip}: {without_advice(reason)}) - restore the"
+                                f" files and run the same command again, which resumes {self.run.folder}")
         return {"val": found}
 
     def leave_out(self, unreadable: Mapping[str, str]) -> None:
@@ -238,7 +238,7 @@ class Trainer:
             return
         self.state.unreadable |= new
         for clip, reason in new.items() if self.ranks.is_main else ():
-            self.monitor.message(f"left out {clip}: {reason}", warning=True)
+            self.monitor.message(f"left out {clip}: {without_advice(reason)}", warning=True)
         check_share(self.experiment, new | self.state.unreadable | self.experiment.corrupt,
                     "restore these files and run the same command again, or raise data.max_corrupt; both resume"
                     f" {self.run.folder}")

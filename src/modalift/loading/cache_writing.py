@@ -165,17 +165,29 @@ class _Writer:
             return {view: _pack_clip(row.tracks[view], table.modality(view), self.parts[view], self.about["short_side"])
                     for view in missing[row.id]}
 
-        for row, packed in in_order(pack_row, rows):
-            for view, clip in packed.items():
-                self._put(row.id, view, clip)
-            done, changed = done + 1, True
-            if progress is not None:
-                progress(done, len(table))
-            if time.monotonic() - committed > COMMIT_S:
+        try:
+            for row, packed in in_order(pack_row, rows):
+                for view, clip in packed.items():
+                    self._put(row.id, view, clip)
+                done, changed = done + 1, True
+                if progress is not None:
+                    progress(done, len(table))
+                if time.monotonic() - committed > COMMIT_S:
+                    self.commit()
+                    committed = time.monotonic()
+        except BaseException as error:
+            if not isinstance(error, Exception) and self._is_consistent():  # an interruption; what was decoded is kept
                 self.commit()
-                committed = time.monotonic()
+            raise
         if changed:
             self.commit()
+
+    def _is_consistent(self) -> bool:
+        """Whether no clip was being entered."""
+        counts = [(len(part.ids), len(part.sources), len(self.first[view]) - 1, len(self.shapes[view]), len(self.sizes[view]),
+                   sum(map(len, self.offsets[view])) - 1 - self.first[view][-1] + len(part.ids))
+                  for view, part in self.parts.items() if view in self.shards]
+        return all(len(set(each)) == 1 for each in counts)
 
     def _put(self, clip: str, view: str, packed: _Clip | tuple[str, Source]) -> None:
         part = self.parts[view]
