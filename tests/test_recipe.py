@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -300,3 +301,101 @@ def test_the_dataset_is_recognized_by_its_files(tmp_path, tiny):
     assert recipe.data.dataset == "", "it can only be recognized where it is"
     with pytest.raises(ModaliftError, match=r"nowhere does not exist - give a dataset's folder"):
         open_table(recipe)
+
+
+# ---- as people write it ------------------------------------------------------------------------------------------
+
+
+def test_subjects_and_classes_stay_as_they_were_written(tmp_path):
+    words = ["01", "007", "1e5", "on", "no", "y", "null", "2024-01-01", "1_0"]
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"""
+data:
+  dataset: csv
+  root: 2024-01-01
+  options: {{test_subjects: [{", ".join(words)}], mirrored: {{on: off, 01: 02}}, classes: [on, off, 01, 02]}}
+networks: {{student: {{name: small, view: depth}}}}
+protocol: {{val_subjects: [{", ".join(words)}]}}
+""")
+    given = load_recipe(path)
+    overridden = load_recipe(path, [f"protocol.val_subjects=[{', '.join(words)}]", "data.root=010"])
+    for recipe in (given, overridden):
+        assert recipe.protocol.val_subjects == words
+        assert recipe.data.options["test_subjects"] == words
+        assert recipe.data.options["mirrored"] == {"on": "off", "01": "02"}
+        assert recipe.data.options["classes"] == ["on", "off", "01", "02"]
+        again = tmp_path / "again.yaml"
+        again.write_text(recipe.to_yaml())
+        assert load_recipe(again) == recipe
+    assert (given.data.root, overridden.data.root) == (Path("2024-01-01"), Path("010"))
+
+
+@pytest.mark.parametrize(("override", "value"), [
+    ("optim.epochs=1e1", 10), ("optim.epochs=10.0", 10), ("optim.epochs=010", 10), ("optim.epochs=1_0", 10),
+    ("optim.epochs=１２", 12), ("optim.epochs=0x10", 16), ("optim.lr=1e-3", 1e-3), ("optim.lr=.5", 0.5), ("optim.lr=2", 2.0),
+    ("optim.warmup=+1.", 1.0), ("optim.milestones=[1e1, 020]", [10.0, 20.0]), ("optim.betas=[.9, 9e-1]", (0.9, 0.9)),
+    ("run.tensorboard=yes", True), ("run.sync_batchnorm=off", False), ("run.tensorboard=1", True), ("run.seed=007", 7),
+    ("protocol.fold=null", None), ("protocol.fold=none", None), ("protocol.fold=", None), ("paper.value=~", None),
+    ("paper.table=1.10", "1.10"), ("paper.row=no", "no"), ("protocol.spatial_crops=3", 3), ("data.augment.rotate=1e1", 10.0),
+    ("data.cache=no", ""), ("data.cache=none", ""), ("data.cache=0", ""), ("data.cache=False", ""), ("data.cache=", ""),
+    ("data.cache=01", "01"), ("networks.student.init=none", ""), ("networks.student.init=", ""),
+    ("scheme.label_smoothing=1e-1", 0.1),
+    ("networks.student.width=016", 16), ("networks.student.dropout=1e-1", 0.1), ("networks.student.causal=yes", True),
+    ("data.options.rate=3e1", 30.0), ("data.options.classes=[01, on]", ["01", "on"]), ("optim.updates.all.lr=1e-4", 1e-4)])
+def test_what_a_person_writes_is_what_it_means(tmp_path, override, value):
+    recipe = load_recipe(write(tmp_path), [override])
+    found: Any = recipe.model_dump()
+    for key in override.split("=")[0].split("."):
+        found = found[key]
+    assert found == value
+    assert type(found) is type(value)
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe.to_yaml())
+    assert load_recipe(again) == recipe
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("optim.epochs=1.5", "optim.epochs = 1.5: is not a whole number"),
+    ("optim.epochs=1,5", "optim.epochs = '1,5': has a comma"),
+    ("optim.epochs=1e999", "optim.epochs = '1e999': is too large"), ("optim.epochs=1e30", "is too large for a whole number"),
+    ("optim.lr=1:30", "optim.lr = '1:30': is a time"), ("optim.lr=.nan", "optim.lr = '.nan': is not a finite number"),
+    ("optim.epochs=yes", "optim.epochs = 'yes': Input should be a valid integer"), ("optim.epochs=", "optim.epochs = ''"),
+    ("run.tensorboard=perhaps", "run.tensorboard = 'perhaps': is neither true nor false - write true or false"),
+    ("protocol.val_subjects=01", "protocol.val_subjects = '01': must be a list, such as [01]"),
+    ("data.root=[a]", "data.root = ['a']: must be text - quote it"),
+    ("data.options=3", "must be a mapping, such as {name: value}"),
+    ("data.options.test_subjects=[{a: b}]", "data.options.test_subjects[0] = {'a': 'b'}: must be text - quote it"),
+    ("data.options.rat=3", "unknown key 'data.options.rat' for dataset 'folder' - did you mean 'rate'?"),
+    ("networks.a/b.name=small", "networks.a/b: 'a/b' is not a word of letters, digits, _ and -"),
+    (f"networks.{'x' * 65}.name=small", "is not a word of letters, digits"), (f"{'a.' * 60}b=1", "keys have at most 50 parts")])
+def test_what_a_person_cannot_mean_is_refused_with_the_reason(tmp_path, override, message):
+    with pytest.raises(ModaliftError) as caught:
+        load_recipe(write(tmp_path), [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_section_that_is_left_empty_changes_nothing(tmp_path):
+    write(tmp_path)
+    child = tmp_path / "child.yaml"
+    child.write_text("base: recipe.yaml\noptim:\n# lr: 1\nscheme:\nprotocol: ~\nrun: {dir: x}\n")
+    assert load_recipe(child) == load_recipe(tmp_path / "recipe.yaml", ["run.dir=x"])
+    (tmp_path / "child.yaml").write_text("base:\n" + (tmp_path / "recipe.yaml").read_text())
+    assert load_recipe(child).optim.lr == 0.01
+
+
+def test_a_key_that_is_given_twice_is_named_with_its_line(tmp_path):
+    path = write(tmp_path)
+    path.write_text(path.read_text() + "optim: {lr: 1}\n")
+    lines = path.read_text().splitlines()
+    first = next(i for i, line in enumerate(lines, 1) if line.startswith("optim:"))
+    with pytest.raises(ModaliftError, match=rf"recipe.yaml: is not valid YAML - line {len(lines)}, column 1: the key 'optim'"
+                                            rf" was already given in line {first}"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_recipe_with_a_byte_order_mark(tmp_path, encoding):
+    path = write(tmp_path)
+    path.write_bytes(path.read_text().encode(encoding))
+    assert load_recipe(path).optim.lr == 0.01

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import secrets
@@ -308,6 +309,28 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """A value as JSON. Numbers that are not finite become ``null``: JSON has none, and no reader accepts them.
+
+    Args:
+        value: the value.
+        options: of :func:`json.dumps`.
+
+    Example:
+        >>> to_json({"loss": float("nan"), "top1": [0.5, float("inf")]})
+        '{"loss": null, "top1": [0.5, null]}'
+    """
+    return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def write_text(path: Path, text: str) -> Path:

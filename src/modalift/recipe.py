@@ -210,8 +210,8 @@ class Recipe(Settings):
 
 
 #: Overrides that shrink any recipe to a few seconds, to test that it runs.
-TINY = ("optim.epochs=1", "optim.batch=4", "data.limit=8", "data.size=32", "data.frames=4", "run.workers=0",
-        "run.precision=fp32")
+TINY = ("optim.epochs=1", "protocol.eval_every=1", "optim.batch=4", "data.limit=8", "data.size=32", "data.frames=4",
+        "run.workers=0", "run.precision=fp32")
 
 
 def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:

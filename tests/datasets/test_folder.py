@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -113,3 +114,29 @@ def test_darkroom_of_another_folder(tmp_path):
     (tmp_path / "dataset.json").write_text("{}")
     with pytest.raises(ModaliftError, match="does not describe simulated clips"):
         datasets.open("darkroom", tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_classes_and_clips_of_any_name(tmp_path):
+    names = ["²", "①", "１", "1", "01", "a1", "A1", "caf\udce9", "a\nb", "a\tb", "[red]x", "a\x1b[31mb", "trail ", ":smile:",
+             "-x", "on", "null", "x" * 250, "9" * 250, "a,b", "~", "*", "e\u0301", "é"]
+    for k, name in enumerate(names):
+        for split in ("train", "test"):
+            folder = tmp_path / split / name / f"s{k % 3}_{name[:100]}"
+            folder.mkdir(parents=True)
+            np.savez(folder / "depth.npz", frames=np.full((3, 8, 8), k, np.uint16))
+    table = datasets.open("folder", tmp_path)
+    assert sorted(table.classes) == sorted(name if name != "caf\udce9" else r"caf\xe9" for name in names)
+    assert table.classes == datasets.open("folder", tmp_path).classes
+    ordered = ["01", "1", "１", "9" * 250]  # by value, then by name
+    assert [c for c in table.classes if c in ordered] == ordered
+    for row in table:
+        (row.id + table.classes[row.label]).encode()  # text that can be stored
+        assert reading.read(row.tracks["depth"], table.views["depth"]).shape == (3, 8, 8, 1)
+    assert len({row.id for row in table}) == 2 * len(names)
+
+
+def test_natural_order_of_digits_of_any_kind_and_number():
+    names = ["b²", "b①", "b10", "b9", "b09", "b１0", "b" + "1" * 5000, "B9", "b"]
+    assert sorted(names, key=reading.natural) == ["b", "B9", "b09", "b9", "b10", "b１0", "b" + "1" * 5000, "b²", "b①"]
+    assert len({reading.natural(name) for name in names}) == len(names)

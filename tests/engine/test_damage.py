@@ -123,7 +123,7 @@ def test_the_best_checkpoint_must_be_there(recipe_file):
     assert seconds > 0
     run.compute_path.unlink()
     shutil.move(run.best_checkpoint_path, run.best_checkpoint_path.with_name("elsewhere.pt"))
-    with pytest.raises(ModaliftError, match=r"best\.pt: no such checkpoint - remove"):
+    with pytest.raises(ModaliftError, match=r"best\.pt: is missing, and protocol.select=best needs it at the end - restore it"):
         train(recipe)
 
 

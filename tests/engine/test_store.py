@@ -13,7 +13,6 @@ import pytest
 from modalift import cli
 from modalift.engine import store
 from modalift.engine.evaluate import evaluate
-from modalift.engine.monitor import Monitor
 from modalift.engine.tables import open_table
 from modalift.engine.train import train
 from modalift.errors import ModaliftError
@@ -23,6 +22,7 @@ from modalift.loading.framing import Framing
 from modalift.loading.stores import MemoryStore
 from modalift.recipe import load_recipe
 from tiny import write_tiny
+from told import Told
 
 
 @pytest.fixture
@@ -74,16 +74,6 @@ def test_a_mended_clip_is_not_left_out_by_an_older_cache(recipe_file, own, tmp_p
 # ---- data.cache=auto ---------------------------------------------------------------------------------------------------
 
 
-class Told(Monitor):
-    """A monitor that keeps its messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def message(self, text: str, *, warning: bool = False) -> None:
-        self.lines.append(text)
-
-
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> Path:
     """The tiny dataset with images of 81 pixels: five times what clips of 16 pixels show."""
@@ -114,7 +104,7 @@ def test_the_place_of_frames_changes_no_bit(recipe, tmp_path, monkeypatch):
         f"the frames do not fit into memory; they are kept in {folder} (about 0.0 GB) - set data.cache to memory, a folder, or"
         " nothing to change this"]
     assert open_cache(folder).read(open_table(recipe("disk"))[0], "depth").shape[1:3] == (32, 32)
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: type("", (), {"free": 1000}))
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: type("", (), {"free": 500_000}))
     told.lines.clear()
     files = train(recipe("files"), told)
     assert [line for line in told.lines if "memory" in line] == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -278,3 +279,31 @@ def test_a_depth_video_is_not_read_as_color(tmp_path):
     path = record(tmp_path, "ffv1_16", 4)
     with pytest.raises(ModaliftError, match=r"16-bit readings.*give a recording of that sensor"):
         reading.read(Track(path), modality("rgb"))
+
+
+@pytest.mark.parametrize("kind", ["h264_b", "h264_avi", "vp9"])
+def test_what_can_be_read_of_a_torn_file_does_not_depend_on_what_was_read_before(tmp_path, kind):
+    path = record(tmp_path, kind)
+    truth = reading.read(Track(path), RGB)
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        packets = [(p.pos, p.size) for p in file.demux(video=0) if p.size]
+    start, size = packets[16]  # of 40 frames in groups of 12
+    data[start + size // 4 : start + size] = bytes(size - size // 4)
+    torn = tmp_path / f"torn{path.suffix}"
+    torn.write_bytes(data)
+
+    def readable() -> list[bool]:
+        found = []
+        for i in range(40):
+            try:
+                found.append(np.array_equal(reading.read(Track(torn), RGB, [i])[0], truth[i]))
+            except ModaliftError:
+                found.append(False)
+        return found
+
+    first = readable()
+    assert all(first[:12])
+    assert all(first[36:])
+    assert not all(first)
+    assert readable() == first

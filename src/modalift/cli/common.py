@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from modalift.errors import ModaliftError, printable
+from modalift.files import to_json
 
 if TYPE_CHECKING:
     from modalift.modalities import Table
@@ -51,7 +51,7 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
 def print_result(as_json: bool, data: Any, *renderables: Any) -> None:
     """Prints a result, as text or as JSON."""
     if as_json:
-        print(json.dumps(data, default=str))
+        print(to_json(data, default=str))
     else:
         # Text, not str: names of files and classes may contain brackets, which Rich would read as markup.
         for part in renderables:

@@ -20,7 +20,8 @@ from modalift.cli.common import (
     recipe_of,
     table_of,
 )
-from modalift.errors import ModaliftError, nearest
+from modalift.errors import ModaliftError, nearest, told
+from modalift.files import is_file, read_json
 
 verbs = typer.Typer()
 
@@ -134,10 +135,13 @@ def derive(
         table = derived.derive(what, table, folder, **{**given, "progress": lambda done, _: update(done, "clips")})
     made = next(name for name in table.views if name not in before)
     lacking = sum(made not in row.tracks for row in table)
-    print_result(as_json, {"folder": folder, "clips": len(table), "views": list(table.views), "without": {made: lacking}},
+    skipped = folder / "skipped.json"
+    unreadable = read_json(skipped, dict, "derive the view again") if is_file(skipped) else {}
+    print_result(as_json, {"folder": folder, "clips": len(table), "views": list(table.views), "without": {made: lacking},
+                           "left_out": unreadable},
         f"{folder}: {len(table)} clips with the views {', '.join(table.views)}",
         *([f"{lacking} clips lack '{made}': the view that it is computed from is missing, or unreadable (see skipped.json)"]
-          if lacking else []))
+          if lacking else []), *told(unreadable, f"'{made}' was not computed for"))
 
 
 @verbs.command(rich_help_panel="Data", epilog="Example: `modalift cache recordings/ cache/ --short-side 256`")
@@ -166,7 +170,7 @@ def cache(
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     print_result(as_json, {"folder": folder, "bytes": size, "left_out": made.skipped},
         f"{folder}: {sum(row.id not in made.skipped for row in table)} clips, {size / 1e6:.1f} MB",
-        *(f"left out {k}: {v}" for k, v in made.skipped.items()))
+        *told(made.skipped))
 
 
 @verbs.command(rich_help_panel="Data", epilog="Example: `modalift look darkroom/taught_thermal --out look.png`")
@@ -195,4 +199,4 @@ def look(
     draw_inputs(seen, chosen, to, epoch=max(epoch, 0),
          prepare=lambda view, clip: nets[view].prepare(clip) if view in nets else clip)  # a view that only the scheme reads
     print_result(as_json, {"image": to, "left_out": left_out}, f"inputs of the networks: {to}",
-        *(f"left out {clip}: {reason}" for clip, reason in left_out.items()))
+        *told(left_out))

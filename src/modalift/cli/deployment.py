@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from modalift.cli.common import AsJson, RunPath, err, print_error, print_result
+from modalift.errors import grouped
 
 verbs = typer.Typer()
 
@@ -49,9 +50,8 @@ def predict(
     read = [f for f in predicted if not f.error]
     if read or as_json:
         print_result(as_json, predictions.as_json(predicted), predictions.render(read))
-    for failed in predicted:
-        if failed.error:
-            print_error(failed.error)
+    for _, error, n in grouped((failed.clip, failed.error) for failed in predicted if failed.error):
+        print_error(f"{n} clips cannot be predicted, the first: {error}" if n > 1 else error)
     raise typer.Exit(predicting.exit_code(predicted))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from modalift.darkroom.motions import GESTURES
 from modalift.darkroom.simulate import Clip, Settings, plan, render, subject_name
 from modalift.errors import ModaliftError
-from modalift.files import write_beside
+from modalift.files import read_json, write_beside
 
 U8 = NDArray[np.uint8]
 _INK, _PAPER = (225, 225, 225), (24, 20, 18)
@@ -73,11 +73,12 @@ def sheet(path: Path | str, dataset: Path | str, *, clips: Sequence[int] | None 
         ModaliftError: the folder holds no simulated dataset, or a clip is not in it.
     """
     path, about = Path(path), Path(dataset) / "dataset.json"
+    advice = "give a folder that `modalift simulate` wrote"
     try:
-        settings = Settings.of(json.loads(about.read_text(encoding="utf-8"))["arguments"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModaliftError(f"{about} is not readable ({type(error).__name__}) - give a folder that `modalift simulate`"
-                            " wrote") from error
+        settings = TypeAdapter(Settings).validate_python(read_json(about, dict, advice)["arguments"])
+    except (ValueError, KeyError) as error:
+        raise ModaliftError(f"{about} is not readable ({type(error).__name__}) - {advice}") from error
+    settings.check()
     wanted = default_clips(settings) if clips is None else list(clips)
     shown = min(columns, settings.shortest)
     blocks = []

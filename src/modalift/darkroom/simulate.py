@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -73,16 +73,6 @@ class Settings:
     test_share: float = 1 / 3
     modalities: tuple[str, ...] = tuple(VIEWS)
     fps: float | None = None
-
-    @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> Settings:
-        """The settings of the ``arguments`` in a ``dataset.json``.
-
-        Raises:
-            KeyError, TypeError: they are not such arguments.
-        """
-        return cls(**{**arguments, **{key: tuple(arguments[key]) for key in ("lux", "modalities")},
-                      **({"frames": tuple(arguments["frames"])} if isinstance(arguments["frames"], list) else {})})
 
     @property
     def arguments(self) -> dict[str, Any]:

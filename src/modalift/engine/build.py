@@ -12,6 +12,7 @@ import torch
 
 from modalift import networks, schemes
 from modalift.engine.experiment import Experiment
+from modalift.engine.feasible import check_validation
 from modalift.engine.provenance import RecordedClips, contents_of, teacher_runs
 from modalift.engine.run import Run
 from modalift.engine.tables import open_table
@@ -48,12 +49,13 @@ def assemble(recipe: Recipe, *, train: bool = True) -> Experiment:
                                 f" ({', '.join(recipe.data.modalities)})")
         framings = {view: recipe.data.framing(view, modality), **framings}
     check_regions(table, scheme, framings)
-    check_validation(recipe, table, scheme)
+    experiment = Experiment(recipe, table, scheme, framings,
+                            initialized_from={role: b.weights for role, b in built.items() if b.weights is not None})
+    check_validation(experiment)
     if train:
         check_held_out(recipe, table)
     scheme.train()  # freezes the frozen networks too
-    return Experiment(recipe, table, scheme, framings,
-                      initialized_from={role: b.weights for role, b in built.items() if b.weights is not None})
+    return experiment
 
 
 # ---- networks and scheme --------------------------------------------------------------------------------------------
@@ -205,16 +207,6 @@ def check_weights_file(role: str, file: Path, net: Any) -> None:
         if kind != expected:
             raise ModaliftError(f"networks.{role}.init: {file} holds a {kind}, not a {expected} - give the file of a"
                                 f" {expected}, or name another network of its run with networks.{role}.role")
-
-
-def check_validation(recipe: Recipe, table: Table, scheme: Scheme) -> None:
-    """Refuses settings that need validation clips where there are none; those of a student with classes must be labeled."""
-    has_classes = any(net.classes for net in scheme.students.values())
-    if not len(table.split("val").where(lambda r: r.label is not None or not has_classes)):
-        for key, value in (("protocol.select", recipe.protocol.select), ("optim.schedule", recipe.optim.schedule)):
-            if value in ("best", "plateau"):
-                raise ModaliftError(f"{key}={value} needs validation clips{' with labels' if has_classes else ''}, and the"
-                                    " table has none - set protocol.val_subjects (never the test split)")
 
 
 def check_held_out(recipe: Recipe, table: Table) -> None:

@@ -32,6 +32,7 @@ class TrainingState:
         sums: running sums of this epoch's terms, for its log entry.
         log_sizes: sizes of the log files in bytes at the last checkpoint; later lines are cut off on resume.
         best: highest selection score on validation clips so far.
+        unreadable: clip -> why it could not be read when its turn came.
     """
 
     def __init__(self, scheme: Scheme, optimizers: dict[str, torch.optim.Optimizer], plateau: Plateau,
@@ -43,6 +44,7 @@ class TrainingState:
         self.sums: dict[str, float] = {}
         self.log_sizes: dict[str, int] = {}
         self.best = -math.inf
+        self.unreadable: dict[str, str] = {}
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint under a temporary name and renames it.
@@ -53,7 +55,8 @@ class TrainingState:
         for name, weights in self.scheme.named_parameters():
             if not torch.isfinite(weights).all():
                 raise ModaliftError(f"weights '{name}' are not finite (NaN or Inf) after step {self.step} - the last"
-                                    f" good checkpoint is kept ({path}); lower optim.lr, or set optim.clip_grad_norm=1")
+                                    f" good checkpoint is kept ({path}); start again in another run.dir with a lower optim.lr,"
+                                    " or with optim.clip_grad_norm=1")
         content = {
             "scheme": self.scheme.state_dict(),
             "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
@@ -65,6 +68,7 @@ class TrainingState:
             "position": {"epoch": self.epoch, "sample": self.sample, "step": self.step, "seconds": self.seconds,
                       "best": self.best},
             "sums": self.sums, "log_sizes": self.log_sizes, "fingerprint": self.fingerprint,
+            "unreadable": self.unreadable,
         }
         write_beside(path, lambda p: torch.save(content, p))
 
@@ -101,6 +105,7 @@ class TrainingState:
         self.epoch, self.sample, self.step = int(position["epoch"]), int(position["sample"]), int(position["step"])
         self.seconds, self.best = float(position["seconds"]), float(position["best"])
         self.sums, self.log_sizes = dict(content["sums"]), dict(content["log_sizes"])
+        self.unreadable = dict(content["unreadable"])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -101,6 +101,15 @@ def broadcast(value: Any, ranks: Ranks) -> Any:
     return values[0]
 
 
+def gather(value: Any, ranks: Ranks) -> list[Any]:
+    """The values of all processes, in all processes."""
+    if ranks.size == 1:
+        return [value]
+    values: list[Any] = [None] * ranks.size
+    dist.all_gather_object(values, value)
+    return values
+
+
 def wrap_ddp(scheme: nn.Module, ranks: Ranks, find_unused_parameters: bool = False) -> nn.Module:
     """Wraps a scheme in DistributedDataParallel, which averages gradients over processes; one process needs no wrapper.
 

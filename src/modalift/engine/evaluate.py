@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from modalift.engine.scope import joined_scope, scope_of, seen_clips
 from modalift.engine.store import cache_of, open_store
 from modalift.engine.tables import limit_clips, open_table, open_unlimited
 from modalift.errors import ModaliftError, nearest
-from modalift.loading.clips import ClipSet
+from modalift.loading.clips import ClipSet, NoClipError
 from modalift.loading.stores import Store
 from modalift.modalities import Table
 from modalift.models import Model, Predictions
@@ -42,17 +42,18 @@ _OVERRIDABLE = ("data.root", "data.cache", "protocol.temporal_crops", "protocol.
 
 
 def validate(experiment: Experiment, split: str, device: torch.device | str,
-             average: MovingAverage | None = None) -> dict[str, dict[str, float]]:
+             average: MovingAverage | None = None, unreadable: dict[str, str] | None = None) -> dict[str, dict[str, float]]:
     """Validates every student during training, with the weights that would be deployed.
 
     With a moving average these are the averaged weights; afterwards the scheme has its own again and is in training mode.
-    A student for which the split has no clip is left out.
+    A student for which the split has no readable clip is left out.
 
     Args:
         experiment: the scheme and its table.
         split: ``val``, or another split.
         device: where the networks are.
         average: the moving average, or None.
+        unreadable: receives clips that turn out to be unreadable, and why.
 
     Returns:
         role -> metrics, see :meth:`~modalift.models.Model.validate`.
@@ -60,12 +61,14 @@ def validate(experiment: Experiment, split: str, device: torch.device | str,
     found: dict[str, dict[str, float]] = {}
     part, models = experiment.table.split(split), experiment.models()
     for role, net in experiment.scheme.students.items():
-        clips = models[role].validation_clips(part)
-        if len(clips):
-            with averaged_weights(net, role, average):
-                found[role] = models[role].validate(
-                    experiment.clips(clips, set(models[role].evaluation_views), augment=False),
-                    workers=experiment.recipe.run.workers, device=device)
+        usable = models[role].validation_clips(part).where(lambda r: r.id not in experiment.corrupt)
+        if not len(usable):
+            continue
+        clips = experiment.clips(usable, set(models[role].evaluation_views), augment=False, tolerant=True)
+        with averaged_weights(net, role, average), suppress(NoClipError):
+            found[role] = models[role].validate(clips, workers=experiment.recipe.run.workers, device=device)
+        if unreadable is not None:
+            unreadable |= clips.unreadable
     experiment.scheme.train()
     return found
 
@@ -208,7 +211,7 @@ def evaluation_clips(model: Model, part: Table, store: Store | None, seed: int =
     if not len(usable):
         names = f"the view '{views[0]}'" if len(views) == 1 else f"all of the views {', '.join(views)}"
         raise ModaliftError(f"{part.name}: no clip of this split has {names} - see `modalift check`")
-    return ClipSet(usable, model.framings, seed=seed, store=store, protocol=model.protocol)
+    return ClipSet(usable, model.framings, seed=seed, store=store, protocol=model.protocol, tolerant=True)
 
 
 def evaluate_folds(run: Run, split: str, roles: Sequence[str], overrides: Sequence[str],

@@ -74,12 +74,19 @@ class Experiment:
         """See :func:`modalift.engine.provenance.fingerprint`."""
         return fingerprint(self.recipe, self.table, precision)
 
-    def clips(self, table: Table, views: set[str], *, augment: bool) -> ClipSet:
-        """The clips of a table as networks receive them: augmented for training, or cropped by the protocol for evaluation."""
+    def clips(self, table: Table, views: set[str], *, augment: bool, tolerant: bool = False) -> ClipSet:
+        """The clips of a table as networks receive them: augmented for training, or cropped by the protocol for evaluation.
+
+        Args:
+            table: the clips.
+            views: the views that are read.
+            augment: whether for training.
+            tolerant: see :class:`~modalift.loading.clips.ClipSet`.
+        """
         data = self.recipe.data
         return ClipSet(table, {v: self.framings[v] for v in sorted(views)}, augment=data.augment if augment else None,
                        seed=self.recipe.run.seed, store=self.store(table), skip=set(self.corrupt),
-                       protocol=Protocol() if augment else self.recipe.protocol)
+                       protocol=Protocol() if augment else self.recipe.protocol, tolerant=tolerant)
 
     def store(self, table: Table | None = None) -> Store | None:
         """The store of decoded frames: that of :meth:`decode`, or the cache folder of the recipe; None: the recordings.

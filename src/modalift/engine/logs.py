@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from modalift.engine.run import Run
 from modalift.errors import ModaliftError
-from modalift.files import disk_errors
+from modalift.files import disk_errors, to_json, write_text
 from modalift.schemes import Terms
 
 
 class Logs:
     """The log files of a run, truncated to the last checkpoint when it resumes.
+
+    ``metrics.csv`` holds the numbers of the epochs' entries of ``log.jsonl``, one row per epoch. A column that comes after the
+    first row (a validation every second epoch, a term that starts later) is added at the end; its cells are empty before.
 
     Args:
         run: the run.
@@ -26,44 +31,42 @@ class Logs:
     """
 
     def __init__(self, run: Run, sizes: Mapping[str, int], *, tensorboard: bool = False, enabled: bool = True) -> None:
-        self.files = {"log": run.log_path, "metrics": run.metrics_path} if enabled else {}
-        for name, path in self.files.items():
-            with disk_errors(path):
-                path.touch()
-                with path.open("r+b") as file:
-                    file.truncate(min(sizes.get(name, 0), path.stat().st_size))
+        self.log, self.metrics, self.enabled = run.log_path, run.metrics_path, enabled
+        self.rows: list[dict[str, float]] = []
+        self.columns: list[str] = []
+        if enabled:
+            with disk_errors(self.log):
+                self.log.touch()
+                with self.log.open("r+b") as file:
+                    file.truncate(min(sizes.get("log", 0), self.log.stat().st_size))
+            self.rows = [_flat(entry) for entry in _entries(self.log) if entry.get("kind") == "epoch"]
+            self._write_table()
         self._writer = _summary_writer(run.tensorboard_path) if tensorboard and enabled else None
 
     def sizes(self) -> dict[str, int]:
-        """Sizes of the files in bytes, for a checkpoint."""
-        return {name: path.stat().st_size for name, path in self.files.items()}
+        """Sizes of the files in bytes, for a checkpoint; ``metrics.csv`` follows from ``log.jsonl``."""
+        return {"log": self.log.stat().st_size} if self.enabled else {}
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Appends a line to ``log.jsonl``, and for an epoch a row to ``metrics.csv``."""
-        if not self.files:
+        if not self.enabled:
             return
-        self._append("log", json.dumps(entry) + "\n")
+        _append(self.log, to_json(entry) + "\n")
         if self._writer is not None:
             for key, value in _flat(entry).items():
                 self._writer.add_scalar(f"{entry['kind']}/{key}", value, entry.get("step", entry["epoch"]))
         if entry["kind"] == "epoch":
-            self._row(_flat(entry))
+            self.rows.append(_flat(entry))
+            if set(self.rows[-1]) <= set(self.columns):
+                _append(self.metrics, _csv(self.columns, self.rows[-1:]))
+            else:
+                self._write_table()
 
-    def _row(self, values: dict[str, float]) -> None:
-        path = self.files["metrics"]
-        with path.open(encoding="utf-8") as file:
-            header = line.split(",") if (line := file.readline().strip()) else []
-        text = io.StringIO()
-        names = header or list(values)
-        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-        if not header:
-            writer.writeheader()
-        writer.writerow(values)
-        self._append("metrics", text.getvalue())
-
-    def _append(self, name: str, text: str) -> None:
-        with disk_errors(self.files[name]), self.files[name].open("a", encoding="utf-8", newline="") as file:
-            file.write(text)
+    def _write_table(self) -> None:
+        """Writes ``metrics.csv`` with all columns that there are now."""
+        self.columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        header = ",".join(self.columns) + "\n" if self.columns else ""
+        write_text(self.metrics, header + _csv(self.columns, self.rows))
 
     def close(self) -> None:
         """Closes TensorBoard's event files."""
@@ -71,13 +74,33 @@ class Logs:
             self._writer.close()
 
 
+def _append(path: Path, text: str) -> None:
+    with disk_errors(path), path.open("a", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, float]]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _entries(log: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a log; lines that are not JSON are passed over."""
+    for line in log.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                yield entry
+
+
 def _flat(entry: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of a nested entry under dotted keys (``val.student.top1``)."""
+    """The finite numbers of a nested entry under dotted keys (``val.student.top1``)."""
     flat: dict[str, float] = {}
     for key, value in entry.items():
         if isinstance(value, Mapping):
             flat.update(_flat(value, f"{prefix}{key}."))
-        elif isinstance(value, (int, float)):
+        elif isinstance(value, (int, float)) and math.isfinite(value):
             flat[f"{prefix}{key}"] = value
     return flat
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +23,7 @@ from modalift.engine.optim import freeze_others
 from modalift.engine.processor import describe, environment
 from modalift.engine.run import Run
 from modalift.engine.selftest import avoid_incorrect_convolutions
-from modalift.files import write_text
+from modalift.files import parse_json, to_json, write_text
 from modalift.loading.clips import ClipSet
 from modalift.loading.collation import loader
 from modalift.modalities import Batch
@@ -84,7 +83,7 @@ def resolve_precision(experiment: Experiment, run: Run, clips: ClipSet, ranks: R
         if ranks.is_main:
             chosen = {"device": ranks.device.type, "precision": choice.precision, "precision_setting": setting,
                       "precision_reason": choice.reason}
-            write_text(run.environment_path, json.dumps(environment() | chosen, indent=1))
+            write_text(run.environment_path, to_json(environment() | chosen, indent=1))
     if ranks.is_main:
         monitor.message(f"precision {choice.precision}: {choice.reason}", warning=choice.warning)
     return choice
@@ -191,7 +190,7 @@ def _step_time(scheme: Scheme, batch: Batch, precision: str, device: torch.devic
 def _recorded(run: Run, setting: str) -> Choice | None:
     """The precision with which the run started; None where it has not, or if ``run.precision`` was another one."""
     try:
-        stored = json.loads(run.environment_path.read_text(encoding="utf-8"))
+        stored = parse_json(run.environment_path.read_text(encoding="utf-8"))
         precision, by = stored["precision"], stored["precision_setting"]
     except (OSError, ValueError, LookupError, TypeError):
         return None  # it is measured again, and a checkpoint of another precision is refused

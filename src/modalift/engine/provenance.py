@@ -17,7 +17,7 @@ from typing import Any
 
 from modalift.engine.run import Run
 from modalift.errors import ModaliftError
-from modalift.files import read_json, write_text
+from modalift.files import read_json, to_json, write_text
 from modalift.loading.framing import Protocol
 from modalift.loading.sources import digest, digests
 from modalift.loading.stores import Store
@@ -38,7 +38,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     tree = recipe.model_dump(mode="json")
     tree["run"] = {"seed": tree["run"]["seed"]}
     tree.pop("paper")
-    for key in ("cache", "root"):
+    for key in ("cache", "root", "max_corrupt"):
         tree["data"].pop(key)
     for network in tree["networks"].values():
         network.pop("recipe")  # only named in messages
@@ -139,11 +139,13 @@ class RecordedClips:
         trained_on: the training clips, and those of the teachers.
         splits: the clips of ``val`` and ``test`` at the start of the training.
         tables: fingerprints of these splits.
+        left_out: clip -> why it could not be read at the start of the training; it stays left out when the run is resumed.
     """
 
     trained_on: Contents
     splits: Mapping[str, Contents] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(run: Run) -> RecordedClips:
@@ -155,7 +157,7 @@ class RecordedClips:
 
     def save(self, run: Run) -> None:
         """Writes ``clips.json``."""
-        write_text(run.clips_path, json.dumps(vars(self)))
+        write_text(run.clips_path, to_json(vars(self)))
 
     def seen_in(self, part: Table, split: str, now: Contents) -> list[str]:
         """The clips of a held-out split on which the training was done.
@@ -180,10 +182,11 @@ def _file(content: str) -> str:
 
 
 def _is_record(held: Any) -> bool:
-    return set(held) == {"trained_on", "splits", "tables"} and all(isinstance(part, dict) for part in held.values())
+    return set(held) == {"trained_on", "splits", "tables", "left_out"} and all(isinstance(part, dict) for part in held.values())
 
 
-def record_clips(run: Run, table: Table, train: Table, teachers: Sequence[Run], store: Store | None) -> None:
+def record_clips(run: Run, table: Table, train: Table, teachers: Sequence[Run], store: Store | None,
+                 left_out: Mapping[str, str]) -> None:
     """Writes the clips of a training before its first step; of a run that was begun, checks that they are the same.
 
     Args:
@@ -192,6 +195,7 @@ def record_clips(run: Run, table: Table, train: Table, teachers: Sequence[Run], 
         train: the training clips, without those that were left out.
         teachers: the runs whose networks the training uses.
         store: the frame cache, if there is one.
+        left_out: clip -> why it cannot be read.
 
     Raises:
         ModaliftError: the recordings of training clips have changed since the run was begun.
@@ -207,7 +211,7 @@ def record_clips(run: Run, table: Table, train: Table, teachers: Sequence[Run], 
     trained_on |= {r.id: trained_on.get(r.id, {}) | now[r.id] for r in train}
     held_out = {split: table.split(split) for split in SPLITS if split != "train" and len(table.split(split))}
     RecordedClips(trained_on, {split: contents_of(part, store=store) for split, part in held_out.items()},
-                  {split: part.fingerprint() for split, part in held_out.items()}).save(run)
+                  {split: part.fingerprint() for split, part in held_out.items()}, dict(left_out)).save(run)
 
 
 def check_recordings(run: Run, train: Table, store: Store | None = None) -> None:

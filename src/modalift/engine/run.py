@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from modalift.errors import ModaliftError, nearest
-from modalift.files import disk_errors, entries, exists, is_file, is_folder, read_json, write_text
+from modalift.files import disk_errors, entries, exists, is_file, is_folder, read_json, to_json, write_text
+from modalift.locks import locked
 from modalift.models import KINDS, Predictions, load, read_document
 
 _MODEL = ".modalift"
@@ -89,6 +89,11 @@ class Run:
     def compute_path(self) -> Path:
         """The compute that the training took, and its clips; written last, so a run that has this file is finished."""
         return self.folder / "compute.json"
+
+    @property
+    def lock_path(self) -> Path:
+        """The file whose lock a training holds."""
+        return self.folder / ".lock"
 
     @property
     def report_path(self) -> Path:
@@ -211,10 +216,11 @@ class Run:
             results: role -> key (see :meth:`results`) and metrics.
             table: the fingerprint of the table.
         """
-        stored = self.results()
-        for role, (key, metrics) in results.items():
-            stored.setdefault(role, {})[key] = metrics
-        write_text(self.results_path, json.dumps(stored))
+        with locked(self.folder / ".results.lock", lambda holder: None):  # another evaluation may add its own
+            stored = self.results()
+            for role, (key, metrics) in results.items():
+                stored.setdefault(role, {})[key] = metrics
+            write_text(self.results_path, to_json(stored))
         for role, (key, metrics) in results.items() if split == "test" else ():
             headline = KINDS[metrics["kind"]].headline
             notes = {"table": table} if key == split else {"table": table, "conditions": key.removeprefix(f"{split}, ")}
@@ -234,7 +240,7 @@ class Run:
             notes: further text, e.g. ``table`` (its fingerprint) or ``by`` (the command).
         """
         when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        line = json.dumps({"when": when, "role": role, **notes, "clips": clips, **figures})
+        line = to_json({"when": when, "role": role, **notes, "clips": clips, **figures})
         with disk_errors(self.ledger_path), self.ledger_path.open("a", encoding="utf-8") as ledger:
             ledger.write(line + "\n")
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from modalift.engine.convolutions import ConvConfig
 from modalift.engine.processor import describe
 from modalift.errors import ModaliftError
-from modalift.files import write_text
+from modalift.files import parse_json, write_text
 from modalift.networks.skip import SlicedConv2d
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -170,7 +170,7 @@ def cache_path() -> Path:
 def _read_cache() -> dict[str, dict[str, Any]]:
     """Machine -> key of a configuration -> whether it is correct; empty where the file is missing or damaged."""
     try:
-        content = json.loads(cache_path().read_text(encoding="utf-8"))
+        content = parse_json(cache_path().read_text(encoding="utf-8"))
     except (OSError, ValueError, RuntimeError):
         return {}
     return {k: v for k, v in content.items() if isinstance(v, dict)} if isinstance(content, dict) else {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 
 from modalift.engine.checkpoint import CheckpointTimer, TrainingState
-from modalift.engine.distributed import broadcast, init_distributed, shutdown_distributed, to_device, wrap_ddp
+from modalift.engine.distributed import broadcast, gather, init_distributed, shutdown_distributed, to_device, wrap_ddp
 from modalift.engine.evaluate import validate
 from modalift.engine.experiment import Experiment
+from modalift.engine.feasible import check_best, check_share
 from modalift.engine.logs import Logs, add_terms, epoch_terms, step_terms
 from modalift.engine.monitor import Monitor
 from modalift.engine.optim import (
@@ -62,7 +64,7 @@ class Trainer:
         self.ranks = init_distributed(self.settings.device)
         self.prepare_scheme()
         table = experiment.train
-        self.clips = experiment.clips(table, self.scheme.required_views(), augment=True)
+        self.clips = experiment.clips(table, self.scheme.required_views(), augment=True, tolerant=True)
         self.steps, self.clips_per_step = experiment.steps(self.ranks.size)
         self.drop_last = len(table) >= self.clips_per_step
         torch.manual_seed(self.settings.seed + 7919 * self.ranks.rank)  # dropout
@@ -75,6 +77,8 @@ class Trainer:
         self.state = self.initial_state()
         if run.last_checkpoint_path.is_file():
             self.state.load(run.last_checkpoint_path)
+            if experiment.recipe.protocol.select == "best":
+                check_best(run, self.state.best)
         self.saved_step = self.state.step
         self.logs = Logs(run, self.state.log_sizes, tensorboard=self.settings.tensorboard, enabled=self.ranks.is_main)
         self.model = wrap_ddp(self.scheme.train(), self.ranks, self.scheme.has_phases or len(self.updates) > 1)
@@ -121,7 +125,9 @@ class Trainer:
                 self.monitor.progress("training", self.steps * self.optim.epochs, state.step) as self.show_progress:
             while state.epoch < self.optim.epochs:
                 entry = self.train_epoch()
-                self.logs.write(entry | self.validate())
+                entry |= self.validate()
+                self.share_unreadable()
+                self.logs.write(entry)
             self.save(self.run.last_checkpoint_path)
         self.logs.close()
         self.model = self.scheme  # frees DDP before the process group, whose threads could wait forever otherwise
@@ -132,6 +138,7 @@ class Trainer:
         """Trains the remaining steps of one epoch; returns its log entry."""
         state, started, terms = self.state, time.perf_counter(), {}
         for count, batch in enumerate(self.batches(), 1):
+            self.leave_out({self.clips.table[index].id: reason for index, reason in batch.unreadable.items()})
             accumulated = count % self.optim.accumulate == 0
             terms = self.train_step(batch, accumulated)
             add_terms(state.sums, terms)
@@ -192,20 +199,54 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
 
     def validate(self) -> dict[str, Any]:
-        """Validates the students every ``protocol.eval_every`` epochs, saves the best checkpoint; returns its log entry."""
-        state, protocol = self.state, self.experiment.recipe.protocol
-        if not len(self.experiment.table.split("val")) or state.epoch % protocol.eval_every:
+        """Validates the students every ``protocol.eval_every`` epochs and after the last, saves the best checkpoint.
+
+        Returns:
+            The log entry.
+
+        Raises:
+            ModaliftError: no validation clip can be read, and the training needs one.
+        """
+        state, protocol, unreadable = self.state, self.experiment.recipe.protocol, dict[str, str]()
+        is_due = state.epoch % protocol.eval_every == 0 or state.epoch == self.optim.epochs
+        if not len(self.experiment.table.split("val")) or not is_due:
             return {}
-        found = broadcast(validate(self.experiment, "val", self.ranks.device, state.average), self.ranks)
+        found = broadcast(validate(self.experiment, "val", self.ranks.device, state.average, unreadable), self.ranks)
+        self.leave_out(unreadable)
         if found:  # of several students: their mean
             scores = [kind_of(self.scheme.students[role]).selection_score(figures) for role, figures in found.items()]
             score = sum(scores) / len(found)
             state.plateau.step(sum(figures["loss"] for figures in found.values()) / len(found))
-            if score > state.best:
-                state.best = score
+            if score > state.best or not math.isfinite(state.best):  # a score that is not finite is never better
+                state.best = score if math.isfinite(score) else state.best
                 self.save(self.run.best_checkpoint_path)
             self.show_progress(state.step, f"val {score:.3f}")
+        elif protocol.select == "best" or self.optim.schedule == "plateau":
+            first = next(iter(unreadable.items()), ("", "none is left"))
+            raise ModaliftError(f"no validation clip can be read any more ({': '.join(first)}) - restore the files and run the"
+                                f" same command again, which resumes {self.run.folder}")
         return {"val": found}
+
+    def leave_out(self, unreadable: Mapping[str, str]) -> None:
+        """Reports clips that could not be read when their turn came, each once; they contributed to no term.
+
+        Raises:
+            ModaliftError: with those that were left out before they are more than ``data.max_corrupt``.
+        """
+        new = {clip: reason for clip, reason in unreadable.items() if clip not in self.state.unreadable}
+        if not new:
+            return
+        self.state.unreadable |= new
+        for clip, reason in new.items() if self.ranks.is_main else ():
+            self.monitor.message(f"left out {clip}: {reason}", warning=True)
+        check_share(self.experiment, new | self.state.unreadable | self.experiment.corrupt,
+                    "restore these files and run the same command again, or raise data.max_corrupt; both resume"
+                    f" {self.run.folder}")
+
+    def share_unreadable(self) -> None:
+        """Tells every process of the clips that others could not read."""
+        for unreadable in gather(self.state.unreadable, self.ranks):
+            self.leave_out(unreadable)
 
     def resumption(self) -> str:
         """What an interrupted training says."""
@@ -251,4 +292,5 @@ class Trainer:
         last = self.run.last_checkpoint_path
         kept = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was written yet"
         raise ModaliftError(f"the loss is not finite (NaN or Inf) in epoch {self.state.epoch + 1}, step {self.state.step + 1}:"
-                            f" term '{culprit}' - {kept}; lower optim.lr, or set optim.clip_grad_norm=1")
+                            f" term '{culprit}' - {kept}; start again in another run.dir with a lower optim.lr, or with"
+                            " optim.clip_grad_norm=1")

@@ -8,7 +8,6 @@ without sharing a file position. Every clip is stored with what its files were, 
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import cv2
 import numpy as np
 
 from modalift.errors import ModaliftError, nearest
+from modalift.files import parse_json
 from modalift.loading.frame_codecs import unpack
 from modalift.loading.reduction import Reduction
 from modalift.loading.sources import digest, stamp
@@ -310,8 +310,8 @@ def read_about(folder: Path) -> dict[str, Any]:
     Raises:
         ModaliftError: a cache of another version.
     """
-    about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    if about.get("format") != FORMAT:
+    about: dict[str, Any] = parse_json((folder / ABOUT).read_text(encoding="utf-8"))
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ModaliftError(f"{folder} is not a frame cache of this version - remove it and build it again")
     return about
 

@@ -26,6 +26,10 @@ Sample = dict[str, Any]
 Key = tuple[int, ...]
 
 
+class NoClipError(ModaliftError):
+    """No clip of a dataset can be read."""
+
+
 class ClipSet(Dataset[Sample]):
     """Clips of some views of a table, framed for the networks that read them.
 
@@ -43,10 +47,15 @@ class ClipSet(Dataset[Sample]):
             at every read.
         skip: ids of clips to leave out.
         protocol: temporal and spatial crops in evaluation.
+        tolerant: what happens with a clip that turns out to be unreadable when it is read (a file that is torn in the middle,
+            or was removed). False: an error. True: its item has no sensor and no label, and the reason as ``unreadable``; the
+            other clips and their order are the same.
 
     Attributes:
         indices: position -> row of the table; corrupt clips are left out, never replaced.
         corrupt: clip id -> why the clip cannot be used.
+        unreadable: clip id -> why it turned out to be unreadable, for items that were loaded by
+            :func:`~modalift.loading.collation.loader`.
 
     Items: a dict of ``clips``, view -> ``(C, T, H, W)`` uint8 for 8-bit views, else float32; ``valid``, view ->
     ``(1, T, H, W)`` bool, for views that mark invalid readings; ``present``, view -> bool; ``label``, -1 for none; ``index``,
@@ -58,7 +67,7 @@ class ClipSet(Dataset[Sample]):
 
     def __init__(self, table: Table, framings: Mapping[str, Framing], *, augment: Augment | None = None, seed: int = 0,
                  store: Store | Literal["memory"] | None = None, skip: Sequence[str] | set[str] = (),
-                 protocol: Protocol | None = None) -> None:
+                 protocol: Protocol | None = None, tolerant: bool = False) -> None:
         if seed < 0:
             raise ModaliftError(f"seed is {seed} - it must be 0 or more")
         if not framings:
@@ -77,7 +86,10 @@ class ClipSet(Dataset[Sample]):
                 raise ModaliftError(f"view '{view}': the frames in memory or in the cache were reduced for another framing"
                                     " - read them again")
         self.spaces = Spaces(table, self.framings, self.store)
-        self.corrupt: dict[str, str] = self.store.unreadable(framings)
+        self.tolerant = tolerant
+        self.unreadable: dict[str, str] = {}
+        known = {} if tolerant else self.store.unreadable(framings)
+        self.corrupt: dict[str, str] = {row.id: known[row.id] for row in table if row.id in known}
         self.indices: list[int] = []
         self.leave_out(skip)
         self._longest = max(f.frames for f in framings.values())
@@ -92,7 +104,16 @@ class ClipSet(Dataset[Sample]):
         out = {*ids, *self.corrupt}
         self.indices = [i for i in (self.indices or range(len(self.table))) if self.table.rows[i].id not in out]
         if not self.indices:
-            raise ModaliftError(f"{self.table.name}: no readable clip is left - run `modalift check` on the data")
+            raise NoClipError(f"{self.table.name}: no readable clip is left - run `modalift check` on the data")
+
+    def leave_out_unreadable(self) -> None:
+        """Removes the clips that turned out to be ``unreadable``: they are ``corrupt``.
+
+        Raises:
+            NoClipError: no other clip is left.
+        """
+        self.corrupt |= self.unreadable
+        self.leave_out(())
 
     @property
     def mirrors(self) -> bool:
@@ -133,7 +154,19 @@ class ClipSet(Dataset[Sample]):
         try:
             return self._sample(row, epoch, index, *(crops or (0, 0)))
         except ModaliftError as error:
+            if self.tolerant:
+                return self._without_sensors(index, str(error))
             raise ModaliftError(f"clip '{row.id}': {error}") from None
+
+    def _without_sensors(self, index: int, reason: str) -> Sample:
+        """The item of a clip that cannot be read: it contributes to no term of a loss."""
+        made: Sample = {"clips": {}, "valid": {}, "present": dict.fromkeys(self.framings, False), "index": index, "label": -1,
+                        "pads": {v: f.pad for v, f in self.framings.items()}, "unreadable": reason}
+        for view in self.framings:
+            made["clips"][view], valid = self._absent(view)
+            if valid is not None:
+                made["valid"][view] = valid
+        return made
 
     def _sample(self, row: Row, epoch: int, index: int, temporal_crop: int, spatial_crop: int) -> Sample:
         when, flip = self._when(row, epoch, index, temporal_crop)
@@ -180,13 +213,19 @@ class ClipSet(Dataset[Sample]):
             return crop_geometry(spatial_crop, self.protocol.spatial_crops)
         return sample_geometry(self.augment, self._rng(epoch, index, f"space {space}"), flip)
 
+    def _channels(self, row: Row, view: str) -> int:
+        """The number of channels of a recording; 0 if it cannot be read."""
+        try:
+            return self.store.read(row, view, [0]).shape[3]
+        except ModaliftError:
+            return 0
+
     def _absent(self, view: str) -> tuple[Array, Array | None]:
         """The placeholder for an absent sensor: zeros, all marked invalid."""
         modality, framing = self.modalities[view], self.framings[view]
         channels = modality.channels
         if not channels:
-            row = next(r for r in self.table if view in r.tracks)
-            channels = self.store.read(row, view, [0]).shape[3]
+            channels = next(filter(None, (self._channels(row, view) for row in self.table if view in row.tracks)), 1)
             self.modalities[view] = modality.with_channels(channels)
         frames = 1 if framing.sampler == "whole" else framing.frames
         size = 1 if modality.kind == "signal" else framing.size

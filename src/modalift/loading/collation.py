@@ -35,7 +35,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(clips=clips, valid=valid,
                  present={v: torch.tensor([s["present"][v] for s in samples], dtype=torch.bool) for v in views},
                  labels=labels, labeled=labels >= 0,
-                 index=torch.tensor([s["index"] for s in samples], dtype=torch.int64))
+                 index=torch.tensor([s["index"] for s in samples], dtype=torch.int64),
+                 unreadable={s["index"]: s["unreadable"] for s in samples if "unreadable" in s})
 
 
 def _stack(clips: Sequence[NDArray[Any]], pads: Sequence[str]) -> Tensor:
@@ -51,13 +52,20 @@ def _stack(clips: Sequence[NDArray[Any]], pads: Sequence[str]) -> Tensor:
 
 
 class Loader(DataLoader[Sample]):
-    """A DataLoader of Batches that re-raises a worker's :class:`ModaliftError` without the worker's traceback."""
+    """A DataLoader of Batches that re-raises a worker's :class:`ModaliftError` without the worker's traceback.
+
+    It enters clips that turn out to be unreadable in :attr:`ClipSet.unreadable`.
+    """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        clips: Any = self.dataset
         try:
             with starting_processes():
                 batches = super().__iter__()
-            yield from batches
+            batch: Any
+            for batch in batches:
+                clips.unreadable |= {clips.table.rows[index].id: reason for index, reason in batch.unreadable.items()}
+                yield batch
         except ModaliftError as error:
             # The text of a worker's error is its traceback; the message is the last line.
             line = str(error).strip().splitlines()[-1]

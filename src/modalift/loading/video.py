@@ -182,8 +182,9 @@ def collect(path: Path, found: Index, wanted: np.ndarray, modality: Modality, ea
         return each(image)
 
     if not found.irregular:
-        images = _decode_groups(path, found, needed, keep)
-        if images is None:
+        try:
+            images = _decode_groups(path, found, needed, keep)
+        except _IrregularFileError:
             found.irregular = True
     if images is None:
         images = {}
@@ -205,7 +206,13 @@ def collect(path: Path, found: Index, wanted: np.ndarray, modality: Modality, ea
 
 
 def _decode_groups(path: Path, found: Index, needed: list[int], keep: Callable[[Any], T]) -> dict[int, T] | None:
-    """Decodes frames by index; None if the file contradicts its index."""
+    """Decodes frames by index; None if some of them cannot be decoded so.
+
+    Damage is not remembered: what can be read of a file must not depend on what was read before.
+
+    Raises:
+        _IrregularFileError: the file contradicts its index.
+    """
     av = _av()
     wanted = set(needed)
     wanted_groups = {bisect_right(found.groups, i) - 1 for i in needed}
@@ -239,13 +246,17 @@ def _decode_groups(path: Path, found: Index, needed: list[int], keep: Callable[[
                     numberer.close(first, end)
                     codec.flush_buffers()
                     runs.popleft()
-        except (_IrregularFileError, av.error.FFmpegError):
+        except (_DamageError, av.error.FFmpegError):
             return None
     return images if wanted <= images.keys() else None
 
 
 class _IrregularFileError(Exception):
     """A file contradicts its index."""
+
+
+class _DamageError(Exception):
+    """Frames of a group are damaged or missing."""
 
 
 class _FrameNumberer:
@@ -257,7 +268,9 @@ class _FrameNumberer:
         self.last = -1
 
     def number(self, frame: Any) -> int:
-        if frame.pts is None or frame.is_corrupt:
+        if frame.is_corrupt:
+            raise _DamageError
+        if frame.pts is None:
             raise _IrregularFileError
         packet = int(frame.pts)
         g = bisect_right(self.found.groups, packet) - 1
@@ -278,7 +291,7 @@ class _FrameNumberer:
             if whole:
                 self.found.verified.add(g)
             elif self.found.output_position is None and g in self.wanted_groups:  # it is unknown which frames are missing
-                raise _IrregularFileError
+                raise _DamageError
         self.last = -1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ class Batch:
         labels: ``(B,)`` class indices; -1 for unlabeled clips.
         labeled: bool ``(B,)``, whether the clip has a label.
         index: ``(B,)`` row of each clip in the training table; memory banks are indexed by it.
+        unreadable: row in the table -> why that clip could not be read; it has no sensor and no label.
     """
 
     clips: dict[str, Tensor]
@@ -30,6 +31,7 @@ class Batch:
     labels: Tensor
     labeled: Tensor
     index: Tensor
+    unreadable: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -49,5 +51,5 @@ class Batch:
             {k: change(v) for k, v in self.clips.items()},
             {k: change(v) for k, v in self.valid.items()},
             {k: change(v) for k, v in self.present.items()},
-            change(self.labels), change(self.labeled), change(self.index),
+            change(self.labels), change(self.labeled), change(self.index), self.unreadable,
         )

@@ -170,11 +170,7 @@ class Model(ABC):
         path = Path(path)
         weights = dict(state if state is not None else self.network.state_dict())
         _check_finite(weights, path)
-        if len(self.classes) != self.network.classes:
-            raise ModaliftError(f"{path}: {len(self.classes)} class names for a network of {self.network.classes} classes -"
-                                " give one per class")
-        description = self.describe(self.network)
-        _check_weights(_expected_weights(type(self), description, self.network.classes, path), weights, path)
+        description = self.check_saveable(path, weights)
         made_by = {"modalift": __version__, "torch": torch.__version__, "python": platform.python_version()}
         document = {"kind": self.kind, "network": description,
                     "framings": {view: framing.model_dump() for view, framing in self.framings.items()},
@@ -183,6 +179,28 @@ class Model(ABC):
                     "provenance": {"versions": made_by, **self.provenance}}
         container.write(path, weights, document)
         return path
+
+
+    def check_saveable(self, path: Path, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        """Checks that :meth:`save` will be able to write the model, for example before it is trained.
+
+        Args:
+            path: the file, for messages.
+            state: the weights, instead of the network's own.
+
+        Returns:
+            The network's description.
+
+        Raises:
+            ModaliftError: a network that its description does not rebuild, or a wrong number of class names.
+        """
+        if len(self.classes) != self.network.classes:
+            raise ModaliftError(f"{path}: {len(self.classes)} class names for a network of {self.network.classes} classes -"
+                                " give one per class")
+        description = self.describe(self.network)
+        weights = state if state is not None else self.network.state_dict()
+        _check_weights(_expected_weights(type(self), description, self.network.classes, path), weights, path)
+        return description
 
 
 #: Kind -> class. One file of this package, or of a plugin, adds one.

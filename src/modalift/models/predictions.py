@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modalift.errors import ModaliftError
-from modalift.files import is_file, write_beside
+from modalift.files import is_file, parse_json, write_beside
 
 _PREFIX = "metadata_"
 
@@ -125,7 +125,7 @@ class Predictions:
                 raise ModaliftError(f"{path}: the array '{key}' is missing - write it again with `modalift eval`")
         metadata = {k[len(_PREFIX):]: v for k, v in arrays.items() if k.startswith(_PREFIX)}
         try:
-            evidence = json.loads(str(arrays["evidence"])) if "evidence" in arrays else {}
+            evidence = parse_json(str(arrays["evidence"])) if "evidence" in arrays else {}
         except ValueError:
             raise ModaliftError(f"{path}: its evidence is damaged - write it again with `modalift eval`") from None
         return Predictions(arrays["ids"], arrays["labels"], arrays["subjects"], arrays["probabilities"], metadata,

@@ -48,6 +48,9 @@ class ClassifierModel(Model):
         self.network.to(device).eval()
         rows = [clips.table.rows[i] for i in clips.indices]
         found = probabilities(self.logits_of, clips, workers=workers, device=device)
+        found = found[[row.id not in clips.unreadable for row in rows]]
+        rows = [row for row in rows if row.id not in clips.unreadable]
+        clips.leave_out_unreadable()
         names = {k for r in rows for k, v in r.metadata.items() if isinstance(v, float)}
         metadata = {n: np.array([r.metadata.get(n, np.nan) for r in rows], float) for n in sorted(names)}
         return Predictions(np.array([r.id for r in rows]), np.array([-1 if r.label is None else r.label for r in rows]),

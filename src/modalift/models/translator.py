@@ -81,6 +81,7 @@ class TranslatorModel(SensorModel):
                 found.append({"id": clips.table.rows[int(batch.index[row])].id, "psnr": psnr(x, y, span),
                               "ssim": ssim(x, y, span), "edges": edge_correlation(x, y),
                               "l1": float(np.abs(x - y).mean()) / span, "flicker": flicker(x / span, y / span)})
+        clips.leave_out_unreadable()
         return found
 
 

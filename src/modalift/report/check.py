@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modalift.datasets import Comparison
+from modalift.errors import grouped
 from modalift.loading.check import Findings
 from modalift.modalities import SPLITS
 from modalift.report.numbers import UNKNOWN, percent
@@ -33,9 +34,11 @@ def render(findings: Findings, comparison: Comparison) -> Group:
         lines.append(_counts("subjects", "subject", findings.subjects))
     if findings.decoded < total:
         lines.append(Text(f"{findings.decoded} of {total} clips were decoded; the others were only opened", "dim"))
-    for problem in findings.problems:
-        lines.append(Text.assemble((problem.severity, "bold red" if problem.severity == "error" else "yellow"), " ",
-                                   problem.reason))
+    for severity in ("error", "note"):
+        complaints = (("", problem.reason) for problem in findings.problems if problem.severity == severity)
+        for _, reason, n in grouped(complaints):
+            times = f"{n} times, the first: " if n > 1 else ""
+            lines.append(Text.assemble((severity, "bold red" if severity == "error" else "yellow"), " ", times, reason))
     if not findings.problems:
         lines.append(Text("no problem was found", "green"))
     return Group(*lines)

@@ -13,8 +13,8 @@ from rich.text import Text
 from torch import nn
 
 from modalift.engine.compute import epoch_macs, own_macs
-from modalift.engine.effects import without_effect
 from modalift.engine.experiment import Experiment
+from modalift.engine.unused import augmentation, unused_settings, without_effect
 from modalift.modalities import Batch
 from modalift.networks import Recognizer, cost
 from modalift.report.numbers import quantity
@@ -112,7 +112,9 @@ def as_json(experiment: Experiment) -> dict[str, Any]:
         "scheme": experiment.recipe.scheme.name,
         "networks": [vars(m) for m in networks_of(experiment)],
         "training_only_modules": [vars(p) for p in training_modules(experiment)],
-        "notes": [*experiment.scheme.notes, *without_effect(experiment)],
+        "notes": experiment.scheme.notes,
+        "augmentation": [vars(effect) for effect in augmentation(experiment)],
+        "unused_settings": unused_settings(experiment),
         "terms": {k: w for k, (w, _) in example_terms(experiment).items()},
         "training_clips": len(experiment.train),
         "labeled": sum(r.label is not None for r in experiment.train),
@@ -145,7 +147,22 @@ def render(experiment: Experiment) -> Group:
     text = Text(f"{summary['training_clips']} training clips, {summary['labeled']} of them labeled; {recipe.optim.epochs}"
                 f" epochs cost {quantity(summary['training_macs'])} multiply-accumulates (a backward pass counts as two forward"
                 " passes)")
-    return Group(*shown, terms, *(Text(f"note: {note}") for note in summary["notes"]), text)
+    if summary["augmentation"]:
+        shown.append(_augmentation(summary["augmentation"]))
+    return Group(*shown, terms, *(Text(f"note: {note}") for note in summary["notes"]),
+                 *(Text(line, "yellow") for line in without_effect(summary["unused_settings"])), text)
+
+
+def _augmentation(effects: list[dict[str, Any]]) -> RichTable:
+    """What each key of ``data.augment`` changes."""
+    table = RichTable(title="augmentation", title_justify="left")
+    for name in ("key", "value", "changes"):
+        table.add_column(name)
+    for effect in effects:
+        value = effect["value"]
+        shown = ", ".join(f"{x:g}" for x in value) if isinstance(value, tuple) else str(value)
+        table.add_row(Text(effect["key"]), shown, Text(effect["on"] or "nothing", "" if effect["on"] else "yellow"))
+    return table
 
 
 def who(term: str) -> str:
