@@ -14,8 +14,14 @@ class ModaliftError(Exception):
     """A wrong input, described in one line; the command line prints it without a traceback and exits with code 2."""
 
 
+#: Characters that change the direction of the text after them.
+_DIRECTION = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
 def printable(text: str) -> str:
-    """Text whose control characters and bytes that are not UTF-8 are written out, so that names cannot act on a terminal.
+    """Text whose control characters, changes of direction and bytes that are not UTF-8 are written out.
+
+    So names cannot act on a terminal, or look like others.
 
     Example:
         >>> print(printable("a\\x1b[31m\\rb\\tc\\udce9"))
@@ -23,7 +29,7 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") else
+    return "".join(c if c == "\n" or (unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") and c not in _DIRECTION) else
                    f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else repr(c)[1:-1] for c in text)
 
 

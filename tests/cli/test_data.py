@@ -151,3 +151,65 @@ def test_a_download_without_its_list_or_recordings_is_told_so(modalift, tmp_path
     code, _, said = modalift("check", tmp_path / "data")
     assert code == 2
     assert "the list nvgesture_test_correct_cvpr2016_v2.lst is not there - it is beside Video_data" in " ".join(said.split())
+
+
+@pytest.fixture
+def many_broken(tmp_path, tiny):
+    """A dataset of which 40 clips have zero bytes, and one cannot be found."""
+    rows = [["clip_id", "label", "subject", "split", "depth"]]
+    for i in range(24):
+        rows.append([f"c{i:02d}", i % 3, f"s{1 + i // 3 % 4}", "test" if i % 4 == 0 else "train", f"{tiny}/c{i:02d}_depth.npz"])
+    (tmp_path / "in").mkdir()
+    for i in range(40):
+        (tmp_path / "in" / f"zero {i}.npz").touch()
+        rows.append([f"z{i:02d}", i % 3, "s1", "train", f"zero {i}.npz"])
+    rows.append(["gone", 0, "s1", "train", "gone.npz"])
+    (tmp_path / "in" / "manifest.csv").write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+    return tmp_path / "in"
+
+
+def test_equal_complaints_are_one_line_and_json_has_all(modalift, many_broken, recipe_file, tmp_path):
+    zero = "zero 0.npz has zero bytes - record or copy it again"
+    code, said, _ = modalift("check", many_broken)
+    assert code == 1
+    said = " ".join(said.split())
+    assert f"error 40 times, the first: clip 'z00', depth: {many_broken}/{zero}" in said
+    assert said.count("zero bytes") == said.count("gone.npz does not exist") == 1
+    found = json.loads(modalift("check", "--json", many_broken)[1])
+    assert len([p for p in found["problems"] if "zero bytes" in p["reason"]]) == len(found["unreadable"]) - 1 == 40
+
+    code, said, _ = modalift("cache", many_broken, tmp_path / "cache")
+    assert code == 0
+    assert [line for line in said.splitlines() if line.startswith("left out")] == [
+        f"left out 40 clips, the first z00: {many_broken}/{zero}",
+        f"left out gone: {many_broken}/gone.npz does not exist - correct the path in the table, or the root folder"]
+    (tmp_path / "cache2").mkdir()
+    assert len(json.loads(modalift("cache", "--json", many_broken, tmp_path / "cache2")[1])["left_out"]) == 41
+
+    data = {"root": str(many_broken), "max_corrupt": 0.9, "cache": ""}
+    code, _, said = modalift("train", recipe_file(data=data, optim={"epochs": 1}))
+    assert code == 0, said
+    assert len([line for line in said.splitlines() if "zero bytes" in line]) == 1
+    assert f"left out 40 clips, the first z00: {many_broken}/{zero}" in said
+    modalift("ship", tmp_path / "run", "-o", tmp_path / "b.modalift")
+    clips = [many_broken / f"zero {i}.npz" for i in range(40)]
+    code, said, errors = modalift("predict", tmp_path / "b.modalift", *clips, "--json")
+    assert code == 2
+    assert errors == f"error 40 clips cannot be predicted, the first: {clips[0]} has zero bytes - write it again\n"
+    assert len(json.loads(said)) == 40
+
+
+def test_derive_names_what_it_left_out(modalift, tmp_path):
+    (tmp_path / "in").mkdir()
+    good = np.random.default_rng(0).integers(0, 255, (4, 24, 24, 3), np.uint8)
+    np.save(tmp_path / "in" / "good.npy", good)
+    for i in range(9):
+        (tmp_path / "in" / f"z{i}.npy").touch()
+    rows = ["id,label,split,rgb", "g,0,train,good.npy", *(f"z{i},0,train,z{i}.npy" for i in range(9))]
+    (tmp_path / "in" / "manifest.csv").write_text("\n".join(rows) + "\n")
+    code, said, _ = modalift("derive", "flow", tmp_path / "in", tmp_path / "out")
+    assert code == 0
+    reason = f"{tmp_path}/in/z0.npy has zero bytes - record or copy it again"
+    assert f"'flow' was not computed for 9 clips, the first z0: {reason}" in said
+    found = json.loads(modalift("derive", "flow", tmp_path / "in", tmp_path / "out2", "--json")[1])
+    assert sorted(found["left_out"]) == [f"z{i}" for i in range(9)]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 VERBS = ("simulate", "check", "derive", "cache", "look", "list", "explain", "cost", "train", "eval", "compare", "diagnose",
@@ -84,3 +85,32 @@ def test_it_runs_as_a_module(module):
     done = subprocess.run([sys.executable, "-m", module, "list", "modalities", "--json"], capture_output=True, text=True,
                           check=True)
     assert "thermal" in {row["name"] for row in json.loads(done.stdout)}
+
+
+def test_a_terminal_that_lacks_letters_gets_them_in_another_form(tmp_path):
+    (tmp_path / "train" / "日本" / "s1_a").mkdir(parents=True)
+    np.savez(tmp_path / "train" / "日本" / "s1_a" / "depth.npz", frames=np.ones((3, 8, 8), np.uint16))
+    done = subprocess.run([sys.executable, "-m", "modalift", "check", str(tmp_path)], capture_output=True, check=False,
+                          env={**os.environ, "PYTHONIOENCODING": "ascii", "LANG": "C"})
+    assert done.returncode == 0
+    assert rb"\u65e5\u672c" in done.stdout
+    assert done.stderr == b""
+
+
+def test_a_reader_that_ends_early_is_no_error():
+    listing = subprocess.Popen([sys.executable, "-m", "modalift", "list", "keys", "--json"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    listing.stdout.close()
+    assert listing.stderr.read() == b""
+    assert listing.wait() in (1, 141)
+
+
+def test_names_are_printed_as_they_are(modalift, tmp_path):
+    for name in ("[red]x", ":smile:", "a\x1b[31m", "\u202ex"):
+        folder = tmp_path / "[b]set" / "train" / name / "s1_a"
+        folder.mkdir(parents=True)
+        np.savez(folder / "depth.npz", frames=np.ones((3, 8, 8), np.uint16))
+    _, said, _ = modalift("check", tmp_path / "[b]set")
+    for shown in ("[b]set: 4 clips", "[red]x", ":smile:", r"a\x1b[31m", r"\u202ex"):
+        assert shown in said
+    assert "\x1b[31m" not in said
