@@ -22,6 +22,17 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 
 # ---- in this process ------------------------------------------------------------------------------------------------
 
+@pytest.fixture(autouse=True)
+def _signals_as_in_a_terminal():
+    """Jobs in the background of a shell ignore Ctrl-C, and what they start inherits that."""
+    before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
+    for number in before:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def stop(number: int = signal.SIGINT) -> None:
     os.kill(os.getpid(), number)
     time.sleep(5)
