@@ -135,14 +135,17 @@ def test_without_teaching_a_student_learns_as_single_does(case):
             torch.testing.assert_close(mine[key], theirs[key], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("labeled", [True, False])
 @every
-def test_absent_sensors_equal_the_clips_that_are_there(case):
-    """A clip that no sensor saw must not matter; neither must its label."""
+def test_absent_sensors_equal_the_clips_that_are_there(case, labeled):
+    """A clip that no sensor saw must not matter; neither must its label. One that cannot be read has neither."""
     whole, part = batch(8), batch(8)
     gone = torch.tensor([1, 5])
     for view in part.clips:
         part.clips[view][gone] = 0
         part.present[view][gone] = False
+    if not labeled:
+        part.labels[gone], part.labeled[gone] = -1, False
     kept = whole.take(torch.tensor([0, 2, 3, 4, 6, 7]))
     a, b = scheme(case), scheme(case)
     first, second = a(part, END), b(kept, END)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from modalift.engine import feasible
+from modalift.engine.build import assemble
 from modalift.engine.evaluate import evaluate
 from modalift.engine.run import Run
 from modalift.engine.train import train
@@ -130,8 +131,6 @@ def test_a_disk_without_room_is_told_before(recipe_file, monkeypatch):
     refused(load_recipe(recipe_file(), ["data.cache="]), r"checkpoints and models take about .* GB, and the disk has")
     monkeypatch.undo()
     plan = load_recipe(recipe_file(), ["optim.ema=0.9", "protocol.select=best"])
-    from modalift.engine.build import assemble
-
     needed = feasible.bytes_needed(assemble(plan))
     run = train(plan)
     written = sum(p.stat().st_size for p in run.folder.rglob("*") if p.suffix in (".pt", ".modalift"))
@@ -162,6 +161,12 @@ def test_settings_without_effect_are_told(recipe_file):
         "optim.milestones has no effect: those from epoch 2 on are not reached",
         "optim.warmup=4: the learning rate is not reached in optim.epochs=2",
         "optim.per_class=9: no class has that many training clips, at most 4; batches are shuffled plainly"]
+
+
+def test_checks_leave_the_scheme_in_training_mode(recipe_file, tmp_path):
+    experiment = assemble(load_recipe(recipe_file()))
+    feasible.check_training(experiment, Run(tmp_path / "run"), Told())
+    assert all(module.training for module in experiment.scheme.modules())
 
 
 # ---- logs ----------------------------------------------------------------------------------------------------------------

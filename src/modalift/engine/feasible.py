@@ -93,6 +93,7 @@ def check_training(experiment: Experiment, run: Run, monitor: Monitor) -> None:
         model.check_saveable(run.model_path(role))
     for line in cautions(experiment):
         monitor.message(line, warning=True)
+    experiment.scheme.train()  # a model puts its network into evaluation mode
 
 
 def check_folders(experiment: Experiment, run: Run) -> None:
