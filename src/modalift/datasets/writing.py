@@ -28,9 +28,9 @@ def write_manifest(table: Table, folder: Path, name: str = "manifest.csv") -> Pa
         ModaliftError: another file has the name of one of the two, or the folder cannot be written.
     """
     path = folder / name
-    options_file = path.with_suffix(".json")
     if path.suffix.lower() != ".csv":
         raise ModaliftError(f"{path}: a manifest's name ends in .csv - give such a name")
+    options_file = path.with_suffix(".json")
     if is_file(options_file) and FORMAT.encode() not in read_bytes(options_file, most=200):
         raise ModaliftError(f"{options_file} is not of a manifest, and would be replaced by the options of {path.name} - give"
                             " another name, or move that file")
