@@ -94,7 +94,8 @@ def read_table(path: Path) -> TextTable:
         raise ModaliftError(f"{path}, line {line}: holds a null character - save the file as UTF-8")
     head = next((line for line in text.splitlines() if line.strip()), "")
     # Where only carriage returns end lines, they become newlines; elsewhere they may be in names.
-    table = csv.reader(io.StringIO(text, newline="" if "\n" in text else None), delimiter=max(",;\t", key=head.count), strict=True)
+    lines_of = io.StringIO(text, newline="" if "\n" in text else None)
+    table = csv.reader(lines_of, delimiter=max(",;\t", key=head.count), strict=True)
     columns: list[str] = []
     lines = []
     with _cells_of_any_length(len(text)):
