@@ -89,6 +89,8 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "check": ("--", "NAME"), "check csv": ("--dataset", "csv", "--", "NAME"),
     "check darkroom": ("--dataset", "darkroom", "--", "NAME"), "check sysu": ("--dataset", "sysu_mm01", "--", "NAME"),
     "check dataset": ("--dataset", "NAME", "tiny"),
+    "index": ("-o", "out.csv", "--", "csv", "NAME"), "index dataset": ("-o", "out.csv", "--", "NAME", "tiny"),
+    "simulate preset": ("out", "--clips", "1", "--preset", "NAME"),
     "derive": ("flow", "--", "NAME", "out"), "derive what": ("--", "NAME", "tiny", "out"),
     "derive bundle": ("pseudo_ir", "tiny", "out", "bundle=NAME"), "derive name": ("pose_map", "tiny", "out", "name=NAME"),
     "cache": ("--", "NAME", "out"), "cache view": ("tiny", "out", "--view", "NAME"),
@@ -110,6 +112,8 @@ def test_strange_inputs(place, verb):
     for name in NAMES:
         check(verb.split()[0], *(word.replace("NAME", name) for word in INPUTS[verb]), several=verb == "predict clip")
         shutil.rmtree("out", ignore_errors=True)
+        for written in ("out.csv", "out.json"):
+            Path(written).unlink(missing_ok=True)
     assert os.path.lexists("dangling")
 
 
@@ -129,6 +133,8 @@ def test_strange_outputs(place, name, tmp_path, monkeypatch):
     check("compare", "run", "run2", "--out", name)
     check("cache", "--view", "depth", "--", "tiny", f"{name}c" if name in ("", "empty") else name)
     check("derive", "pose_map", "--", "tiny", name)
+    check("index", "csv", "tiny", "-o", name)
+    check("index", "csv", "tiny", "-o", f"{name}.csv")
     check("simulate", "--clips", "1", "--size", "16", "--frames", "2", "--", name)
     check("explain", "r.yaml", f"run.dir={name}", f"data.cache={name}")
     check("train", "r.yaml", f"run.dir={name}", "data.limit=4")

@@ -52,6 +52,18 @@ def test_cells_with_newlines_quotes_and_separators(tmp_path):
     assert "line 4: 2 cells under 5 columns" in refused(tmp_path, 'id,label,split,rgb,note\n"a\nb",0,train,v.mp4,1\nc,1\n')
 
 
+def test_names_with_line_ends_are_written_and_read_back(tmp_path):
+    names = ["a\rb", "a\nb", "a\r\nb", 'a"b', "a,b", "a\x1cb", "a\u2028b"]
+    cells = [[name, k % 2, "train" if k else "test", "v.mp4"] for k, name in enumerate(names)]
+    with (tmp_path / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["id", "label", "split", "rgb"], *cells])
+    table = datasets.open("csv", tmp_path)
+    assert [r.id for r in table] == names
+    (tmp_path / "out").mkdir()
+    write_manifest(table, tmp_path / "out")
+    assert [r.id for r in datasets.open("csv", tmp_path / "out")] == names
+
+
 def test_a_cell_may_be_longer_than_the_csv_module_allows(tmp_path):
     before = csv.field_size_limit()
     stamps = " ".join(str(i / 30) for i in range(40_000))

@@ -66,6 +66,12 @@ def test_bad_downloads_are_told(root):
     (root / "exp" / "test_id.txt").write_bytes(b"6,1")
     with pytest.raises(ModaliftError, match="person 1 is in two lists"):
         datasets.open("sysu_mm01", root)
+    for lists, reason in ((b"6,6", "person 6 is in two lists, or twice in one"),
+                          ("６,²".encode(), "not a line of comma-separated"),
+                          (b"6," + b"9" * 5000, "not a line of comma-separated numbers"), (b"", "not a line of")):
+        (root / "exp" / "test_id.txt").write_bytes(lists)
+        with pytest.raises(ModaliftError, match=reason):
+            datasets.open("sysu_mm01", root)
     (root / "exp" / "test_id.txt").unlink()
     with pytest.raises(ModaliftError, match=r"test_id.txt: no such list"):
         datasets.open("sysu_mm01", root)

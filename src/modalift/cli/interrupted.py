@@ -10,16 +10,9 @@ from typing import Any
 
 from modalift.interruption import keeping, writing
 
-#: Verb -> its arguments -> the files and folders that it writes; each appears when it is complete.
-_WRITES: dict[str, Callable[[Mapping[str, Any]], list[Any]]] = {
-    "simulate": lambda given: [given["folder"], given["sheet"]],
-    "derive": lambda given: [given["folder"]],
-    "look": lambda given: [given["to"]],
-    "compare": lambda given: [given["to"]],
-    "ship": lambda given: [given["to"]],
-    "export": lambda given: [given["to"]],
-}
-#: Verb -> what the others say.
+#: Arguments of verbs that name what they write: files and folders that appear when they are complete.
+_WRITTEN = ("folder", "to", "sheet")
+#: Verb -> what it says where something is kept before it is complete.
 _SAYS = {
     "cache": "decoded clips are kept - run the same command again to go on",
     "train": "what was trained before is kept - run the same command again",
@@ -41,6 +34,7 @@ def explained(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _explanation(verb: str, given: Mapping[str, Any]) -> AbstractContextManager[None]:
-    if verb in _WRITES:
-        return writing(*(Path(path) for path in _WRITES[verb](given) if path))
+    paths = [Path(given[name]) for name in _WRITTEN if given.get(name)]
+    if paths and verb not in _SAYS:
+        return writing(*paths)
     return keeping(_SAYS.get(verb, "nothing was changed - run the same command again"))

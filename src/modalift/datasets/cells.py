@@ -93,8 +93,9 @@ def read_table(path: Path) -> TextTable:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ModaliftError(f"{path}, line {line}: holds a null character - save the file as UTF-8")
     head = next((line for line in text.splitlines() if line.strip()), "")
-    # Newlines of any kind become "\n", also where only carriage returns end lines.
-    table = csv.reader(io.StringIO(text, newline=None), delimiter=max(",;\t", key=head.count), strict=True)
+    # Where only carriage returns end lines, they become newlines; elsewhere they may be in names.
+    lines_of = io.StringIO(text, newline="" if "\n" in text else None)
+    table = csv.reader(lines_of, delimiter=max(",;\t", key=head.count), strict=True)
     columns: list[str] = []
     lines = []
     with _cells_of_any_length(len(text)):

@@ -45,8 +45,8 @@ def read_sysu_mm01(root: Path, *, cameras: Sequence[int] = (1, 2, 3, 4, 5, 6), t
             raise ModaliftError(f"data.options.cameras: there is no camera {camera} - cameras are 1 to 6")
     where = {person: split for split, persons in splits.items() for person in persons}
     if len(where) < sum(map(len, splits.values())):
-        twice = next(p for p in where if sum(p in persons for persons in splits.values()) > 1)
-        raise ModaliftError(f"{root}/exp: person {twice} is in two lists - use the lists of the download")
+        twice = next(p for p in where if sum(persons.count(p) for persons in splits.values()) > 1)
+        raise ModaliftError(f"{root}/exp: person {twice} is in two lists, or twice in one - use the lists of the download")
     rows = []
     for camera in cameras:
         folder = root / f"cam{camera}"

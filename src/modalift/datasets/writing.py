@@ -28,9 +28,9 @@ def write_manifest(table: Table, folder: Path, name: str = "manifest.csv") -> Pa
         ModaliftError: another file has the name of one of the two, or the folder cannot be written.
     """
     path = folder / name
-    options_file = path.with_suffix(".json")
     if path.suffix.lower() != ".csv":
         raise ModaliftError(f"{path}: a manifest's name ends in .csv - give such a name")
+    options_file = path.with_suffix(".json")
     if is_file(options_file) and FORMAT.encode() not in read_bytes(options_file, most=200):
         raise ModaliftError(f"{options_file} is not of a manifest, and would be replaced by the options of {path.name} - give"
                             " another name, or move that file")
@@ -41,10 +41,13 @@ def write_manifest(table: Table, folder: Path, name: str = "manifest.csv") -> Pa
     extra = [spec[key] for spec in views.values() for key in _PER_CLIP if key in spec]
     columns = [*_COLUMNS, *table.views, *extra, *names.values()]
     text = io.StringIO()
-    out = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    out, quoted = (csv.DictWriter(text, columns, restval="", lineterminator="\n", quoting=how)
+                   for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
     out.writeheader()
     for row in table:
-        out.writerow({**_cells(table, row, folder, views), **{names[k]: v for k, v in row.metadata.items()}})
+        cells = {**_cells(table, row, folder, views), **{names[k]: v for k, v in row.metadata.items()}}
+        # The writer does not quote a carriage return where it is no part of its own line end.
+        (quoted if any("\r" in str(cell) for cell in cells.values()) else out).writerow(cells)
     mirrored = {table.classes[a]: table.classes[b] for a, b in table.mirrored.items()}
     options = {"name": table.name, "classes": list(table.classes), "first_label": 0, "views": views,
                "mirrored": mirrored, "metadata": list(names.values())}
