@@ -94,7 +94,7 @@ def test_damaged_results_are_named(tmp_path, text):
 
 def test_eval_computes_where_it_is_told(recipe):
     run = train(load_recipe(recipe))
-    with pytest.raises(ModaliftError, match=r"run\.device = 'zz' is not a device"):
+    with pytest.raises(ModaliftError, match=r"run\.device = 'zz' is no device here - use cpu, cuda or auto"):
         evaluate(run, overrides=["run.device=zz"])
     assert not run.results_path.exists()
 

@@ -202,7 +202,7 @@ def test_what_was_left_out_at_the_start_stays_left_out(recipe, data, tmp_path):
     picture(data / "c02", 0, 2, 2)  # mended
     told = Told()
     train(plan, told)
-    assert any(line.startswith("left out c02, as when this run was begun: ") for line in told.lines)
+    assert any(line.startswith("left out, as when this run was begun: c02: ") for line in told.lines)
     assert same(tmp_path / "whole", broken)
     assert json.loads((broken / "compute.json").read_text())["left_out"].keys() == {"c02"}
 

@@ -194,7 +194,7 @@ def leave_out_corrupt(experiment: Experiment, run: Run, ranks: Ranks, monitor: M
     found = dict(experiment.clips(table, views, augment=False).find_corrupt()) if ranks.is_main else {}
     found = {clip: reason for clip, reason in broadcast(found, ranks).items() if clip not in experiment.corrupt}
     unreadable = experiment.corrupt | found
-    for line in (*told(experiment.corrupt, "left out, as when this run was begun,"), *told(found)):
+    for line in (*told(experiment.corrupt, "left out, as when this run was begun:"), *told(found)):
         monitor.message(line, warning=True)
     check_share(experiment, unreadable, "restore these files, or raise data.max_corrupt")
     if not is_begun:
