@@ -135,8 +135,13 @@ def _again(seconds: float) -> None:
 
 
 @contextmanager
-def keeping(what: str | Callable[[], str]) -> Iterator[None]:
-    """Says for an interruption within it what is kept and what to do; the innermost one counts."""
+def keeping(what: str | Callable[[], str], *, instead: bool = False) -> Iterator[None]:
+    """Says for an interruption within it what is kept and what to do.
+
+    Args:
+        what: the words, or a function that gives them at that moment.
+        instead: say it also where something within has said something else, such as a training in a temporary folder.
+    """
     try:
         yield
     except BaseException as error:
@@ -147,7 +152,8 @@ def keeping(what: str | Callable[[], str]) -> Iterator[None]:
             raise  # of a program that uses the library, such as a notebook, which waits for this error
         # A library may have made another error of it, such as one about a process that ended at the same time.
         stopped = error if isinstance(error, Interrupted) else Interrupted(arrived() or signal.SIGINT)
-        stopped.kept = stopped.kept or (what if isinstance(what, str) else what())
+        if instead or not stopped.kept:
+            stopped.kept = what if isinstance(what, str) else what()
         raise stopped from None
 
 
@@ -162,7 +168,7 @@ def writing(*paths: Path) -> Iterator[None]:
         return "; ".join([*([f"{', '.join(done)} was written"] if done else []),
                           *([f"{', '.join(left)} was not written"] if left else [])]) + " - run the same command again"
 
-    with keeping(kept):
+    with keeping(kept, instead=True):
         yield
 
 

@@ -74,6 +74,16 @@ def test_what_is_being_closed_is_not_disturbed():
     assert closed == ["whole"]
 
 
+def test_what_a_verb_says_instead_of_a_part_of_it():
+    def work() -> None:
+        with keeping("the whole", instead=True), keeping("a part"):
+            raise Interrupted(signal.SIGINT)
+
+    with pytest.raises(Interrupted) as caught:
+        work()
+    assert caught.value.kept == "the whole"
+
+
 def test_lines_that_must_not_be_left_in_the_middle():
     done = []
 

@@ -37,4 +37,5 @@ def _explanation(verb: str, given: Mapping[str, Any]) -> AbstractContextManager[
     paths = [Path(given[name]) for name in _WRITTEN if given.get(name)]
     if paths and verb not in _SAYS:
         return writing(*paths)
-    return keeping(_SAYS.get(verb, "nothing was changed - run the same command again"))
+    # A training knows more, but those of a demo, a study or a diagnosis are not what the same command would resume.
+    return keeping(_SAYS.get(verb, "nothing was changed - run the same command again"), instead=verb != "train")
