@@ -10,6 +10,7 @@ from casting import CASES, END, batch, scheme
 
 from modalift.networks.sync_batchnorm import convert_sync_batchnorm
 from modalift.schemes import total
+from ports import free_port
 
 WHOLE = 6
 
@@ -69,7 +70,7 @@ def _process(rank: int, port: int, out: str) -> None:
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
     out = tmp_path_factory.mktemp("two") / "gradients.pt"
-    mp.spawn(_process, (29541, str(out)), nprocs=2)
+    mp.spawn(_process, (free_port(), str(out)), nprocs=2)
     return torch.load(out)
 
 

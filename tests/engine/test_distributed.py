@@ -13,11 +13,13 @@ import torch.multiprocessing as mp
 from modalift.engine.train import train
 from modalift.recipe import load_recipe
 from modalift.schemes import masked_mean
+from ports import free_port
 
 
 def test_two_processes_train_and_one_resumes(recipe_file, tmp_path):
     recipe = recipe_file(optim={"epochs": 2, "batch": 3}, run={"checkpoint_every_s": 1e-6})
-    both = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517", "-m", "modalift.cli"]
+    both = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}", "-m",
+            "modalift.cli"]
     done = subprocess.run([*both, "train", str(recipe)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-1500:]
     run = tmp_path / "run"
@@ -41,5 +43,5 @@ def _uneven(rank: int, port: int, shares: list[list[float]], out: str) -> None:
 
 def test_a_mean_over_labels_is_that_of_the_global_batch(tmp_path):
     shares = [[1.0, 2.0, 6.0, -1.0], [3.0, -1.0, -1.0, -1.0]]  # negative: a clip without a label
-    mp.spawn(_uneven, (29518, shares, str(tmp_path / "g.pt")), nprocs=2)
+    mp.spawn(_uneven, (free_port(), shares, str(tmp_path / "g.pt")), nprocs=2)
     assert torch.load(tmp_path / "g.pt").item() == torch.tensor([1.0, 2.0, 6.0, 3.0]).mean().item()

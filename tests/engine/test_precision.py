@@ -24,6 +24,7 @@ from modalift.errors import ModaliftError
 from modalift.recipe import TINY, load_recipe
 from modalift.report.console import ConsoleMonitor
 from modalift.schemes.single import Single
+from ports import free_port
 
 CPU = torch.device("cpu")
 OLD = Processor("old", ("avx2",), 2, 1)
@@ -211,7 +212,7 @@ def test_several_processes_compute_alike(recipe_file, tmp_path):
         "    return choice\n"
         "trainer.resolve_precision = resolved\n"
         "train.train(load_recipe(sys.argv[1]))\n")
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29573",
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}",
                            str(script), str(recipe), str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-1500:]
     assert [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)] == ["bf16", "bf16"]

@@ -18,6 +18,7 @@ from modalift.loading.framing import Protocol
 from modalift.models import Predictions
 from modalift.models.recognizer import probabilities
 from modalift.recipe import load_recipe
+from ports import free_port
 
 
 @pytest.mark.parametrize("batch", [1, 5, 12, 32])
@@ -52,7 +53,8 @@ def test_predictions_are_of_the_clips_of_the_split_in_their_order(recipe_file):
 def test_two_processes_evaluate_the_same_split_as_one(recipe_file, tmp_path):
     """Five clips, two processes with batches of two: a batch of one clip, and no clip twice."""
     recipe = recipe_file(data={"limit": 5}, optim={"epochs": 1, "batch": 2})
-    both = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29551", "-m", "modalift.cli"]
+    both = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}", "-m",
+            "modalift.cli"]
     done = subprocess.run([*both, "train", str(recipe)], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-1500:]
     run = Run(tmp_path / "run")

@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from modalift.networks.sync_batchnorm import CrossRankBatchNorm, convert_sync_batchnorm
+from ports import free_port
 
 
 def net() -> nn.Module:
@@ -36,8 +37,8 @@ def _process(rank: int, port: int, shares: list[torch.Tensor], out: str) -> None
 def test_two_processes_give_the_gradients_and_statistics_of_one(tmp_path):
     torch.manual_seed(1)
     shares = [torch.rand(3, 3, 8, 8, dtype=torch.float64), torch.rand(1, 3, 8, 8, dtype=torch.float64) + 1]
-    for i, given in enumerate((shares, [torch.cat(shares), shares[0][:0]])):  # unequal shares, and one without a clip
-        mp.spawn(_process, (29530 + i, given, str(tmp_path / "g.pt")), nprocs=2)
+    for given in (shares, [torch.cat(shares), shares[0][:0]]):  # unequal shares, and one without a clip
+        mp.spawn(_process, (free_port(), given, str(tmp_path / "g.pt")), nprocs=2)
         gradients, state = torch.load(tmp_path / "g.pt")
         alone = net()
         loss_of(alone, torch.cat(shares)).backward()

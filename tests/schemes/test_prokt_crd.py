@@ -13,6 +13,7 @@ from modalift.errors import ModaliftError
 from modalift.losses import contrastive_representation
 from modalift.modalities import Batch
 from modalift.schemes import Progress, count_across_ranks, observe_frozen, total
+from ports import free_port
 
 
 def net(view: str) -> networks.Recognizer:
@@ -103,7 +104,7 @@ def _count(rank, port, out):
 
 
 def test_the_count_is_that_of_all_processes(tmp_path):
-    mp.spawn(_count, (29561, str(tmp_path / "n.pt")), nprocs=2)
+    mp.spawn(_count, (free_port(), str(tmp_path / "n.pt")), nprocs=2)
     assert torch.load(tmp_path / "n.pt") == 5
 
 

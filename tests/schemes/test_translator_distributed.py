@@ -13,6 +13,7 @@ from test_distributed import WHOLE, same, shares
 
 from modalift.engine.distributed import Ranks, wrap_ddp
 from modalift.schemes import total
+from ports import free_port
 
 SETTINGS = {"unpaired": {"mode": "unpaired", "discriminator_layers": 2, "ndf": 8, "pool_size": 0},
             "paired": {"discriminator_layers": 2, "ndf": 8, "person_weight": 2.0},
@@ -62,7 +63,7 @@ def _process(rank: int, port: int, out: str) -> None:
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
     out = tmp_path_factory.mktemp("two") / "gradients.pt"
-    mp.spawn(_process, (29543, str(out)), nprocs=2)
+    mp.spawn(_process, (free_port(), str(out)), nprocs=2)
     return torch.load(out)
 
 
