@@ -1,14 +1,12 @@
 """Modalift: multimodal training, unimodal deployment of gesture and action recognizers.
 
 Every wrong input raises :class:`ModaliftError`, a message of one line that names the file or key, says what is wrong and what
-to do. It is the only exception to catch:
+to do. It is the only exception to catch::
 
-    >>> import modalift as ml
-    >>> try:
-    ...     ml.load("missing.modalift")
-    ... except ml.ModaliftError as error:
-    ...     print(str(error).split(" - ")[0])
-    missing.modalift: no such file
+    try:
+        bundle = modalift.load("student.modalift")
+    except modalift.ModaliftError as error:
+        print(error)
 """
 
 from __future__ import annotations

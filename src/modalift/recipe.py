@@ -169,8 +169,9 @@ class RunSection(Settings):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="number format of training; `auto`: bf16 if the hardware supports it and a measured step is faster,"
                             " else fp32")
-    workers: int = Field(0, ge=0, description="processes that read clips, per training process; 0: the training process itself")
-    threads: int = Field(0, ge=0, description="CPU threads per process; 0: PyTorch's choice")
+    workers: int = Field(0, ge=0, le=1024, description="processes that read clips, per training process; 0: the training"
+                                                       " process itself")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads per process; 0: PyTorch's choice")
     sync_batchnorm: bool = Field(True, description="with several processes: BatchNorm statistics over the batches of all")
     checkpoint_every_s: float = Field(30.0, gt=0, description="seconds between checkpoints for resuming")
     tensorboard: bool = Field(False, description="also write the log for TensorBoard")

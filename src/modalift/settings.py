@@ -23,7 +23,8 @@ else:
 _OUTSIDE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 #: Its error types for a text that is not a value of its type -> what reads such a value, and says why the text is none.
 _READERS = {"int_parsing": values.whole, "int_parsing_size": values.whole, "int_from_float": values.whole,
-            "float_parsing": values.real, "bool_parsing": values.truth}
+            "float_parsing": values.real, "bool_parsing": values.truth, "int_type": values.whole, "float_type": values.real,
+            "bool_type": values.truth}
 _NO_TEXT, _NO_MAPPING = ("string_type", "path_type"), ("dict_type", "mapping_type")
 _NO_LIST = ("list_type", "tuple_type", "sequence_str", "sequence_type")
 
@@ -92,9 +93,9 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "", mis
     if first["type"] == "missing":
         return f"'{key}' is missing - {missing.format(key)}"
     problem = first["msg"].removeprefix("Value error, ")
-    if first["type"] in _READERS and isinstance(first["input"], str):
+    if first["type"] in _READERS and isinstance(first["input"], str | yaml_text.Unreadable):
         try:
-            _READERS[first["type"]](first["input"])
+            _READERS[first["type"]](str(first["input"]))
         except ValueError as reason:
             problem = problem if str(reason) == values.NO_NUMBER else str(reason)
     elif first["type"] in _NO_TEXT and isinstance(first["input"], list | dict):

@@ -41,6 +41,19 @@ class Scalar(str):
         return str(self) if self and not isinstance(plain(self), str) else repr(str(self))
 
 
+class Unreadable:
+    """A scalar that is no number or switch where one is wanted: of no type, so that validation refuses it, too."""
+
+    def __init__(self, text: Scalar) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return str(self.text)
+
+    def __repr__(self) -> str:
+        return repr(self.text)
+
+
 class _Loader(yaml.SafeLoader):
     """Reads mappings, sequences and texts only."""
 
@@ -239,7 +252,7 @@ def _fit_scalar(text: Scalar, members: Sequence[Any]) -> Any:
                 return {}
             if _is(member, Sequence):
                 return []
-    return text
+    return Unreadable(text) if {bool, int, float} & set(members) and Any not in members else text
 
 
 def _tried(read: Any, text: str) -> Any:

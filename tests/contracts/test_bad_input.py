@@ -162,6 +162,19 @@ def test_strange_values(place, key):
                 check("check", "--quick", "tiny", "-o", f"{option}={value}")
 
 
+@pytest.mark.parametrize("number", ["-1", "0", "1e3", "1.5", "nan", "9" * 30, "9" * 5000, "x", "²", ""])
+def test_strange_numbers(place, number):
+    for words in (("cost", "small", "--classes", number), ("cost", "small", "--input", f"3x{number}x16x16"),
+                  ("cost", "small", f"width={number}"), ("look", "r.yaml", "--clips", number, "--out", "l.png"),
+                  ("predict", "b.modalift", "tiny/c00_depth.npz", "--top", number),
+                  ("simulate", "--clips", "1", "--size", "16", "--frames", "2", "--lux", "1", number, "--", "out"),
+                  ("simulate", "--clips", "1", "--size", number, "--", "out"), ("train", "r.yaml", f"run.workers={number}9999"),
+                  ("simulate", "--clips", "1", "--workers", f"{number}9999", "--", "out"),
+                  ("study", "r.yaml", "--jobs", f"{number}9999"), ("derive", "pose_map", "tiny", "out", f"sigma={number}")):
+        check(*words)
+        shutil.rmtree("out", ignore_errors=True)
+
+
 BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
 TEXTS = {"empty": b"", "nul": b"\0", "bytes": bytes(range(256)), "half utf-16": b"\xff\xfea", "list": b"- 1", "word": b"x",
          "deep": b"[" * 100_000, "deep maps": b"{a: " * 5000, "open": b"{", "bomb": BOMB.encode(), "loop": b"a: &a [*a]",

@@ -153,7 +153,7 @@ def study(
     folds: Annotated[int, typer.Option(
         help="number of subject-disjoint folds for cross-validation; 0: the dataset's own split", min=0)] = 0,
     folder: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="the folder for all runs")] = Path("runs/study"),
-    jobs: Annotated[int, typer.Option(help="number of trainings that run at the same time", min=1)] = 1,
+    jobs: Annotated[int, typer.Option(help="number of trainings that run at the same time", min=1, max=1024)] = 1,
     student: Students = None,
     change: Changes = None,
     as_json: AsJson = False,

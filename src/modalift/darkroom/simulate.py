@@ -339,8 +339,8 @@ def simulate(out: Path | str, *, clips: int, size: int = 64, frames: int | tuple
                         tuple(v for v in _MODALITIES if v in modalities) + tuple(v for v in modalities if v not in _MODALITIES),
                         fps)
     settings.check()
-    if workers < 1:
-        raise ModaliftError(f"workers is {workers} - give 1 or more")
+    if not 1 <= workers <= 1024:
+        raise ModaliftError(f"workers is {workers} - give a number from 1 to 1024")
     with folder_beside(out) as partial:
         _fill(partial, settings, workers, progress)
     return out

@@ -136,5 +136,7 @@ def build(name: str, *, classes: int = 0, view: str = "", modality_name: str = "
                        options=options, **common)
     try:
         return family(spec, **options)
-    except (ValueError, RuntimeError) as error:  # from PyTorch: a probability outside 0 .. 1, not enough memory
+    except (ValueError, RuntimeError, TypeError) as error:  # from PyTorch: a probability outside 0 .. 1, not enough memory
+        if isinstance(error, TypeError) and "Overflow" not in str(error):
+            raise  # a mistake in a family's code, not a number that is too large for PyTorch
         raise ModaliftError(f"network '{name}': {str(error).splitlines()[0]}") from None
